@@ -1,0 +1,114 @@
+"""The command line of `search.run`: light, so that --help answers at once."""
+
+import argparse
+import math
+import re
+from typing import Any
+
+TASK_NAMES = ("classify",)
+SAMPLERS = ("tpe", "random", "qmc", "gp")
+DEFAULTS: dict[str, Any] = {
+    "data": "sample",
+    "use_val": False,
+    "trials": 50,
+    "epochs": None,  # 27
+    "image_size": None,  # 300; the sample's own is smaller
+    "sampler": "tpe",
+    "seed": 0,
+    "time_budget": None,
+    "concurrent": None,
+    "cpus_per_trial": None,
+    "gpus_per_trial": None,
+    "address": None,
+    "out": "runs",
+    "name": None,
+    "resume": None,
+    "warm_start": None,
+    "space": None,
+    "set": [],
+    "weights": "none",
+    "dry_run": False,
+    "quiet": False,
+}
+# What may differ when a run is continued; the rest is the run's own.
+CHANGEABLE = {"trials", "time_budget", "concurrent", "cpus_per_trial", "gpus_per_trial", "address", "quiet", "resume"}
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> None:
+        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
+def whole(low: int) -> Any:
+    """An argument type: a whole number of at least `low`."""
+
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"-?\d+", text) or int(text) < low:
+            raise argparse.ArgumentTypeError(f"must be a whole number of at least {low}, but got {text!r}")
+        return int(text)
+
+    return parse
+
+
+def share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < math.inf or (value > 1 and value != int(value)):
+        raise argparse.ArgumentTypeError(f"must be 0, a fraction or a whole number of GPUs, but got {text!r}")
+    return value
+
+
+def seconds(text: str) -> float:
+    """Seconds of a time such as 90s, 45m, 2h or 1h30m."""
+    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text)
+    if (
+        not text
+        or not match
+        or not (total := sum(float(n or 0) * f for n, f in zip(match.groups(), (3600, 60, 1), strict=True)))
+    ):
+        raise argparse.ArgumentTypeError(f"must be a time such as 90s, 45m, 2h or 1h30m, but got {text!r}")
+    return total
+
+
+def run_parser() -> Parser:
+    """The parser of `search.run`; it leaves out what was not typed, see `DEFAULTS`."""
+    parser = Parser(
+        prog="python -m search.run",
+        description="Search the hyperparameters of a task; keep the best checkpoint.",
+        argument_default=argparse.SUPPRESS,
+    )
+    add = parser.add_argument
+    add("task", choices=TASK_NAMES)
+    add("--data", metavar="DIR", help="a VOC folder (Kaggle or devkit layout), voc2009, or sample (default)")
+    add("--use-val", action="store_true", help="devkit: the labelled images are train.txt and val.txt")
+    add("--trials", type=whole(1), metavar="N", help="trials in all, those of a continued run included (50)")
+    add("--epochs", type=whole(1), metavar="N", help="epochs of a trial that is not pruned (27)")
+    add("--image-size", type=whole(32), metavar="PX", help="side of the square images (300; the sample's is 64)")
+    add("--sampler", choices=SAMPLERS, help="tpe (default); gp prunes nothing")
+    add("--seed", type=whole(0), metavar="N", help="of the proposals and of the trainings (0)")
+    add("--time-budget", type=seconds, metavar="TIME", help="such as 45m or 2h, earlier parts of the run included")
+    add("--concurrent", type=whole(1), metavar="N", help="trials at a time (one a GPU, else one a CPU core)")
+    add("--cpus-per-trial", type=whole(1), metavar="N", help="(the cores divided by --concurrent)")
+    add(
+        "--gpus-per-trial",
+        type=share,
+        metavar="F",
+        help="may be a fraction (the GPUs divided by --concurrent, at most 1)",
+    )
+    add("--address", metavar="ADDR", help="of a Ray cluster; without it one is started on this machine")
+    add("--out", metavar="DIR", help="where run folders go (runs)")
+    add("--name", metavar="NAME", help="of the run folder (the task and the time)")
+    add("--resume", metavar="RUN", help="continue or extend this run; only trials, time and resources may change")
+    add("--warm-start", metavar="RUN", help="try the best configurations of another run first")
+    add("--space", metavar="FILE.py", help="a search space of your own: suggest(trial, problem), as in spaces/")
+    add(
+        "--set", nargs="+", action="extend", metavar="key=value", help="pin searched parameters or configuration fields"
+    )
+    add("--weights", metavar="W", help="none (default), imagenet, a weights file, or a run")
+    add("--dry-run", action="store_true", help="say what would run, and how long, and stop")
+    add("--quiet", action="store_true", help="print only the result")
+    return parser

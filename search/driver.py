@@ -1,0 +1,150 @@
+"""The search itself: the study, its folder, Ray and what is shown, put together."""
+
+import math
+import shutil
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import ray
+
+from search import study as studies
+from search.files import write_json
+from search.live import Progress, describe
+from search.plan import share_resources
+from search.report import write_report
+from search.runfolder import RunFolder, lock
+from search.searcher import SAME_FAILURES, StudyASHA, StudySearcher
+from search.session import Session, typed
+from search.tuning import Interrupt, check_shared, connect, execute
+
+WARM_STARTS = 5  # configurations taken from another run
+
+
+def search(session: Session, dashboard: str) -> int:
+    """Run a session on the connected cluster. Returns the exit status."""
+    arguments, task, facts = session.arguments, session.problem.task, session.facts
+    concurrent, cpus, gpus = session.resources
+    study = _study(session)
+    folder = RunFolder(session.folder, task, study)
+    scheduler = None
+    if arguments["sampler"] in studies.PRUNING_SAMPLERS:
+        scheduler = StudyASHA(metric=task.metric, epochs=arguments["epochs"])
+        scheduler.refill(study)
+    folder.update()
+
+    spent, started = facts["seconds"], time.monotonic()
+    deadline = started + (arguments["time_budget"] or math.inf) - spent
+
+    def save_facts() -> None:
+        facts["seconds"] = round(spent + time.monotonic() - started, 1)
+        write_json(session.folder / "run.json", facts)
+
+    def changed(trial: optuna.trial.FrozenTrial) -> None:
+        progress.epoch()
+        if trial.state.is_finished():
+            folder.update()
+            save_facts()
+
+    def configure(trial: optuna.Trial) -> dict[str, Any]:
+        config = session.problem.config(trial).to_dict()
+        trial.set_user_attr(studies.CONFIG, config)
+        return {"number": trial.number, "config": config, "bar": folder.bar()}
+
+    searcher = StudySearcher(
+        study,
+        configure=configure,
+        metric=task.metric,
+        epochs=arguments["epochs"],
+        trials=arguments["trials"],
+        concurrent=concurrent,
+        worst=task.worst,
+        on_change=changed,
+    )
+    progress = Progress(
+        study,
+        head=f"{typed(session.folder)} | {concurrent} at a time | {dashboard}",
+        trials=arguments["trials"],
+        metric=task.metric,
+        deadline=deadline,
+        quiet=arguments["quiet"],
+    )
+    with Interrupt() as interrupt, progress:
+        execute(
+            searcher,
+            scheduler,
+            data=session.data,
+            task=task.name,
+            run=session.folder,
+            cpus=cpus,
+            gpus=gpus,
+            stop=lambda: interrupt.signal is not None or time.monotonic() > deadline,
+            tick=progress.tick,
+        )
+    save_facts()
+    folder.update()
+    write_report(session.folder, study, facts)
+    return _conclude(session, study, searcher.broken, interrupt.signal)
+
+
+def connected(session: Session) -> tuple[Session, str]:
+    """The session with the resources of its Ray cluster, and where that cluster's dashboard is.
+
+    Raises `ValueError` where there is no cluster or it cannot run the session.
+    """
+    address = session.arguments["address"]
+    dashboard = connect(address, session.resources[0] * session.resources[1])
+    if address is not None:
+        check_shared(next(p for p in session.folder.parents if p.exists()))
+        session = replace(session, resources=share_resources(ray.cluster_resources(), session.arguments))
+    return session, dashboard
+
+
+def _study(session: Session) -> optuna.Study:
+    """The run's study; a new run's folder is made with it, and run.json last: what has one is complete."""
+    sampler = studies.SeededSampler(session.arguments["sampler"], session.arguments["seed"], session.problem.pins)
+    journal = session.folder / "study.journal"
+    if session.resumed:
+        return studies.open_study(journal, sampler)
+    for name in ("logs", "checkpoints"):
+        (session.folder / name).mkdir(parents=True)
+    lock(session.folder)
+    if session.arguments["space"] is not None:
+        shutil.copy(session.arguments["space"], session.folder / "space.py")
+    study = studies.open_study(journal, sampler)
+    for name, entry in session.problem.portfolio():
+        study.enqueue_trial(entry, user_attrs={studies.ORIGIN: name})
+    if (other := session.arguments["warm_start"]) is not None:
+        best = studies.ranked(studies.read_study(Path(other) / "study.journal"))[:WARM_STARTS]
+        for trial in best:
+            if (entry := session.problem.fitting(trial.params)) is not None:
+                study.enqueue_trial(entry, user_attrs={studies.ORIGIN: f"{Path(other).name}, trial {trial.number}"})
+    write_json(session.folder / "run.json", session.facts)
+    return study
+
+
+def _conclude(session: Session, study: optuna.Study, broken: str | None, signal: int | None) -> int:
+    """Say how it ended and what to type next; the exit status."""
+    facts, run = session.facts, typed(session.folder)
+    best = next(iter(studies.ranked(study)), None)
+    if best is not None:
+        print(f"best {facts['metric']} {describe(best)}")
+        print(f"random labels {facts['baseline'][facts['metric']]:.4f} | run folder {run}")
+    if broken is not None:
+        print(f"error: {SAME_FAILURES} trials in a row failed: {broken} (see {run}/logs)", file=sys.stderr)
+        return 1
+    missing = session.arguments["trials"] - sum(t.state.is_finished() for t in studies.started(study))
+    if missing:
+        print(f"stopped with {missing} trials to go; continue with: {session.command}")
+    if signal is not None:
+        return 128 + signal
+    if best is None:
+        print(f"error: no trial has scored: see {run}/trials.csv and {run}/logs", file=sys.stderr)
+        return 1
+    if not missing:
+        print(f"next: python -m search.final {run}")
+        print(f"      python -m search.submit --data {session.arguments['data']} --classify {run}")
+    return 0

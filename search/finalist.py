@@ -1,0 +1,261 @@
+"""The work of `search.final`: retrainings on the split, an honest choice, and the model trained on everything.
+
+The best of many noisy scores flatters itself. The best configurations are trained again with other seeds; of each
+configuration the scores are averaged epoch by epoch, and that mean chooses the winner and the number of its epochs.
+The final model trains for so many epochs on all labelled images, with the winner's learning rates, and keeps its last
+weights.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from search import study as studies
+from search.files import read_torch, write_json, write_torch
+from search.live import duration
+from search.plan import local_resources, share_resources
+from search.runfolder import lock, read_run, write_npz
+from search.session import typed
+from search.tasks import TASKS, Task
+from search.training import WEIGHTS, checkpointed_training, pick_device, unpack
+from voctrain.config import TrainConfig
+from voctrain.data import Data, load
+from voctrain.models import weights as model_weights
+
+RESULT, PREDICTIONS = "result.json", "predictions.npz"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `search.final` will do."""
+
+    folder: Path  # of final.json and final.pt
+    task: Task
+    data: Data
+    candidates: list[tuple[str, TrainConfig]]  # each with its name
+    seeds: int
+    arguments: argparse.Namespace
+    baseline: dict[str, float]
+    resources: tuple[int, int, float]
+
+
+def prepare(arguments: argparse.Namespace) -> Plan:
+    """Check the arguments and load the data. Raises `ValueError` or `OSError` for a mistake of the user."""
+    if arguments.run is not None:
+        run = Path(arguments.run).resolve()
+        facts = read_run(run)
+        task = TASKS[facts["task"]]
+        best = studies.ranked(studies.read_study(run / "study.journal"))[: arguments.top]
+        if not best:
+            raise ValueError(f"{arguments.run} has no trial that scored: continue it with --resume")
+        configs = [task.config.from_dict(trial.user_attrs[studies.CONFIG]) for trial in best]
+        candidates = [(f"trial {t.number}", config) for t, config in zip(best, configs, strict=True)]
+        source, use_val = arguments.data or facts["data"]["path"], facts["arguments"]["use_val"]
+        data = load(source, image_size=configs[0].image_size, use_val=use_val)
+        if data.fingerprint != facts["data"]["fingerprint"]:
+            raise ValueError(f"the data at {source} are not those of {arguments.run}: give the same set with --data")
+        data = data.with_split(facts["split"]["train"], facts["split"]["val"])
+    else:
+        task, config = _read_config(Path(arguments.config))
+        candidates = [(str(arguments.config), config)]
+        data = load(arguments.data, image_size=config.image_size)
+        run = Path(arguments.out or f"runs/{task.name}-final").resolve()
+    folder = run / "final"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock(folder)
+    for _, config in candidates:
+        model_weights.resolve(config.weights, [config.architecture])
+    wanted = {
+        "concurrent": arguments.concurrent,
+        "cpus_per_trial": arguments.cpus_per_trial,
+        "gpus_per_trial": arguments.gpus_per_trial,
+        "trials": len(candidates) * arguments.seeds,
+    }
+    resources = share_resources(local_resources(), wanted)
+    baseline = task.baseline(data, candidates[0][1].seed)
+    return Plan(folder, task, data, candidates, arguments.seeds, arguments, baseline, resources)
+
+
+def finish(plan: Plan) -> int:
+    """Do the plan, continuing what an interrupted call left. Returns the exit status."""
+    from search import tuning
+
+    started = time.monotonic()
+    concurrent, cpus, _ = plan.resources
+    tuning.connect(plan.arguments.address, concurrent * cpus)
+    with tuning.Interrupt() as interrupt:
+        try:
+            _train_all(plan, {f: c for _, config in plan.candidates for f, c in _retrainings(plan, config)}, interrupt)
+            winner, calibration = _choose(plan)
+            _train_final(plan, winner, calibration, interrupt)
+        except KeyboardInterrupt:
+            print("stopped; the same command continues it")
+            return 128 + (interrupt.signal or 2)
+        except RuntimeError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+    metric = plan.task.metric
+    print(
+        f"{metric} {winner['score']:.4f} ± {winner['standard_error'] or 0:.4f} over {plan.seeds} seeds"
+        f" (random labels {plan.baseline[metric]:.4f}), {winner['name']}, {winner['epochs']} epochs"
+    )
+    print(
+        f"{typed(plan.folder)}/final.pt trained on all {len(plan.data.ids)} images in {duration(time.monotonic() - started)}"
+    )
+    return 0
+
+
+def retrain(
+    task: str, config: TrainConfig, data: Data, folder: str, cpus: int, gpus: float, stop_after: int | None
+) -> None:
+    """One training in `folder`, on a worker; leaves result.json (the metrics by epoch) and predictions.npz or weights.
+
+    stop_after: the epoch whose weights are kept, of a training without validation.
+    """
+    import torch
+
+    torch.set_num_threads(cpus)
+    place = Path(folder)
+    rungs = {stop_after} if stop_after else set()
+    history = []
+    for report in checkpointed_training(task, config, data, place, device=pick_device(gpus), rungs=rungs):
+        history.append(report)
+        if report["epoch"] == stop_after:
+            break
+    if not stop_after:
+        write_npz(place / PREDICTIONS, unpack(read_torch(place / WEIGHTS)["predictions"]))
+        (place / WEIGHTS).unlink()
+    (place / "state.pt").unlink(missing_ok=True)
+    write_json(place / RESULT, history)
+
+
+def _retrainings(plan: Plan, config: TrainConfig) -> list[tuple[Path, TrainConfig]]:
+    """A candidate with each seed, none of them the search's, and where it is trained."""
+    configs = [dataclasses.replace(config, seed=config.seed + 1 + seed) for seed in range(plan.seeds)]
+    return [(_place(plan, c), c) for c in configs]
+
+
+def _train_all(plan: Plan, jobs: dict[Path, TrainConfig], interrupt: Any, stop_after: int | None = None) -> None:
+    """Train what has no result yet, in parallel; say when each has ended."""
+    import ray
+
+    _, cpus, gpus = plan.resources
+    data = ray.put(plan.data if stop_after is None else plan.data.all_train())
+    # A lost worker's training continues from its checkpoint.
+    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=3)(retrain)
+    running = {
+        task.remote(plan.task.name, config, data, str(folder), cpus, gpus, stop_after): folder
+        for folder, config in jobs.items()
+        if not (folder / RESULT).exists()
+    }
+    while running:
+        done, _ = ray.wait(list(running), timeout=0.5)
+        if interrupt.signal is not None:
+            raise KeyboardInterrupt
+        for reference in done:
+            folder = running.pop(reference)
+            try:
+                ray.get(reference)
+            except ray.exceptions.RayError as error:
+                cause = str(getattr(error, "cause", error)).strip().splitlines()[-1]
+                raise RuntimeError(f"the training in {typed(folder)} failed: {cause}") from None
+            scores = [metrics.get(plan.task.metric) for metrics in json.loads((folder / RESULT).read_text())]
+            if stop_after is None:
+                print(f"{folder.name}: {plan.task.metric} best {max(scores):.4f}, last {scores[-1]:.4f}", flush=True)
+
+
+def _choose(plan: Plan) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Write final.json: every candidate's scores, and the winner by the mean; returns the winner and its calibration."""
+    metric = plan.task.metric
+    candidates = []
+    for name, config in plan.candidates:
+        folders = [folder for folder, _ in _retrainings(plan, config)]
+        histories = [json.loads((folder / RESULT).read_text()) for folder in folders]
+        curves = [[metrics[metric] for metrics in history] for history in histories]
+        shortest = min(map(len, curves))
+        mean_curve = np.mean([curve[:shortest] for curve in curves], axis=0)
+        epochs = int(mean_curve.argmax()) + 1
+        candidates.append(
+            {
+                "name": name,
+                "config": config.to_dict(),
+                "epochs": epochs,
+                **_mean([curve[epochs - 1] for curve in curves]),
+                "best": _mean([max(curve) for curve in curves]),
+                "last": _mean([curve[-1] for curve in curves]),
+                "metrics": {
+                    key: float(np.mean([history[epochs - 1][key] for history in histories]))
+                    for key in histories[0][epochs - 1]
+                    if key.startswith("val_")
+                },
+                "lr_by_epoch": np.mean(
+                    [[m["lr"] for m in history[:shortest]] for history in histories], axis=0
+                ).tolist(),
+                "folders": [folder.name for folder in folders],
+            }
+        )
+    winner = max(candidates, key=lambda candidate: candidate["score"])
+    held_out = [dict(np.load(plan.folder / "trainings" / name / PREDICTIONS)) for name in winner["folders"]]
+    calibration = plan.task.calibrate({key: np.concatenate([part[key] for part in held_out]) for key in held_out[0]})
+    write_json(
+        plan.folder / "final.json",
+        {
+            "task": plan.task.name,
+            "metric": metric,
+            "score": winner["score"],
+            "standard_error": winner["standard_error"],
+            "epochs": winner["epochs"],
+            "winner": winner["name"],
+            "seeds": plan.seeds,
+            "baseline": plan.baseline,
+            **calibration,
+            "candidates": candidates,
+        },
+    )
+    return winner, calibration
+
+
+def _train_final(plan: Plan, winner: dict[str, Any], calibration: dict[str, Any], interrupt: Any) -> None:
+    """Train the winner on all labelled images and write final.pt."""
+    config = plan.task.config.from_dict(winner["config"] | {"patience": None})
+    if config.schedule == "plateau":  # what it did is known only with validation
+        rates = winner["lr_by_epoch"]
+        dropped = dict.fromkeys(("gamma", "plateau_patience", "warmup_epochs"))
+        values = {k: v for k, v in config.to_dict().items() if k not in dropped}
+        config = plan.task.config.from_dict(
+            values | {"schedule": "replay", "lr_by_epoch": rates, "lr": max(rates), "epochs": len(rates)}
+        )
+    folder = _place(plan, config, all_labelled=True, epochs=winner["epochs"])
+    _train_all(plan, {folder: config}, interrupt, stop_after=winner["epochs"])
+    saved = read_torch(folder / WEIGHTS)
+    del saved["predictions"], saved["score"]
+    score = {"score": winner["score"], "standard_error": winner["standard_error"]}
+    write_torch(plan.folder / "final.pt", saved | calibration | score | {"metrics": winner["metrics"]})
+
+
+def _mean(scores: list[float]) -> dict[str, Any]:
+    spread = float(np.std(scores, ddof=1) / np.sqrt(len(scores))) if len(scores) > 1 else None
+    return {"score": float(np.mean(scores)), "standard_error": spread, "scores": scores}
+
+
+def _read_config(path: Path) -> tuple[Task, TrainConfig]:
+    """Task and configuration of a best.json."""
+    try:
+        best = json.loads(path.read_text())
+        return TASKS[best["task"]], TASKS[best["task"]].config.from_dict(best["config"])
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+        raise ValueError(f"--config takes a best.json with task and config, but {path} is not one") from None
+
+
+def _place(plan: Plan, config: TrainConfig, **work: Any) -> Path:
+    """The folder of a training, named by all that decides its result."""
+    text = json.dumps([plan.data.fingerprint, plan.data.train.tolist(), config.to_dict(), work], sort_keys=True)
+    return plan.folder / "trainings" / hashlib.blake2b(text.encode(), digest_size=6).hexdigest()

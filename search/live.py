@@ -1,0 +1,100 @@
+"""What a person sees while a search runs: one live block on a terminal, plain lines elsewhere."""
+
+import time
+from collections import deque
+from typing import Any
+
+import optuna
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from search import study as studies
+from search.searcher import counts
+
+PLAIN_SECONDS = 30.0  # between two plain lines
+RATE_SECONDS = 60.0  # over which epochs/s are counted
+
+
+class Progress:
+    """Shows a study as it grows. Use as a context; call `changed` after each change of a trial, `tick` often."""
+
+    def __init__(
+        self, study: optuna.Study, *, head: str, trials: int, metric: str, deadline: float, quiet: bool = False
+    ):
+        self.study, self.head, self.trials, self.metric = study, head, trials, metric
+        self.deadline = deadline  # of time.monotonic
+        self.console = Console(quiet=quiet, highlight=False)
+        self.live = Live(console=self.console, auto_refresh=False, transient=False)
+        self.started, self.shown = time.monotonic(), 0.0
+        self.done_before = len([t for t in studies.started(study) if t.state.is_finished()])
+        self.epochs_seen: deque[float] = deque()  # when epochs were reported
+
+    def __enter__(self) -> "Progress":
+        if self.console.is_terminal:
+            self.live.start()
+        else:
+            self.console.print(self.head, soft_wrap=True)
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._show(force=True)
+        if self.console.is_terminal:
+            self.live.stop()
+
+    def epoch(self) -> None:
+        self.epochs_seen.append(time.monotonic())
+
+    def tick(self) -> None:
+        self._show()
+
+    def _show(self, force: bool = False) -> None:
+        now = time.monotonic()
+        if not force and now - self.shown < (0.5 if self.console.is_terminal else PLAIN_SECONDS):
+            return
+        self.shown = now
+        if self.console.is_terminal:
+            lines = [Text(line, no_wrap=True, overflow="ellipsis") for line in (self.head, *self._lines())]
+            self.live.update(Group(*lines), refresh=True)
+        else:
+            self.console.print(" | ".join(self._lines()), soft_wrap=True)
+
+    def _lines(self) -> list[str]:
+        count = counts(self.study)
+        done = count["complete"] + count["pruned"] + count["failed"]
+        state = (
+            f"trials {done}/{self.trials} done ({count['complete']} complete, {count['pruned']} pruned,"
+            f" {count['failed']} failed), {count['running']} running"
+        )
+        best = next(iter(studies.ranked(self.study)), None)
+        return [
+            f"{state} | {self._rate():.2f} epochs/s | {self._left(done)}",
+            f"best {self.metric} " + ("-" if best is None else describe(best)),
+        ]
+
+    def _rate(self) -> float:
+        now = time.monotonic()
+        while self.epochs_seen and now - self.epochs_seen[0] > RATE_SECONDS:
+            self.epochs_seen.popleft()
+        return len(self.epochs_seen) / max(1.0, min(RATE_SECONDS, now - self.started))
+
+    def _left(self, done: int) -> str:
+        """The time left, by the trials done so far in this session and the time budget."""
+        spent, ended = time.monotonic() - self.started, done - self.done_before
+        left = min(
+            spent / ended * (self.trials - done) if ended else float("inf"), max(0.0, self.deadline - time.monotonic())
+        )
+        return f"about {duration(left)} left" if left < float("inf") else "time left: not known yet"
+
+
+def describe(trial: optuna.trial.FrozenTrial) -> str:
+    """Score, trial and parameters in one line."""
+    params = " ".join(f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in trial.params.items())
+    return f"{studies.score(trial):.4f} (trial {trial.number}, epoch {studies.best_epoch(trial)}): {params}"
+
+
+def duration(seconds: float) -> str:
+    """1:02:03 or 2:03."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,164 @@
+"""What a run will do, found out and checked before anything starts."""
+
+import ast
+import importlib.util
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import optuna
+import torch
+from optuna.distributions import BaseDistribution
+
+from search.study import SeededSampler
+from search.tasks import Task
+from voctrain.config import TrainConfig
+from voctrain.data import Data
+from voctrain.models import weights as model_weights
+
+PROBES = 200  # random configurations with which a space is checked before it is searched
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The configurations of a run: what is fixed, what is searched, and what the user pinned."""
+
+    task: Task
+    space: ModuleType
+    fixed: dict[str, Any]  # configuration fields
+    pins: dict[str, Any]  # values of searched parameters
+    facts: dict[str, Any]  # what the space is told
+    architectures: tuple[str, ...] = ()  # that it may suggest
+
+    def config(self, trial: Any) -> TrainConfig:
+        """The configuration that the space suggests to an Optuna trial. Raises `ValueError` for an impossible one."""
+        suggested = self.space.suggest(trial, dict(self.facts))
+        if not isinstance(suggested, Mapping):
+            raise ValueError(f"suggest of the space must return a dict, but it returned {suggested!r}")
+        applicable = {k: v for k, v in suggested.items() if self.task.config.applies(k, self.fixed)}
+        return self.task.config.from_dict({**applicable, **self.fixed})
+
+    def portfolio(self) -> list[tuple[str, dict[str, Any]]]:
+        """The space's configurations to try first that this problem holds, each with its name."""
+        named = ((f"portfolio {i}", self.fitting(p)) for i, p in enumerate(getattr(self.space, "PORTFOLIO", ()), 1))
+        return [(name, entry) for name, entry in named if entry is not None]
+
+    def fitting(self, params: Mapping[str, Any]) -> dict[str, Any] | None:
+        """These parameters, the user's pins in their place; None where the space does not hold them."""
+        entry = {**params, **self.pins}
+        study = optuna.create_study(sampler=SeededSampler("random", 0, self.pins))
+        study.enqueue_trial(entry)
+        trial = study.ask()
+        try:
+            self.config(trial)
+        except ValueError:  # of a categorical parameter: not among its choices
+            return None
+        return entry if all(_holds(d, trial.params[n]) for n, d in trial.distributions.items()) else None
+
+
+def parse_settings(settings: list[str]) -> dict[str, Any]:
+    """`key=value` strings as a dict; values are Python literals where they read as such, else text."""
+    parsed = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not key:
+            raise ValueError(f"--set takes key=value, but got {setting!r}")
+        try:
+            parsed[key] = ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(text.lower(), text))
+        except (ValueError, SyntaxError):
+            parsed[key] = text
+    return parsed
+
+
+def load_space(path: str | None, task: Task) -> ModuleType:
+    """The task's own space, or that of a file. Raises `ValueError` for a file that is not one."""
+    if path is None:
+        return task.space
+    if not Path(path).is_file():
+        raise ValueError(f"--space takes a Python file with suggest(trial, problem), but {path} is not a file")
+    spec = importlib.util.spec_from_file_location("user_space", path)
+    if spec is None:
+        raise ValueError(f"--space takes a Python file with suggest(trial, problem), but {path} does not end in .py")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(f"the space file {path} cannot be imported: {type(error).__name__}: {error}") from None
+    if not callable(getattr(module, "suggest", None)):
+        raise ValueError(f"the space file {path} has no suggest(trial, problem): define it, as spaces/classify.py does")
+    return module
+
+
+def make_problem(
+    task: Task, data: Data, *, space: str | None, settings: dict[str, Any], weights: str, device: str, **fixed: Any
+) -> Problem:
+    """The problem of a run, its space probed: every configuration drawn is one that can be built.
+
+    fixed: seed, epochs and image_size. Resolves the weights. Raises `ValueError` with what is wrong and how to mend it.
+    """
+    module = load_space(space, task)
+    facts = {**fixed, "weights": weights, "classes": len(data.classes), "device": device}
+    for name in fixed:
+        if name in settings:
+            raise ValueError(f"--set {name} must be given as --{name.replace('_', '-')}")
+    if weights not in ("none", "imagenet") and (architecture := model_weights.file_architecture(weights)):
+        settings = {"architecture": architecture, **settings}
+    searched = _searched(module, facts)
+    pins = {k: v for k, v in settings.items() if any(_holds(d, v) for d in searched.get(k, ()))}
+    # A value that the space does not hold is as fixed as a field that it does not search.
+    fixed |= {"weights": weights} | {k: v for k, v in settings.items() if k not in pins}
+    problem = Problem(task, module, fixed, pins, facts)
+    study = optuna.create_study(sampler=SeededSampler("random", 0, pins))
+    architectures = sorted({problem.config(study.ask()).architecture for _ in range(PROBES)})
+    model_weights.resolve(weights, architectures)
+    return replace(problem, architectures=tuple(architectures))
+
+
+def _searched(space: ModuleType, facts: dict[str, Any]) -> dict[str, list[BaseDistribution]]:
+    """The names that a space asks for, each with its distributions."""
+    names: dict[str, list[BaseDistribution]] = {}
+    study = optuna.create_study(sampler=SeededSampler("random", 0, {}))
+    for _ in range(PROBES):
+        trial = study.ask()
+        try:
+            space.suggest(trial, dict(facts))
+        except Exception as error:
+            raise ValueError(f"suggest of the space fails: {type(error).__name__}: {error}") from None
+        for name, distribution in trial.distributions.items():
+            known = names.setdefault(name, [])
+            if distribution not in known:
+                known.append(distribution)
+    return names
+
+
+def _holds(distribution: BaseDistribution, value: Any) -> bool:
+    try:
+        return distribution._contains(distribution.to_internal_repr(value))
+    except (ValueError, TypeError):
+        return False
+
+
+def share_resources(resources: Mapping[str, float], arguments: Mapping[str, Any]) -> tuple[int, int, float]:
+    """Trials at a time, and CPUs and GPUs for each, of what there is. Raises `ValueError` where it is not there."""
+    concurrent, cpus, gpus = (arguments[name] for name in ("concurrent", "cpus_per_trial", "gpus_per_trial"))
+    have_cpus, have_gpus = int(resources.get("CPU", 1)), resources.get("GPU", 0)
+    if gpus is not None and gpus > have_gpus:
+        raise ValueError(f"--gpus-per-trial must be at most the {have_gpus:g} GPUs there are, but got {gpus:g}")
+    if cpus is not None and cpus > have_cpus:
+        raise ValueError(f"--cpus-per-trial must be at most the {have_cpus} CPUs there are, but got {cpus}")
+    if concurrent is None:
+        concurrent = math.floor(have_gpus / gpus) if gpus else int(have_gpus) if gpus is None else 0
+        concurrent = concurrent or max(1, have_cpus // (cpus or 1))
+    concurrent = min(concurrent, arguments["trials"])
+    cpus = cpus or max(1, have_cpus // concurrent)
+    gpus = min(1.0, have_gpus / concurrent) if gpus is None else gpus
+    room = min(have_cpus // cpus, math.floor(have_gpus / gpus + 1e-9) if gpus else concurrent)
+    return min(concurrent, max(1, room)), cpus, gpus
+
+
+def local_resources() -> dict[str, float]:
+    return {"CPU": len(os.sched_getaffinity(0)), "GPU": torch.cuda.device_count()}

@@ -1,0 +1,30 @@
+"""python -m search.run: search the hyperparameters of a task."""
+
+import sys
+
+from search.arguments import run_parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit status: 0 done, 1 nothing scored, 2 a mistake of the user, 128 + its number after a signal."""
+    given = vars(run_parser().parse_args(argv))
+    # torch, ray and optuna load only after the arguments are known to be good
+    from search.session import prepare
+
+    try:
+        session = prepare(given)
+        if session.arguments["dry_run"]:
+            from search.dryrun import describe_session
+
+            return describe_session(session)
+        from search.driver import connected, search
+
+        session, dashboard = connected(session)
+    except (ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return search(session, dashboard)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

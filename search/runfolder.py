@@ -1,0 +1,145 @@
+"""A run folder: what is in it, who may write it, and its best trial."""
+
+import csv
+import fcntl
+import json
+import os
+import shutil
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+
+from search import study as studies
+from search.files import read_torch, replace, write_json, write_torch
+from search.tasks import Task
+from search.training import STATE, WEIGHTS, unpack
+from search.worker import trial_folder, trial_log
+
+KEPT_WEIGHTS = 3  # trials whose weights stay on the disk
+
+
+def lock(folder: Path) -> int:
+    """Lock the run for this process, until it ends. Raises `ValueError` where another one drives it."""
+    handle = os.open(folder / "run.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise ValueError(f"{folder} is being driven by another process: wait for it or stop it first") from None
+    return handle
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """run.json of a run folder. Raises `ValueError` for anything that is not one."""
+    if not folder.is_dir():
+        raise ValueError(f"no run folder {folder}: give the path that the search printed, such as runs/classify-…")
+    try:
+        facts = json.loads((folder / "run.json").read_text())
+        if not isinstance(facts, dict) or "task" not in facts or "arguments" not in facts:
+            raise ValueError
+    except FileNotFoundError:
+        raise ValueError(
+            f"{folder} has no run.json: it is not a run, or one that never started; start a new one"
+        ) from None
+    except (ValueError, OSError):
+        raise ValueError(f"{folder}/run.json is not the description of a run: start a new one") from None
+    return facts
+
+
+class RunFolder:
+    """Keeps what a person looks at in step with the study: trials.csv, best.json, best.pt, val_predictions.npz."""
+
+    def __init__(self, folder: Path, task: Task, study: optuna.Study):
+        self.folder, self.task, self.study = folder, task, study
+        self.published = (None, None)  # trial and epoch that best.* hold
+
+    def bar(self) -> float:
+        """The score that a trial must beat for its weights to be of any use."""
+        scores = [studies.score(t) for t in studies.ranked(self.study) if t.state.is_finished()]
+        return scores[KEPT_WEIGHTS - 1] if len(scores) >= KEPT_WEIGHTS else -float("inf")
+
+    def update(self) -> None:
+        """After a trial ended: publish the best, drop weights that nobody needs, rewrite trials.csv."""
+        self.publish()
+        finished = [t.number for t in studies.ranked(self.study) if t.state.is_finished()]
+        kept = set(finished[:KEPT_WEIGHTS])
+        for trial in studies.started(self.study):
+            files = trial_folder(self.folder, trial.number)
+            if trial.state.is_finished() and trial.number not in kept:
+                shutil.rmtree(files, ignore_errors=True)
+            elif trial.state.is_finished():
+                (files / STATE).unlink(missing_ok=True)
+        self.write_trials()
+
+    def publish(self) -> None:
+        """Make best.* the best epoch of the best trial, as far as weights are there: a running trial's may be older."""
+        best = None
+        for trial in studies.ranked(self.study):
+            if best is not None and studies.score(trial) <= best[0]:
+                break
+            if (trial.number, studies.best_epoch(trial)) == self.published:
+                return
+            file = trial_folder(self.folder, trial.number) / WEIGHTS
+            saved = read_torch(file) if file.exists() else None
+            value = saved and trial.intermediate_values.get(saved["epoch"])
+            if value is not None and (best is None or value > best[0]):
+                best = value, trial.number, saved
+        if best is not None and self.published != (best[1], best[2]["epoch"]):
+            self._write_best(best[1], best[2])
+            self.published = best[1], best[2]["epoch"]
+
+    def _write_best(self, number: int, saved: dict[str, Any]) -> None:
+        predictions = unpack(saved.pop("predictions"))
+        calibration = self.task.calibrate(predictions)
+        best = {
+            "task": saved["task"],
+            "trial": number,
+            "metric": self.task.metric,
+            "score": saved["score"],
+            "epoch": saved["epoch"],
+            "config": saved["config"],
+            "checkpoint": "best.pt",
+            "metrics": saved["metrics"],
+            **calibration,
+        }
+        write_torch(self.folder / "best.pt", saved | calibration | {"trial": number})
+        write_npz(self.folder / "val_predictions.npz", predictions)
+        write_json(self.folder / "best.json", best)
+
+    def write_trials(self) -> None:
+        """trials.csv, a row a trial, by number."""
+        trials = studies.started(self.study)
+        names = sorted({name for t in trials for name in t.params})
+        head = ["number", "state", "score", "best_epoch", "epochs", "seconds"]
+        tail = ["origin", "error", "node", "pid", "log"]
+        text = StringIO()
+        rows = csv.writer(text)
+        rows.writerow([*head, *names, *tail])
+        for t in trials:
+            node, pid = t.user_attrs.get(studies.WORKER, ("", ""))
+            facts = [
+                t.number,
+                studies.state_name(t),
+                studies.score(t),
+                studies.best_epoch(t),
+                len(t.intermediate_values),
+            ]
+            log = trial_log(Path(), t.number)
+            error = t.user_attrs.get(studies.ERROR)
+            origin = t.user_attrs.get(studies.ORIGIN, "sampler")
+            params = [t.params.get(n) for n in names]
+            rows.writerow([*facts, t.user_attrs.get(studies.SECONDS), *params, origin, error, node, pid, log])
+        replace(self.folder / "trials.csv", lambda file: file.write_text(text.getvalue()))
+
+
+def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """An .npz file of these arrays, whole or not there; `allow_pickle` is not needed to read it."""
+
+    def write(file: Path) -> None:
+        with open(file, "wb") as handle:
+            np.savez(handle, **arrays)
+
+    replace(path, write)

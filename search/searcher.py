@@ -1,0 +1,191 @@
+"""Ray Tune's two decisions, taken from the study: what to try next, and what to stop."""
+
+from collections import Counter, deque
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from ray.tune.schedulers import ASHAScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from search import study as studies
+
+SAME_FAILURES = 3  # in a row end the search
+
+
+class NeverRestored:
+    """Tune pickles what it is given, to restore it some day. We never do that: these pickle as nothing."""
+
+    def __reduce__(self) -> tuple:
+        return object, ()
+
+
+class StudySearcher(NeverRestored, Searcher):
+    """Asks the study for trials and tells it everything they report; the study alone is the search's memory.
+
+    configure: the worker's configuration of an Optuna trial (raises ValueError for one that cannot be).
+    worst: the score told for a trial that diverged or ran out of memory.
+    on_change: called with a trial that started, reported an epoch or ended.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        *,
+        configure: Callable[[optuna.Trial], dict[str, Any]],
+        metric: str,
+        epochs: int,
+        trials: int,
+        concurrent: int,
+        worst: float,
+        on_change: Callable[[FrozenTrial], None],
+    ):
+        super().__init__(metric=metric, mode="max")
+        self.study, self.configure, self.epochs = study, configure, epochs
+        self.trials, self.concurrent, self.worst, self.on_change = trials, concurrent, worst, on_change
+        self.live: dict[str, optuna.Trial] = {}
+        running = [t for t in studies.started(study) if t.state == TrialState.RUNNING]
+        self.unfinished = deque(t._trial_id for t in running)
+        self.asked = len(studies.started(study)) - len(running)
+        self.failures: deque[str] = deque(maxlen=SAME_FAILURES)
+
+    @property
+    def broken(self) -> str | None:
+        """The message with which trials fail one after the other, if they do."""
+        same = len(set(self.failures)) == 1 and len(self.failures) == SAME_FAILURES
+        return self.failures[0] if same else None
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if self.broken or (not self.unfinished and self.asked >= self.trials):
+            return Searcher.FINISHED
+        if len(self.live) >= self.concurrent:
+            return None
+        self.asked += 1
+        if self.unfinished:
+            trial = optuna.trial.Trial(self.study, self.unfinished.popleft())
+        else:
+            trial = self.study.ask()
+        try:
+            config = self.configure(trial)
+        except ValueError as error:
+            self._fail(trial, f"ValueError: {error}")
+            return self.suggest(trial_id)
+        self.live[trial_id] = trial
+        self.on_change(self._frozen(trial))
+        return config
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        self._record(self.live[trial_id], result)
+        self.on_change(self._frozen(self.live[trial_id]))
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        trial = self.live.pop(trial_id, None)
+        if trial is None:
+            return
+        result = result or {}
+        self._record(trial, result)
+        values = self._frozen(trial).intermediate_values
+        outcome, message = result.get("outcome"), result.get("error")
+        if error:
+            self._fail(trial, "the worker was lost again and again: see its node's memory and log")
+        elif outcome == "failed":
+            self._fail(trial, message)
+        elif outcome is not None and outcome != "ended":
+            self.failures.clear()
+            trial.set_user_attr(studies.ERROR, message)
+            self.study.tell(trial, self.worst)
+        elif values:
+            self.failures.clear()
+            self.study.tell(trial, *finish(values, self.epochs, ended=outcome == "ended"))
+        self.on_change(self._frozen(trial))
+
+    def _record(self, trial: optuna.Trial, result: dict[str, Any]) -> None:
+        """Tell the study an epoch that it does not know yet."""
+        frozen = self._frozen(trial)
+        if self.metric not in result or result["epoch"] in frozen.intermediate_values:
+            return
+        if studies.WORKER not in frozen.user_attrs:
+            trial.set_user_attr(studies.WORKER, [result["hostname"], result["pid"]])
+        trial.report(result[self.metric], result["epoch"])
+        if result.get("done"):
+            trial.set_user_attr(studies.SECONDS, round(result["seconds"], 2))
+
+    def _frozen(self, trial: optuna.Trial) -> FrozenTrial:
+        return self.study._storage.get_trial(trial._trial_id)
+
+    def _fail(self, trial: optuna.Trial, message: str) -> None:
+        self.failures.append(message)
+        trial.set_user_attr(studies.ERROR, message)
+        self.study.tell(trial, state=TrialState.FAIL)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the study is saved as it changes."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise NotImplementedError("a search is resumed from its study")
+
+
+def finish(values: dict[int, float], epochs: int, *, ended: bool) -> tuple[float | None, TrialState]:
+    """How a trial with these scores ends: complete after all epochs or by itself, else pruned."""
+    if ended or max(values) >= epochs:
+        return max(values.values()), TrialState.COMPLETE
+    return None, TrialState.PRUNED
+
+
+class StudyASHA(NeverRestored, ASHAScheduler):
+    """ASHA (Li et al., 2020) whose rungs are keyed by the study's trial number and survive a restart.
+
+    Rungs at 1/9 and 1/3 of the epochs, a third goes on. `refill` feeds it what the study holds.
+    """
+
+    def __init__(self, *, metric: str, epochs: int):
+        super().__init__(
+            time_attr="epoch",
+            metric=metric,
+            mode="max",
+            max_t=epochs,
+            grace_period=max(1, epochs / 9),
+            reduction_factor=3,
+        )
+        self.epochs = epochs
+
+    @property
+    def rungs(self) -> set[int]:
+        """The epochs after which a trial may be stopped."""
+        milestones = (milestone for milestone, _ in self._brackets[0]._rungs)
+        return {-int(-milestone // 1) for milestone in milestones}
+
+    def refill(self, study: optuna.Study) -> None:
+        """Restore the rungs, and end the running trials whose last epoch already decided it."""
+        trials = sorted(studies.started(study), key=lambda t: (not t.state.is_finished(), t.number))
+        for trial in trials:
+            key = SimpleNamespace(config={"number": trial.number})
+            self.on_trial_add(None, key)
+            decision = TrialScheduler.CONTINUE
+            for epoch, value in sorted(trial.intermediate_values.items()):
+                decision = self.on_trial_result(None, key, {"epoch": epoch, self._metric: value})
+            if trial.state == TrialState.RUNNING and decision == TrialScheduler.STOP:
+                study.tell(trial.number, *finish(trial.intermediate_values, self.epochs, ended=False))
+
+    def on_trial_add(self, controller, trial):
+        super().on_trial_add(controller, _by_number(trial))
+
+    def on_trial_result(self, controller, trial, result):
+        return super().on_trial_result(controller, _by_number(trial), result)
+
+    def on_trial_complete(self, controller, trial, result):
+        super().on_trial_complete(controller, _by_number(trial), result)
+
+    def on_trial_remove(self, controller, trial):
+        super().on_trial_remove(controller, _by_number(trial))
+
+
+def _by_number(trial: Any) -> SimpleNamespace:
+    return SimpleNamespace(trial_id=trial.config["number"])
+
+
+def counts(study: optuna.Study) -> Counter[str]:
+    """How many trials are running, complete, pruned and failed."""
+    return Counter(studies.state_name(t) for t in studies.started(study))

@@ -1,0 +1,193 @@
+"""One call of `search.run`, checked as far as it can be before anything starts."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from search.arguments import CHANGEABLE, DEFAULTS
+from search.plan import Problem, load_space, local_resources, make_problem, parse_settings, share_resources
+from search.runfolder import lock, read_run
+from search.study import PRUNING_SAMPLERS
+from search.tasks import TASKS
+from voctrain.data import Data, load
+from voctrain.models import build_classifier
+
+SAMPLE_IMAGE_SIZE, IMAGE_SIZE, EPOCHS = 64, 300, 27
+PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a checked call will do."""
+
+    folder: Path
+    resumed: bool
+    arguments: dict[str, Any]  # all of them, resolved
+    facts: dict[str, Any]  # run.json
+    data: Data
+    problem: Problem
+    resources: tuple[int, int, float]  # trials at a time, CPUs and GPUs of each; on a cluster found out there
+
+    @property
+    def command(self) -> str:
+        """What a person types to go on."""
+        return f"python -m search.run {self.facts['task']} --resume {typed(self.folder)}"
+
+
+def prepare(given: Mapping[str, Any]) -> Session:
+    """Check a call and load its data. given: the arguments that were typed.
+
+    Raises `ValueError` or `OSError`, in one line, for a mistake of the user; nothing has been written then.
+    """
+    resumed = given.get("resume") is not None
+    if resumed:
+        folder = Path(given["resume"]).resolve()
+        facts = read_run(folder)
+        arguments = _continued_arguments(given, facts, folder)
+        lock(folder)
+    else:
+        arguments = _new_arguments(given)
+        folder = _new_folder(arguments)
+    task = TASKS[arguments["task"]]
+    load_space(arguments["space"], task)
+    if arguments["warm_start"] is not None and (other := read_run(Path(arguments["warm_start"])))["task"] != task.name:
+        raise ValueError(f"--warm-start takes a run of the same task, but {arguments['warm_start']} is {other['task']}")
+    settings = parse_settings(arguments["set"])
+
+    data = load(arguments["data"], image_size=arguments["image_size"], use_val=arguments["use_val"])
+    if arguments["data"] == "sample" and not arguments["quiet"]:
+        print("no --data given: using the built-in sample, a drawn set with 20 classes")
+    for warning in data.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    if arguments["sampler"] not in PRUNING_SAMPLERS and not arguments["quiet"]:
+        print(f"--sampler {arguments['sampler']} learns from complete trials only: nothing is pruned")
+    if resumed:
+        if facts["data"]["fingerprint"] != data.fingerprint:
+            raise ValueError(
+                f"the data at {arguments['data']} are not those of {given['resume']}: give the same set with --data,"
+                " or start a new run"
+            )
+        data = data.with_split(facts["split"]["train"], facts["split"]["val"])
+
+    resources = share_resources(local_resources(), arguments) if arguments["address"] is None else (1, 1, 0.0)
+    problem = make_problem(
+        task,
+        data,
+        space=arguments["space"],
+        settings=settings,
+        weights=arguments["weights"],
+        device="cuda" if resources[2] else "cpu",
+        seed=arguments["seed"],
+        epochs=arguments["epochs"],
+        image_size=arguments["image_size"],
+    )
+    facts = {**facts, "arguments": arguments} if resumed else _new_facts(arguments, data, problem)
+    return Session(folder, resumed, arguments, facts, data, problem, resources)
+
+
+def typed(path: Path) -> str:
+    """A path as a person would type it here."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _new_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+    arguments = {**DEFAULTS, **given}
+    if arguments["image_size"] is None:
+        arguments["image_size"] = SAMPLE_IMAGE_SIZE if arguments["data"] == "sample" else IMAGE_SIZE
+    arguments["epochs"] = arguments["epochs"] or EPOCHS
+    weights = Path(arguments["weights"])
+    if weights.is_dir():  # a run
+        files = [weights / name for name in ("final/final.pt", "best.pt") if (weights / name).is_file()]
+        if not files:
+            raise ValueError(
+                f"--weights {weights} holds neither final/final.pt nor best.pt: give a run that has scored"
+            )
+        arguments["weights"] = str(files[0].resolve())
+    elif arguments["weights"] not in ("none", "imagenet"):
+        arguments["weights"] = str(weights.resolve())
+    if arguments["data"] not in ("sample", "voc2009"):
+        arguments["data"] = str(Path(arguments["data"]).resolve())
+    return arguments
+
+
+def _continued_arguments(given: Mapping[str, Any], facts: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The run's own arguments, with what may change as it was typed now."""
+    before = facts["arguments"]
+    if given["task"] != facts["task"]:
+        raise ValueError(f"{given['resume']} is a run of {facts['task']}, not of {given['task']}: say {facts['task']}")
+    asked = _new_arguments({**before, **given})
+    for name in given:
+        if name not in CHANGEABLE and asked[name] != before[name] and name != "data":
+            raise ValueError(
+                f"--{name.replace('_', '-')} of this run is {before[name]!r} and cannot become {asked[name]!r}:"
+                " leave it out, or start a new run"
+            )
+    if before["space"] is not None:
+        asked["space"] = str(folder / "space.py")
+    return asked
+
+
+def _new_folder(arguments: dict[str, Any]) -> Path:
+    name = arguments["name"] or f"{arguments['task']}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = (Path(arguments["out"]) / name).resolve()
+    if folder.exists():
+        raise ValueError(f"{folder} exists: continue it with --resume {typed(folder)}, or give another --name")
+    parent = next(p for p in folder.parents if p.exists())
+    if not parent.is_dir() or not _writable(parent):
+        raise ValueError(f"cannot write in {parent}: give --out a folder that you may write to")
+    return folder
+
+
+def _writable(folder: Path) -> bool:
+    import tempfile
+
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _new_facts(arguments: dict[str, Any], data: Data, problem: Problem) -> dict[str, Any]:
+    """run.json of a new run."""
+    seen = {
+        name: size
+        for name in problem.architectures
+        if (size := build_classifier(name, image_size=arguments["image_size"]).input_size) != arguments["image_size"]
+    }
+    return {
+        "task": arguments["task"],
+        "metric": problem.task.metric,
+        "arguments": arguments,
+        "epochs": arguments["epochs"],
+        "seed": arguments["seed"],
+        "data": {
+            "path": arguments["data"],
+            "fingerprint": data.fingerprint,
+            "labelled": len(data.ids),
+            "test": len(data.test_ids),
+        },
+        "classes": list(data.classes),
+        "split": {"train": [data.ids[i] for i in data.train], "val": [data.ids[i] for i in data.val]},
+        "baseline": problem.task.baseline(data, arguments["seed"]),
+        "input_sizes": seen,
+        "versions": {"python": sys.version.split()[0]} | {name: version(name) for name in PACKAGES},
+        "git": _revision(),
+        "created": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "seconds": 0.0,
+    }
+
+
+def _revision() -> str | None:
+    """The git revision of this code, with + where it differs from it; None outside a checkout."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

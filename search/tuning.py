@@ -1,0 +1,148 @@
+"""Ray: a cluster for as long as it is needed, and Tune executing what the study asks for."""
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_SYNCER": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TUNE_GLOBAL_CHECKPOINT_S": "600",  # Tune's own snapshots: we never read them
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
+
+import ray  # noqa: E402  reads the settings above
+from ray import tune  # noqa: E402
+from ray.tune.logger import TBXLoggerCallback  # noqa: E402
+
+from search.searcher import NeverRestored, StudyASHA, StudySearcher  # noqa: E402
+from search.worker import Worker  # noqa: E402
+from voctrain.data import Data  # noqa: E402
+
+LOST_WORKERS = 3  # times that a trial is continued from its last checkpoint after its worker was lost
+
+
+def connect(address: str | None, cpus: int) -> str:
+    """Connect to the Ray cluster at `address`, or start one on this machine, which ends with this process.
+
+    Returns where its dashboard is. Raises `ValueError` where there is no cluster.
+    """
+    local = {"num_cpus": cpus, "include_dashboard": True} if address is None else {}
+    try:
+        context = ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **local)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ValueError(f"no Ray cluster at {address}: {str(error).splitlines()[0]}") from None
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    url = context.dashboard_url
+    return f"dashboard http://{url} (token: ray get-auth-token)" if url else "no dashboard"
+
+
+class Interrupt:
+    """Ctrl-C and SIGTERM as a flag, so that nothing is cut off in the middle. A second one is not waited for."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def __enter__(self) -> "Interrupt":
+        self._before = {s: signal.signal(s, self._receive) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: Any) -> None:
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = number
+
+
+class StopWhen(NeverRestored, tune.Stopper):
+    """Ends the whole search when `condition` holds; running trials stay unfinished in the study."""
+
+    def __init__(self, condition: Callable[[], bool]):
+        self.condition = condition
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self.condition()
+
+
+class Ticker(NeverRestored, tune.Callback):
+    """Calls `tick` after each step of Tune's loop: ten times a second at least."""
+
+    def __init__(self, tick: Callable[[], None]):
+        self.tick = tick
+
+    def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
+        self.tick()
+
+
+def execute(
+    searcher: StudySearcher,
+    scheduler: StudyASHA | None,
+    *,
+    data: Data,
+    task: str,
+    run: Path,
+    cpus: int,
+    gpus: float,
+    stop: Callable[[], bool],
+    tick: Callable[[], None],
+) -> None:
+    """Run the searcher's trials on the cluster until it is finished or `stop` says so."""
+    rungs = scheduler.rungs if scheduler else set()
+    worker = tune.with_parameters(Worker, data=data, task=task, run=str(run), rungs=rungs, cpus=cpus, gpus=gpus)
+    tuner = tune.Tuner(
+        tune.with_resources(worker, {"CPU": cpus, "GPU": gpus}),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=scheduler,
+            num_samples=-1,
+            reuse_actors=True,
+            trial_name_creator=lambda trial: f"trial-{trial.config['number']:04d}",
+            trial_dirname_creator=lambda trial: f"{trial.config['number']:04d}-{time.strftime('%H%M%S')}",
+        ),
+        run_config=tune.RunConfig(
+            name="ray",
+            storage_path=str(run),
+            verbose=0,
+            stop=StopWhen(stop),
+            callbacks=[Ticker(tick), TBXLoggerCallback()],
+            failure_config=tune.FailureConfig(max_failures=LOST_WORKERS),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # ours are kept by the worker
+        ),
+    )
+    tuner.fit()
+
+
+@ray.remote(num_cpus=0)
+def can_write(folder: str) -> bool:
+    """Whether a worker reaches the folder that the driver made."""
+    return os.access(folder, os.W_OK)
+
+
+def check_shared(folder: Path) -> None:
+    """Refuse a cluster whose nodes cannot write the run folder: checkpoints and logs live there."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    for node in nodes:
+        strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        if not ray.get(can_write.options(scheduling_strategy=strategy).remote(str(folder))):
+            raise ValueError(
+                f"node {node['NodeManagerHostname']} cannot write {folder}, where checkpoints go: give --out on a file"
+                " system that all nodes share"
+            )

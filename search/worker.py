@@ -1,0 +1,95 @@
+"""What runs on a Ray worker: one trial after the other in one process."""
+
+import contextlib
+import gc
+import os
+import random
+import socket
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ray import tune
+
+from search.tasks import TASKS
+from search.training import checkpointed_training, pick_device
+from voctrain.data import Data
+
+
+def trial_folder(run: Path, number: int) -> Path:
+    return run / "checkpoints" / f"{number:04d}"
+
+
+def trial_log(run: Path, number: int) -> Path:
+    return run / "logs" / f"{number:04d}.log"
+
+
+class Worker(tune.Trainable):
+    """A trial as Ray Tune sees it: a step is an epoch. Whatever goes wrong in a trial is reported, not raised.
+
+    config: number, config (of the task), bar. The last report of a trial that did not just reach its last epoch has an
+    `outcome`: ended (early stopping), diverged, out of memory or failed; with an `error` but for the first.
+    """
+
+    def setup(
+        self, config: dict[str, Any], *, data: Data, task: str, run: str, rungs: set[int], cpus: int, gpus: float
+    ):
+        torch.set_num_threads(cpus)
+        self.data, self.task, self.run, self.rungs, self.gpus = data, task, Path(run), rungs, gpus
+        self.reset_config(config)
+
+    def reset_config(self, config: dict[str, Any]) -> bool:
+        """Begin another trial in this process (with reuse_actors), as if it were a new one."""
+        self.cleanup()
+        random.seed(config["number"])
+        np.random.seed(config["number"])
+        self.log = trial_log(self.run, config["number"])
+        self.epochs = self._train(config)
+        return True
+
+    def _train(self, config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        trial_config = TASKS[self.task].config.from_dict(config["config"])
+        self._write(f"trial {config['number']} on {socket.gethostname()}, process {os.getpid()}: {trial_config}")
+        return checkpointed_training(
+            self.task,
+            trial_config,
+            self.data,
+            trial_folder(self.run, config["number"]),
+            device=pick_device(self.gpus),
+            rungs=self.rungs,
+            bar=config["bar"],
+        )
+
+    def step(self) -> dict[str, Any]:
+        try:
+            report = next(self.epochs)
+        except StopIteration:
+            return {"done": True, "outcome": "ended"}
+        except FloatingPointError as error:
+            return self._broken("diverged", f"diverged: {error}")
+        except torch.OutOfMemoryError as error:
+            return self._broken("out of memory", f"out of memory: {str(error).splitlines()[0]}")
+        except Exception as error:
+            self._write(traceback.format_exc())
+            return self._broken("failed", f"{type(error).__name__}: {error}".splitlines()[0])
+        shown = ", ".join(f"{k} {v:.4g}" for k, v in report.items())
+        self._write(shown)
+        return report
+
+    def _broken(self, outcome: str, message: str) -> dict[str, Any]:
+        self._write(message)
+        return {"done": True, "outcome": outcome, "error": message}
+
+    def _write(self, text: str) -> None:
+        with contextlib.suppress(OSError), open(self.log, "a") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+    def cleanup(self) -> None:
+        self.epochs = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

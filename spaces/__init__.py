@@ -1,0 +1,1 @@
+"""Search spaces: what may vary. Plain functions over an Optuna trial."""

@@ -1,0 +1,96 @@
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from search import study as studies
+from search.study import SeededSampler, open_study
+
+
+def suggest(trial):
+    kind = trial.suggest_categorical("kind", ("a", "b"))
+    x = trial.suggest_float("x", 0, 1)
+    return x + (trial.suggest_float("y", 0, 1) if kind == "a" else trial.suggest_int("z", 0, 9) / 10)
+
+
+def run(path, trials, sampler):
+    """Search in steps, the study opened anew for each of `trials`."""
+    for _ in range(trials):
+        study = open_study(path, sampler())
+        trial = study.ask()
+        study.tell(trial, suggest(trial))
+    return [t.params for t in study.trials]
+
+
+@pytest.mark.parametrize("kind", ["tpe", "random", "qmc"])
+def test_a_reopened_study_proposes_what_an_uninterrupted_one_does(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(studies, "STARTUP_TRIALS", 4)
+    interrupted = run(tmp_path / "a", 9, lambda: SeededSampler(kind, 1, {}))
+    study = open_study(tmp_path / "b", SeededSampler(kind, 1, {}))
+    for _ in range(9):
+        trial = study.ask()
+        study.tell(trial, suggest(trial))
+    assert interrupted == [t.params for t in study.trials]
+    other = run(tmp_path / "c", 9, lambda: SeededSampler(kind, 2, {}))
+    assert other != interrupted
+
+
+def test_a_trial_cut_off_between_two_parameters_goes_on_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(studies, "STARTUP_TRIALS", 2)
+
+    def third(cut):
+        path = tmp_path / str(cut)
+        run(path, 4, lambda: SeededSampler("tpe", 3, {}))
+        study = open_study(path, SeededSampler("tpe", 3, {}))
+        trial = study.ask()
+        if cut:
+            trial.suggest_categorical("kind", ("a", "b"))
+            study = open_study(path, SeededSampler("tpe", 3, {}))
+            trial = optuna.trial.Trial(study, study.trials[-1]._trial_id)
+        suggest(trial)
+        return trial.params
+
+    assert third(cut=True) == third(cut=False)
+
+
+def test_pins_hold_for_every_trial(tmp_path):
+    params = run(tmp_path / "a", 6, lambda: SeededSampler("random", 1, {"kind": "b"}))
+    assert {p["kind"] for p in params} == {"b"}
+    assert all("z" in p for p in params)
+
+
+@pytest.mark.parametrize("torn", [b'{"op_code":4,"wor', b'{"op_code":4,"wor\n', b"\0\0\0"])
+def test_a_torn_last_line_and_a_stale_lock_are_repaired(torn, tmp_path):
+    path = tmp_path / "study.journal"
+    before = run(path, 3, lambda: SeededSampler("random", 1, {}))
+    with open(path, "ab") as file:
+        file.write(torn)
+    (tmp_path / "study.journal.lock").symlink_to(path)
+    study = open_study(path, SeededSampler("random", 1, {}))
+    assert [t.params for t in study.trials] == before
+    study.tell(study.ask(), 1.0)
+    assert len(open_study(path, SeededSampler("random", 1, {})).trials) == 4
+
+
+def test_the_score_is_the_best_epoch_of_pruned_trials_too():
+    study = optuna.create_study(direction="maximize")
+
+    def add(values, state=TrialState.PRUNED, **attributes):
+        trial = study.ask()
+        for epoch, value in enumerate(values, 1):
+            trial.report(value, epoch)
+        for name, value in attributes.items():
+            trial.set_user_attr(name, value)
+        study.tell(trial, max(values) if state == TrialState.COMPLETE else None, state)
+
+    add([0.1, 0.5, 0.3])
+    add([0.2, 0.4], TrialState.COMPLETE)
+    add([0.9], TrialState.FAIL, error="boom")
+    add([0.5, 0.5])
+    study.ask()
+    assert [t.number for t in studies.ranked(study)] == [0, 3, 1]
+    assert [studies.score(t) for t in study.trials] == [0.5, 0.4, None, 0.5, None]
+    assert [studies.best_epoch(t) for t in study.trials] == [2, 2, None, 1, None]
+    names = [studies.state_name(t) for t in study.trials]
+    assert names == ["pruned", "complete", "failed", "pruned", "running"]
+    assert np.isclose(studies.ranked(study)[0].intermediate_values[2], 0.5)

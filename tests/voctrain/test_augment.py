@@ -1,0 +1,349 @@
+import math
+
+import pytest
+import torch
+import torchvision.transforms.v2.functional as TF
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from voctrain.augment import COLOURS, GEOMETRY, _box, _grid, _warp, augment, mix
+from voctrain.config import ClassifyConfig
+
+OFF = {"hflip": 0.0}
+STRONG = {
+    "hflip": 1.0,
+    "vflip": 1.0,
+    "rotation": 90.0,
+    "translate": 0.5,
+    "scale": 0.5,
+    "shear": 30.0,
+    "perspective": 0.5,
+    "crop_scale": 0.3,
+    "brightness": 0.5,
+    "contrast": 0.5,
+    "saturation": 0.5,
+    "hue": 0.4,
+    "grayscale": 1.0,
+}
+
+
+def batch(size=16, images=8, channels_last=True) -> Tensor:
+    torch.manual_seed(0)
+    fine = torch.rand(images, 3, size, size)
+    return fine.to(memory_format=torch.channels_last) if channels_last else fine
+
+
+def config(**options) -> ClassifyConfig:
+    return ClassifyConfig(**(OFF | options))
+
+
+def warp(images: Tensor, **amounts) -> Tensor:
+    """One warp by the given amounts, the same for all images."""
+    size = len(images)
+    geometry = {name: torch.tensor(a).float().view(-1, 1).expand(-1, size) for name, a in amounts.items()}
+    return _warp(images, None, geometry)[0]
+
+
+def test_nothing_on_returns_the_inputs_themselves():
+    images, masks = batch(), torch.zeros(8, 16, 16, dtype=torch.uint8)
+    assert augment(images, config()) is images
+    assert augment(images, config(pool=2)) is images
+    same_images, same_masks = augment(images, config(), masks)
+    assert same_images is images
+    assert same_masks is masks
+
+
+@pytest.mark.parametrize("name", STRONG)
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_every_field_changes_every_image_and_keeps_range_and_layout(name, channels_last):
+    images = batch(channels_last=channels_last)
+    before = images.clone()
+    out = augment(images, config(**{name: STRONG[name]}))
+    assert torch.equal(images, before)  # the input is not written to
+    assert (out != images).flatten(1).any(1).all()
+    assert out.stride() == images.stride()
+    assert out.min() >= 0
+    assert out.max() <= 1
+
+
+def test_flips_are_exact():
+    images = batch()
+    masks = torch.randint(0, 21, (8, 16, 16), dtype=torch.uint8)
+    for options, dims in (({"hflip": 1.0}, [-1]), ({"vflip": 1.0}, [-2]), ({"hflip": 1.0, "vflip": 1.0}, [-1, -2])):
+        flipped, flipped_masks = augment(images, config(**options), masks)
+        assert torch.equal(flipped, images.flip(dims))
+        assert torch.equal(flipped_masks, masks.flip(dims))
+        torch.testing.assert_close(warp(images, **dict.fromkeys(options, 1.0)), images.flip(dims))
+
+
+def test_a_probability_is_a_share_of_the_images():
+    images = batch(size=4, images=2000)
+    out = augment(images, config(hflip=0.25))
+    assert (out != images).flatten(1).any(1).float().mean().item() == pytest.approx(0.25, abs=0.04)
+
+
+@pytest.mark.parametrize(("degrees", "turns"), [(90.0, 1), (-90.0, -1), (180.0, 2)])
+def test_rotation_is_counter_clockwise(degrees, turns):
+    images = batch()
+    torch.testing.assert_close(warp(images, rotation=degrees), images.rot90(turns, (2, 3)), atol=1e-4, rtol=0)
+
+
+def test_translation_moves_by_parts_of_the_side():
+    images = batch()
+    out = warp(images, translate=(0.25, -0.125))  # 4 pixels to the right, 2 up
+    torch.testing.assert_close(out[:, :, :14, 4:], images[:, :, 2:, :12], atol=1e-4, rtol=0)
+    torch.testing.assert_close(out[:, :, :14, :4], images[:, :, 2:, :4].flip(-1), atol=1e-4, rtol=0)  # the reflection
+
+
+def test_zoom_enlarges_the_middle():
+    images = batch().mean((2, 3), keepdim=True).expand(-1, -1, 16, 16).clone()
+    images[:, :, 6:10, 6:10] = 1
+    out = warp(images, scale=1.0)  # twice as large
+    torch.testing.assert_close(out[:, :, 5:11, 5:11], torch.ones(8, 3, 6, 6))
+    torch.testing.assert_close(out[:, :, :3, :3], images[:, :, :3, :3])
+
+
+def test_crop_keeps_the_area_it_is_given_and_stays_inside():
+    torch.manual_seed(1)
+    lost = torch.rand(1, 500) * 0.7
+    matrix = GEOMETRY["crop_scale"](torch.cat([lost, torch.rand(3, 500) * 2 - 1]))
+    torch.testing.assert_close(matrix[:, 0, 0] * matrix[:, 1, 1], 1 - lost[0])
+    aspect = matrix[:, 0, 0] / matrix[:, 1, 1]
+    assert aspect.max() <= 4 / 3 + 1e-5
+    assert aspect.min() >= 3 / 4 - 1e-5
+    assert (matrix[:, :2, 2].abs() + matrix[:, :2, :2].sum(2)).max() <= 1 + 1e-5
+    corner = GEOMETRY["crop_scale"](torch.tensor([[0.75], [0.0], [-1.0], [1.0]]))  # a quarter, at the left bottom
+    torch.testing.assert_close(corner, torch.tensor([[[0.5, 0, -0.5], [0, 0.5, 0.5], [0, 0, 1]]]))
+
+
+def test_crop_scale_is_the_least_area_of_a_crop():
+    ramp = torch.linspace(0, 1, 32)
+    images = torch.stack([ramp.expand(32, 32), ramp[:, None].expand(32, 32), torch.zeros(32, 32)]).expand(
+        400, 3, 32, 32
+    )
+    out = augment(images, config(crop_scale=0.8))
+    area = (out[:, 0, 16, 24] - out[:, 0, 16, 8]) * (out[:, 1, 24, 16] - out[:, 1, 8, 16]) * 31**2 / 16**2
+    assert area.min().item() == pytest.approx(0.8, abs=0.01)
+    assert area.max().item() == pytest.approx(1.0, abs=0.01)
+
+
+def test_perspective_takes_moved_corners_to_the_corners():
+    torch.manual_seed(2)
+    moves = torch.rand(8, 50) * 0.6
+    corners = torch.tensor([[-1.0, -1], [-1, 1], [1, -1], [1, 1]])
+    moved = corners * (1 - moves.T.view(50, 4, 2))
+    points = torch.cat([moved, torch.ones(50, 4, 1)], 2) @ GEOMETRY["perspective"](moves).mT
+    torch.testing.assert_close(points[..., :2] / points[..., 2:], corners.expand(50, 4, 2), atol=1e-4, rtol=0)
+
+
+def test_perspective_equals_torchvision():
+    images = torch.nn.functional.interpolate(batch(4), (32, 32), mode="bilinear")
+    moves = torch.tensor(
+        [0.1, 0.3, 0.2, 0.0, 0.4, 0.25, 0.1, 0.2]
+    )  # x and y of left top, left bottom, right top, bottom
+    corners = torch.tensor([[-1.0, -1], [-1, 1], [1, -1], [1, 1]])
+    start, end = (
+        [((x + 1) * 16, (y + 1) * 16) for x, y in c.tolist()] for c in (corners, corners * (1 - moves.view(4, 2)))
+    )
+    inside = TF.perspective(torch.ones(1, 1, 32, 32), start, end)[0, 0] == 1
+    theirs = TF.perspective(images, start, end, interpolation=TF.InterpolationMode.BILINEAR)
+    ours = warp(images, perspective=moves.tolist())
+    assert inside.float().mean() > 0.5
+    # torchvision lets the corners of pixels, not of the image, meet: half a pixel
+    assert (ours - theirs)[..., inside].abs().mean() < 0.01
+    assert (images - theirs)[..., inside].abs().mean() > 0.03
+
+
+def test_a_warp_of_white_is_white():
+    white = torch.ones(8, 3, 64, 64)
+    out = augment(white, config(rotation=180.0, shear=20.0, perspective=0.5))
+    assert out.max() <= 1  # the weights of four pixels may add to a little more
+    torch.testing.assert_close(out, white)
+
+
+def test_geometry_is_applied_in_its_order():
+    images = batch()
+    both = warp(images, vflip=1.0, rotation=90.0)
+    torch.testing.assert_close(both, images.flip(-2).rot90(1, (2, 3)), atol=1e-4, rtol=0)
+
+
+GEOMETRIC = st.fixed_dictionaries(
+    {
+        "hflip": st.floats(0, 1),
+        "vflip": st.floats(0, 1),
+        "rotation": st.floats(0, 180),
+        "translate": st.floats(0, 1),
+        "scale": st.floats(0, 0.9),
+        "shear": st.floats(0, 80),
+        "perspective": st.floats(0, 1),
+        "crop_scale": st.floats(0.01, 1),
+    }
+)
+
+
+@settings(deadline=None, max_examples=50)
+@given(GEOMETRIC, st.integers(0, 1000), st.sampled_from([torch.uint8, torch.int64]))
+def test_warped_masks_invent_no_class_and_images_stay_in_range(options, seed, dtype):
+    images, masks = batch(), torch.tensor([0, 7, 20, 255], dtype=dtype)[torch.randint(0, 4, (8, 16, 16))]
+    torch.manual_seed(seed)
+    out, warped = augment(images, config(**options), masks)
+    assert set(warped.unique().tolist()) <= {0, 7, 20, 255}
+    assert warped.dtype == dtype
+    assert warped.shape == masks.shape
+    assert 0 <= out.min() <= out.max() <= 1  # NaN would fail
+
+
+def test_masks_follow_their_images_and_are_void_beyond_the_border():
+    masks = torch.zeros(8, 32, 32, dtype=torch.uint8)
+    masks[:, 8:20, 4:24] = 1
+    images = masks[:, None].expand(-1, 3, -1, -1).float()
+    out, warped = augment(images, config(rotation=40.0, translate=0.2, scale=0.3, perspective=0.3), masks)
+    known = warped != 255
+    assert 0.3 < known.float().mean() < 0.98
+    assert ((out[:, 0] > 0.5) == (warped == 1))[known].float().mean() > 0.99
+    shifted, _ = augment(images, config(translate=1e-9), masks)
+    torch.testing.assert_close(shifted, images)
+
+
+@pytest.mark.parametrize("amount", [-0.4, -0.1, 0.0, 0.25, 0.5])
+@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "hue"])
+def test_colours_equal_torchvision(name, amount):
+    images = batch()
+    images[0, :, :4], images[0, :, 4:8], images[0, :, 8:12] = 0.0, 0.5, 1.0  # without a hue
+    images[1, 0] = images[1, 1]  # two largest channels
+    theirs = getattr(TF, f"adjust_{name}")(images, amount if name == "hue" else 1 + amount)
+    ours = COLOURS[name](images, torch.full((1, 8), amount))
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
+def test_grayscale_equals_torchvision():
+    images = batch()
+    torch.testing.assert_close(augment(images, config(grayscale=1.0)), TF.rgb_to_grayscale(images, 3))
+
+
+def test_amounts_differ_by_image():
+    images = torch.full((8, 3, 4, 4), 0.5)
+    means = augment(images, config(brightness=0.4)).mean((1, 2, 3))
+    assert len(means.unique()) == 8
+    assert 0.3 <= means.min() <= means.max() <= 0.7
+
+
+def test_one_color_never_gives_both():
+    images = torch.tensor([0.2, 0.4, 0.6]).view(1, 3, 1, 1).expand(500, 3, 2, 2)
+    out = augment(images, config(brightness=0.2, grayscale=0.5, one_color=True))
+    gray = out.std(1).amax((1, 2)) < 1e-6
+    lit = (out - images).abs().amax((1, 2, 3)) > 1e-6
+    assert gray.float().mean().item() == pytest.approx(0.25, abs=0.07)  # half of a coin
+    torch.testing.assert_close(out[gray], TF.rgb_to_grayscale(images[gray], 3))  # of the brightness it had
+    assert (lit & ~gray).float().mean().item() == pytest.approx(0.5, abs=0.08)
+
+
+@pytest.mark.parametrize("pool", [1, 2, 3, 5])
+def test_pool_limits_what_an_image_gets(pool):
+    # three augmentations whose traces do not mix: top and bottom swapped, left and right swapped, colours gone
+    images = torch.zeros(600, 3, 2, 2)
+    images[:, 0] = torch.tensor([[0.1, 0.2], [0.4, 0.8]])
+    out = augment(images, config(hflip=1.0, vflip=1.0, grayscale=1.0, pool=pool))
+    light = out.sum(1)  # (N, 2, 2)
+    given = torch.stack([light[:, 0, 0] > light[:, 0, 1], light[:, 0, 0] > light[:, 1, 0], out[:, 1, 0, 0] > 0], 1)
+    assert (given.sum(1) == min(pool, 3)).all()
+    assert given.float().mean(0).tolist() == pytest.approx([min(pool, 3) / 3] * 3, abs=0.07)
+
+
+def test_same_seed_same_images():
+    images, strong = batch(), config(**(STRONG | {"pool": 3}))
+    outs = []
+    for seed in (5, 5, 6):
+        torch.manual_seed(seed)
+        outs.append(augment(images, strong))
+    assert torch.equal(outs[0], outs[1])
+    assert not torch.equal(outs[0], outs[2])
+
+
+def test_autocast_does_not_blur_coordinates():
+    images, options = batch(32), config(rotation=30.0, perspective=0.3, contrast=0.2)
+    torch.manual_seed(3)
+    exact = augment(images, options)
+    torch.manual_seed(3)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(augment(images, options), exact)
+
+
+def test_grid_of_the_identity_is_the_pixel_centres():
+    grid = _grid(torch.eye(3)[None], 2, 4)
+    assert grid[0, :, 0, 1].tolist() == [-0.5, 0.5]
+    assert grid[0, 0, :, 0].tolist() == [-0.75, -0.25, 0.25, 0.75]
+
+
+def mixed(**options):
+    """Image i is filled with i, its target is the unit vector i: what was mixed is legible from both."""
+    images = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 3, 20, 20).contiguous(memory_format=torch.channels_last)
+    return images, *mix(images, torch.eye(6), config(**options))
+
+
+def test_mix_off_returns_the_inputs_themselves():
+    images, target = batch(), torch.eye(8)
+    out = mix(images, target, config())
+    assert out[0] is images
+    assert out[1] is target
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_mixup_mixes_targets_as_images(seed):
+    torch.manual_seed(seed)
+    images, out, target = mixed(mixup=0.5)
+    torch.testing.assert_close(target.sum(1), torch.ones(6))
+    torch.testing.assert_close(out[:, 0, 3, 7], target @ torch.arange(6.0))
+    assert out.stride() == images.stride()
+    assert len(target.diag().unique()) == 1  # one part for the batch
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_cutmix_weighs_targets_by_the_pasted_area(seed):
+    torch.manual_seed(seed)
+    images, out, target = mixed(cutmix=1.0)
+    torch.testing.assert_close(target.sum(1), torch.ones(6))
+    own = (out == images).float().mean((1, 2, 3))
+    torch.testing.assert_close(own, target.diag())
+    torch.testing.assert_close(out.mean((1, 2, 3)), target @ torch.arange(6.0))
+    assert out.stride() == images.stride()
+
+
+def test_mixing_parts_follow_the_beta_distribution():
+    torch.manual_seed(0)
+    kept = torch.stack([mixed(mixup=0.5)[2][0, 0] for _ in range(300)])
+    assert kept.mean().item() == pytest.approx(0.5, abs=0.06)
+    assert kept.var().item() == pytest.approx(1 / 8, abs=0.03)  # of Beta(1/2, 1/2)
+
+
+def test_a_coin_decides_between_mixup_and_cutmix():
+    torch.manual_seed(0)
+    cut = []
+    for _ in range(200):
+        _, out, _ = mixed(mixup=1.0, cutmix=1.0)
+        cut.append(bool((out == out.round()).all()))
+    assert 0.4 < sum(cut) / 200 < 0.6
+
+
+def test_boxes_stay_inside_and_have_their_area_where_not_cut_off():
+    torch.manual_seed(0)
+    for area in (0.0, 0.1, 0.5, 1.0):
+        for _ in range(100):
+            rows, columns = _box(area, 100, 60)
+            height, width = rows.stop - rows.start, columns.stop - columns.start
+            assert 0 <= rows.start <= rows.stop <= 100
+            assert 0 <= columns.start <= columns.stop <= 60
+            assert height <= math.sqrt(area) * 100 + 1
+            assert width <= math.sqrt(area) * 60 + 1
+            if rows.start > 0 and rows.stop < 100:
+                assert height == pytest.approx(math.sqrt(area) * 100, abs=1)
+
+
+def test_soft_targets_keep_every_label_of_both_images():
+    torch.manual_seed(4)
+    target = torch.tensor([[1.0, 1, 0], [0, 1, 1]])
+    _, out = mix(batch(images=2), target, config(mixup=1.0))
+    kept = out[0, 0].item()
+    torch.testing.assert_close(out, torch.tensor([[kept, 1, 1 - kept], [1 - kept, 1, kept]]))
+    assert target.tolist() == [[1, 1, 0], [0, 1, 1]]

@@ -1,0 +1,52 @@
+import json
+
+import pytest
+
+from voctrain.config import ClassifyConfig
+
+
+def test_round_trip_through_json():
+    config = ClassifyConfig(schedule="replay", lr_by_epoch=(0.1, 0.2), epochs=2, optimizer="sgd")
+    assert ClassifyConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_a_choice_brings_its_defaults_and_nothing_else():
+    assert ClassifyConfig(optimizer="sgd").momentum == 0.9
+    assert ClassifyConfig(optimizer="adam").momentum is None
+    assert ClassifyConfig(loss="focal").focal_gamma == 2.0
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"lrr": 1}, "did you mean lr"),
+        ({"nonsense_key": 1}, "valid keys: seed"),
+        ({"lr": -1}, "0 <= lr must hold, but got -1"),
+        ({"lr": float("nan")}, "0 <= lr must hold, but got nan"),
+        ({"hflip": 2}, "0 <= hflip <= 1 must hold, but got 2"),
+        ({"optimizer": "lion"}, "optimizer must be one of adamw, adam, sgd, adagrad, but got 'lion'"),
+        ({"epochs": 1.5}, "epochs must be of type int"),
+        ({"one_color": 1}, "one_color must be of type bool"),
+        ({"lr": None}, "lr must not be empty"),
+        ({"momentum": 0.9}, "momentum goes with optimizer=sgd only"),
+        ({"loss": "bce", "gamma_neg": 2.0}, "gamma_neg goes with loss=asymmetric only"),
+        ({"loss": "asymmetric", "pos_weight_cap": 2.0}, "pos_weight_cap goes with loss=bce|focal only"),
+        ({"copies_except": "person"}, "copies_except goes with sampling=copies only"),
+        ({"warmup_epochs": 1}, "warmup_epochs must be 0 with schedule=one_cycle"),
+        ({"schedule": "cosine", "warmup_epochs": 5, "epochs": 5}, "warmup_epochs must be below epochs=5"),
+        ({"schedule": "replay"}, "lr_by_epoch must hold epochs=27 values, but got 0"),
+        ({"one_color": True}, "one_color needs brightness and grayscale"),
+        ({"batch_size": 1}, "2 <= batch_size"),
+    ],
+)
+def test_a_bad_value_is_named_with_its_rule(values, message):
+    with pytest.raises(ValueError, match="^[^\n]*$") as error:
+        ClassifyConfig.from_dict(values)
+    assert message in str(error.value)
+
+
+def test_applies_tells_whether_the_choice_of_a_field_is_made():
+    assert ClassifyConfig.applies("momentum", {"optimizer": "sgd"})
+    assert ClassifyConfig.applies("momentum", {})
+    assert ClassifyConfig.applies("lr", {"optimizer": "adam"})
+    assert not ClassifyConfig.applies("momentum", {"optimizer": "adam"})

@@ -1,0 +1,1 @@
+"""How one trial trains: data, models and pure train functions for a VOC-style image set."""

@@ -1,0 +1,237 @@
+"""Augmentation of whole batches on their device: one warp, then colours, then mixing of images (SEED.md §2).
+
+Draws come from torch's global generators: the device's own for `augment`, the CPU's for `mix`.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from voctrain.config import ClassifyConfig, TrainConfig
+
+FLIPS = {"hflip": -1, "vflip": -2}  # and the dimension of each
+EVENTS = (*FLIPS, "grayscale")  # happen with a probability; all others vary by an amount
+DRAWS = {"translate": 2, "perspective": 8, "crop_scale": 4}  # random numbers for an image; 1 for all others
+MAX_ASPECT = 4 / 3  # of a random crop (Szegedy et al., 2015)
+VOID = 255  # mask value where nothing is known
+
+
+def augment(images: Tensor, config: TrainConfig, masks: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+    """Vary images (B, 3, S, S) float32 in [0, 1], and masks (B, S, S) of any integer type with them.
+
+    Beyond the border images are reflected and masks are 255. Memory format and range are kept; the inputs are not
+    written to, and returned as they are where `config` augments nothing.
+    """
+    names = [name for name in (*GEOMETRY, *COLOURS) if getattr(config, name) != (1.0 if name == "crop_scale" else 0.0)]
+    amounts = _draw(names, config, images)
+    geometry = {name: amounts[name] for name in GEOMETRY if name in amounts}
+    memory_format = torch.channels_last if images.stride(1) == 1 else torch.contiguous_format
+    with torch.autocast(images.device.type, enabled=False):  # coordinates need all of float32
+        images, masks = (_flip if geometry.keys() <= FLIPS.keys() else _warp)(images, masks, geometry)
+        if amounts.keys() & COLOURS.keys():
+            images = images.contiguous()  # planes of colour: several times faster on a CPU
+        for name in COLOURS:
+            if name in amounts:
+                images = COLOURS[name](images, amounts[name])
+    images = images.contiguous(memory_format=memory_format)
+    return images if masks is None else (images, masks)
+
+
+def _draw(names: list[str], config: TrainConfig, images: Tensor) -> dict[str, Tensor]:
+    """How much of each augmentation each image gets, (draws, B); 0 leaves it as it is."""
+    size, amounts = len(images), {}
+    for name in names:
+        uniform, value = torch.rand(DRAWS.get(name, 1), size, device=images.device), getattr(config, name)
+        if name in EVENTS:
+            amounts[name] = (uniform < value).float()
+        elif name == "perspective":
+            amounts[name] = uniform * value
+        elif name == "crop_scale":
+            amounts[name] = torch.cat([uniform[:1] * (1 - value), uniform[1:] * 2 - 1])
+        else:
+            amounts[name] = (uniform * 2 - 1) * value
+    if config.pool is not None:
+        places = torch.rand(len(names), size, device=images.device).argsort(0)  # of the augmentations, shuffled
+        for name, place in zip(names, places, strict=True):
+            amounts[name] = amounts[name] * (place < config.pool)
+    if config.one_color:
+        coin = torch.rand(size, device=images.device) < 0.5
+        amounts |= {"brightness": amounts["brightness"] * coin, "grayscale": amounts["grayscale"] * ~coin}
+    return amounts
+
+
+def _flip(images: Tensor, masks: Tensor | None, geometry: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+    """The warp where it only flips: exact, and far cheaper."""
+    for name, amount in geometry.items():
+        dim = FLIPS[name]
+        images = images.lerp(images.flip(dim), amount[0].view(-1, 1, 1, 1))  # by 0 or 1: exact
+        masks = None if masks is None else torch.where(amount[0, :, None, None] > 0, masks.flip(dim), masks)
+    return images, masks
+
+
+def _warp(images: Tensor, masks: Tensor | None, geometry: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+    """All of the geometry as one homography and one sampling."""
+    matrix = functools.reduce(torch.matmul, (GEOMETRY[name](amount) for name, amount in geometry.items()))
+    grid = _grid(matrix, *images.shape[-2:])
+    images = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False).clamp_(0, 1)
+    if masks is not None:
+        known = masks[:, None].float() - VOID  # beyond the border grid_sample knows zeros only
+        known = F.grid_sample(known, grid, mode="nearest", padding_mode="zeros", align_corners=False)
+        masks = (known[:, 0] + VOID).to(masks.dtype)
+    return images, masks
+
+
+def _grid(matrix: Tensor, height: int, width: int) -> Tensor:
+    """Where to sample for each output pixel, (B, H, W, 2), under homographies (B, 3, 3) in [-1, 1] coordinates."""
+    y, x = (((torch.arange(n, device=matrix.device) * 2 + 1) / n - 1) for n in (height, width))
+    columns = matrix[:, :, 1, None] * y + matrix[:, :, 2, None]  # (B, 3, H)
+    points = matrix[:, :, 0, None, None] * x + columns[..., None]  # (B, 3, H, W)
+    return (points[:, :2] / points[:, 2:].clamp(min=1e-3)).permute(0, 2, 3, 1)  # behind the horizon: far outside
+
+
+# Each takes amounts (draws, B) to homographies (B, 3, 3), from output to input coordinates, both in [-1, 1].
+
+
+def _matrix(*entries: Tensor | float) -> Tensor:
+    """(B, 3, 3) of nine entries row by row, each (B,) or a number."""
+    batch = next(entry for entry in entries if isinstance(entry, Tensor))
+    columns = [entry if isinstance(entry, Tensor) else torch.full_like(batch, entry) for entry in entries]
+    return torch.stack(columns, dim=1).view(-1, 3, 3)
+
+
+def _crop(amount: Tensor) -> Tensor:
+    """Amounts: the part of the area that is lost, and in [-1, 1] aspect and position of the crop."""
+    lost, aspect, x, y = amount
+    area = 1 - lost
+    ratio = (aspect * (-area.log()).clamp(max=math.log(MAX_ASPECT))).exp()  # never wider or higher than the image
+    width, height = (area * ratio).sqrt(), (area / ratio).sqrt()
+    return _matrix(width, 0, (1 - width) * x, 0, height, (1 - height) * y, 0, 0, 1)
+
+
+def _perspective(amount: Tensor) -> Tensor:
+    """Amounts: how far each corner moves inwards, x and y of four, in halves of the side."""
+    ends = torch.arange(-1, 2, 2, device=amount.device)
+    corners = torch.cartesian_prod(ends, ends).float()  # (4, 2)
+    moved = corners * (1 - amount.T.reshape(-1, 4, 2))
+    matrix = _basis(corners[None]) @ _adjugate(_basis(moved))
+    return matrix / matrix[:, 2:, 2:]
+
+
+def _basis(points: Tensor) -> Tensor:
+    """The homography that takes the unit vectors to the first three points, and their sum to the fourth; (B, 3, 3)."""
+    points = F.pad(points, (0, 1), value=1.0).mT  # (B, 3, 4), a column a point
+    return points[..., :3] * (_adjugate(points[..., :3]) @ points[..., 3:]).mT
+
+
+def _adjugate(matrix: Tensor) -> Tensor:
+    """The inverse times the determinant, (B, 3, 3); all that a homography needs, and never singular."""
+    a, b, c = matrix.unbind(1)
+    return torch.stack([torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)], dim=2)
+
+
+def _zoom(amount: Tensor) -> Tensor:
+    return _matrix(1 / (1 + amount[0]), 0, 0, 0, 1 / (1 + amount[0]), 0, 0, 0, 1)
+
+
+def _shear(amount: Tensor) -> Tensor:
+    return _matrix(1.0, amount[0].deg2rad().tan(), 0, 0, 1, 0, 0, 0, 1)
+
+
+def _rotation(amount: Tensor) -> Tensor:
+    """Amounts: degrees, counter-clockwise."""
+    sin, cos = amount[0].deg2rad().sin(), amount[0].deg2rad().cos()
+    return _matrix(cos, -sin, 0, sin, cos, 0, 0, 0, 1)
+
+
+GEOMETRY: dict[str, Callable[[Tensor], Tensor]] = {  # in the order in which they act on the image
+    "crop_scale": _crop,
+    "perspective": _perspective,
+    "hflip": lambda amount: _matrix(1 - 2 * amount[0], 0, 0, 0, 1, 0, 0, 0, 1),
+    "vflip": lambda amount: _matrix(1, 0, 0, 0, 1 - 2 * amount[0], 0, 0, 0, 1),
+    "shear": _shear,
+    "scale": _zoom,
+    "rotation": _rotation,
+    "translate": lambda amount: _matrix(1, 0, -2 * amount[0], 0, 1, -2 * amount[1], 0, 0, 1),
+}
+
+
+# Each takes images (B, 3, H, W) and amounts (1, B), and keeps [0, 1]. Those by a factor take it as 1 + amount.
+
+
+def _towards(base: Tensor, images: Tensor, amount: Tensor) -> Tensor:
+    """base + (images - base) · factor."""
+    return torch.lerp(base, images, 1 + amount.view(-1, 1, 1, 1)).clamp_(0, 1)
+
+
+def _gray(images: Tensor) -> Tensor:
+    red, green, blue = images.split(1, dim=1)
+    return 0.2989 * red + 0.587 * green + 0.114 * blue  # (B, 1, H, W); ITU-R BT.601
+
+
+def _brightness(images: Tensor, amount: Tensor) -> Tensor:
+    return (images * (1 + amount.view(-1, 1, 1, 1))).clamp_(0, 1)
+
+
+def _contrast(images: Tensor, amount: Tensor) -> Tensor:
+    return _towards(_gray(images).mean((2, 3), keepdim=True), images, amount)
+
+
+def _saturation(images: Tensor, amount: Tensor) -> Tensor:
+    return _towards(_gray(images), images, amount)
+
+
+def _hue(images: Tensor, amount: Tensor) -> Tensor:
+    """Amounts: parts of the colour circle. By way of HSV, whose value and chroma stay (Smith, 1978)."""
+    red, green, blue = images.split(1, dim=1)
+    value = images.amax(1, keepdim=True)
+    chroma = value - images.amin(1, keepdim=True)
+    hue = (red - green + 4 * chroma).lerp(blue - red + 2 * chroma, (green == value).float())  # lerp is a fast where
+    hue = hue.lerp(green - blue, (red == value).float()) / chroma.clamp(min=1e-6)  # (B, 1, H, W), 6 to the circle
+    offsets = torch.arange(11, 6, -2, device=images.device).view(3, 1, 1) / 6  # 5, 3, 1, and a turn to stay above 0
+    turned = hue / 6 + (amount.view(-1, 1, 1, 1) + offsets)
+    turned.frac_().mul_(6).sub_(2).abs_().neg_().add_(2).clamp_(0, 1)  # (B, 3, H, W); in place: memory is the cost here
+    return torch.addcmul(value, chroma, turned, value=-1)
+
+
+COLOURS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "brightness": _brightness,
+    "contrast": _contrast,
+    "saturation": _saturation,
+    "hue": _hue,
+    "grayscale": lambda images, amount: _saturation(images, -amount),
+}
+
+
+def mix(images: Tensor, target: Tensor, config: ClassifyConfig) -> tuple[Tensor, Tensor]:
+    """Mixup (Zhang et al., 2018) or cutmix (Yun et al., 2019) of each image with its neighbour in the batch.
+
+    images (B, 3, H, W), target (B, C) float → the same shapes, target in [0, 1]. One part kept, Beta(alpha, alpha), a
+    batch; where both are on, a coin a batch decides. With both off the inputs are returned as they are.
+    """
+    if not config.mixup and not config.cutmix:
+        return images, target
+    cut = not config.mixup or (config.cutmix > 0 and bool(torch.rand(()) < 0.5))
+    alpha = config.cutmix if cut else config.mixup
+    kept = float(torch.distributions.Beta(alpha, alpha).sample())
+    if not cut:
+        images = images.lerp(images.roll(1, 0), 1 - kept)
+    else:
+        rows, columns = _box(1 - kept, *images.shape[-2:])
+        images = images.clone()
+        images[..., rows, columns] = images[..., rows, columns].roll(1, 0)
+        pasted = (rows.stop - rows.start) * (columns.stop - columns.start)
+        kept = 1 - pasted / (images.shape[-2] * images.shape[-1])
+    return images, target.lerp(target.roll(1, 0), 1 - kept)
+
+
+def _box(area: float, height: int, width: int) -> tuple[slice, slice]:
+    """A box of about this part of the area around a uniform centre, cut off at the border."""
+    centre, sides = torch.rand(2).tolist(), (height, width)
+    half = math.sqrt(area) / 2
+    ends = [(round((c - half) * n), round((c + half) * n)) for c, n in zip(centre, sides, strict=True)]
+    rows, columns = (slice(max(low, 0), min(high, n)) for (low, high), n in zip(ends, sides, strict=True))
+    return rows, columns

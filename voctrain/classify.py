@@ -1,0 +1,146 @@
+"""Multi-label classification: one training, and the predictions of a trained model."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from voctrain.augment import augment, mix
+from voctrain.config import ClassifyConfig
+from voctrain.data import Data
+from voctrain.loop import EVAL_BATCH, Epoch, Resident, autocast, fit, seed_epoch, to_unit
+from voctrain.losses import classification_loss
+from voctrain.metrics import classify_metrics
+from voctrain.models import build_classifier
+from voctrain.sampling import sampling_pool
+
+METRIC = "val_mAP"
+AUXILIARY = 0.3  # weight of an auxiliary output's loss (Szegedy et al., 2015)
+
+
+def train(
+    config: ClassifyConfig, data: Data, *, device: str | torch.device = "cpu", resume: dict[str, Any] | None = None
+) -> Iterator[Epoch]:
+    """Train one classifier on `data.train`, scored on `data.val` after each epoch where there is one.
+
+    `resume` is the `state` of an earlier `Epoch`. Predictions: ids, y_true (N, C) uint8, y_prob (N, C) float32.
+    """
+    device = torch.device(device)
+    seed_epoch(config.seed, 0)
+    model = new_model(config, data)
+    images = Resident(data.images, device)
+    labels = torch.from_numpy(data.labels).to(device, torch.float32)
+    criterion = classification_loss(config, data.labels[data.train]).to(device)
+    pool = sampling_pool(data.labels[data.train], config, data.classes)
+    train_index = torch.from_numpy(data.train)
+
+    def batch_loss(index: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        batch, target = mix(augment(to_unit(images[index]), config), labels[index.to(device)], config)
+        logits, *auxiliary = _outputs(model(batch))
+        loss = criterion(logits, target) + AUXILIARY * sum(criterion(a, target) for a in auxiliary)
+        return loss, (logits.detach(), target)
+
+    def train_metrics(outputs: list[tuple[Tensor, Tensor]]) -> dict[str, float]:
+        logits, target = (torch.cat(parts).float().cpu() for parts in zip(*outputs, strict=True))
+        return classify_metrics((target >= 0.5).numpy(), logits.sigmoid().numpy(), prefix="train_")
+
+    def evaluate(model: nn.Module) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        if not len(data.val):
+            return {}, {}
+        logits = _logits(model, images, torch.from_numpy(data.val), config)
+        truth = data.labels[data.val]
+        loss = criterion(logits, labels[torch.from_numpy(data.val).to(device)]).item()
+        y_prob = logits.sigmoid().cpu().numpy()
+        if not np.isfinite(y_prob).all():
+            raise FloatingPointError("the validation outputs are no longer finite")
+        ids = np.array([data.ids[i] for i in data.val])
+        return (
+            {"val_loss": loss / (1 if config.reduction == "mean" else len(truth)), **classify_metrics(truth, y_prob)},
+            {"ids": ids, "y_true": truth, "y_prob": y_prob},
+        )
+
+    yield from fit(
+        model,
+        config,
+        draw=lambda: train_index[pool.draw()],
+        batch_loss=batch_loss,
+        train_metrics=train_metrics,
+        evaluate=evaluate,
+        metric=METRIC,
+        device=device,
+        resume=resume,
+    )
+
+
+def new_model(config: ClassifyConfig, data: Data) -> nn.Module:
+    """The untrained model; its normalisation is that of its weights, else the statistics of the train fold."""
+    model = build_classifier(
+        config.architecture, num_classes=len(data.classes), image_size=config.image_size, weights=config.weights
+    )
+    if not model.own_normalisation:
+        model.set_normalisation(*channel_statistics(data.images, data.train))
+    return model
+
+
+def channel_statistics(images: np.ndarray, index: np.ndarray) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation a channel, in [0, 1], of these images (uint8, (N, H, W, 3)): exact, by histogram."""
+    levels = np.arange(256) / 255
+    counts = np.zeros((3, 256))
+    for i in index:
+        counts += [np.bincount(images[i, ..., c].ravel(), minlength=256) for c in range(3)]
+    share = counts / counts.sum(axis=1, keepdims=True)
+    mean = share @ levels
+    return mean.tolist(), np.sqrt(share @ levels**2 - mean**2).tolist()
+
+
+def checkpoint(config: ClassifyConfig, data: Data, weights: dict[str, Tensor], metrics: dict[str, float]) -> dict:
+    """What a checkpoint file holds; `torch.load(weights_only=True)` reads it, `restore` rebuilds the model."""
+    return {
+        "task": "classify",
+        "config": config.to_dict(),
+        "classes": list(data.classes),
+        "image_size": config.image_size,
+        "mean": weights["mean"].flatten().tolist(),
+        "std": weights["std"].flatten().tolist(),
+        "metrics": dict(metrics),
+        "model": {name: tensor.detach().cpu().clone() for name, tensor in weights.items()},
+    }
+
+
+def restore(saved: dict, *, device: str | torch.device = "cpu") -> tuple[nn.Module, ClassifyConfig]:
+    """The model of a checkpoint, in eval mode, [0, 1] images → logits, and its configuration."""
+    config = ClassifyConfig.from_dict(saved["config"])
+    model = build_classifier(config.architecture, num_classes=len(saved["classes"]), image_size=saved["image_size"])
+    model.load_state_dict(saved["model"])
+    return model.to(device, memory_format=torch.channels_last).eval(), config
+
+
+def predict(
+    model: nn.Module,
+    images: np.ndarray,
+    config: ClassifyConfig,
+    *,
+    device: str | torch.device = "cpu",
+    flip: bool = False,
+) -> np.ndarray:
+    """Probabilities (N, C) float32 of images uint8 (N, S, S, 3); `flip` averages with the mirrored image's."""
+    resident = Resident(images, torch.device(device))
+    with torch.inference_mode():
+        logits = _logits(model, resident, torch.arange(len(images)), config)
+        probabilities = logits.sigmoid()
+        if flip:
+            probabilities = (
+                probabilities + _logits(model, resident, torch.arange(len(images)), config, -1).sigmoid()
+            ) / 2
+    return probabilities.cpu().numpy()
+
+
+def _logits(model: nn.Module, images: Resident, index: Tensor, config: ClassifyConfig, *flips: int) -> Tensor:
+    with autocast(config, images.device):
+        return torch.cat([model(to_unit(images[i]).flip(flips)).float() for i in index.split(EVAL_BATCH)])
+
+
+def _outputs(output: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return output if isinstance(output, tuple) else (output,)

@@ -1,0 +1,185 @@
+"""Every hyperparameter of a trial, with its default, its valid values and its meaning.
+
+A configuration is a frozen dataclass that checks itself: an unknown key, a value out of range or a field that
+belongs to a choice not made raises `ValueError` naming the rule, the value and the valid ones.
+"""
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+# Of a field: its allowed values, its bounds, and the choice that it belongs to (its name, its values, default then).
+CHOICES, BOUNDS, NEEDS = "choices", "bounds", "needs"
+
+
+def choice(default: str, *others: str) -> Any:
+    return field(default=default, metadata={CHOICES: (default, *others)})
+
+
+def number(default: float | None, low: float, high: float = math.inf) -> Any:
+    """A number in [low, high], both ends included; a default of None means that None is allowed and turns it off."""
+    return field(default=default, metadata={BOUNDS: (low, high)})
+
+
+def only_with(
+    parent: str, values: tuple[str, ...], default: Any, low: float = -math.inf, high: float = math.inf
+) -> Any:
+    """A field that exists only where `parent` has one of `values`: None elsewhere, `default` there unless given."""
+    bounds = {} if isinstance(default, str | None) else {BOUNDS: (low, high)}
+    return field(default=None, metadata={NEEDS: (parent, values, default), **bounds})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """What every task shares: optimisation, schedule, augmentation and the bookkeeping of a training."""
+
+    seed: int = number(0, 0)
+    epochs: int = number(27, 1)
+    image_size: int = number(300, 28)  # pixels, images are squares of this side
+    batch_size: int = number(32, 1)
+    precision: str = choice("auto", "float32", "bfloat16", "float16")  # auto: bfloat16 where the device has it
+
+    optimizer: str = choice("adamw", "adam", "sgd", "adagrad")
+    lr: float = number(1e-3, 0)  # the highest learning rate of the schedule; of linear, the first
+    momentum: float | None = only_with("optimizer", ("sgd",), 0.9, 0, 1)
+    weight_decay: float = number(1e-4, 0)
+    clip_norm: float | None = number(None, 0)  # gradients scaled to at most this L2 norm
+    clip_value: float | None = number(None, 0)  # gradients clamped to ± this
+    ema_decay: float | None = number(None, 0, 1)  # exponential moving average of the weights, per step; it is evaluated
+
+    schedule: str = choice("one_cycle", "cosine", "step", "plateau", "linear", "constant", "replay")
+    warmup_epochs: float = number(0.0, 0)  # linear from 1 % of lr; not with one_cycle (which warms up) nor replay
+    div_factor: float | None = only_with("schedule", ("one_cycle",), 25.0, 1)  # it starts at lr / div_factor
+    step_epochs: int | None = only_with("schedule", ("step",), 9, 1)  # epochs between two drops
+    gamma: float | None = only_with("schedule", ("step", "plateau"), 0.1, 0, 1)  # factor of a drop
+    plateau_patience: int | None = only_with("schedule", ("plateau",), 2, 0)  # epochs without a better score
+    end_factor: float | None = only_with("schedule", ("linear",), 0.01, 0)  # it ends at lr · end_factor
+    lr_by_epoch: tuple[float, ...] | None = only_with("schedule", ("replay",), None)  # a recorded schedule, as it was
+
+    patience: int | None = number(None, 1)  # early stopping: epochs without a better score; None never stops
+
+    hflip: float = number(0.5, 0, 1)  # probabilities of the flips
+    vflip: float = number(0.0, 0, 1)
+    rotation: float = number(0.0, 0, 180)  # ± degrees
+    translate: float = number(0.0, 0, 1)  # ± this part of the side
+    scale: float = number(0.0, 0, 0.9)  # zoom in [1 - scale, 1 + scale]
+    shear: float = number(0.0, 0, 80)  # ± degrees
+    perspective: float = number(0.0, 0, 1)  # corners move inwards by up to half of this part of the side
+    crop_scale: float = number(1.0, 0.01, 1)  # random resized crop of at least this part of the area; 1: none
+    brightness: float = number(0.0, 0, 1)  # colours vary by factors in [1 - x, 1 + x]
+    contrast: float = number(0.0, 0, 1)
+    saturation: float = number(0.0, 0, 1)
+    hue: float = number(0.0, 0, 0.5)  # ± this part of the colour circle
+    grayscale: float = number(0.0, 0, 1)  # probability
+    one_color: bool = False  # brightness or grayscale for an image, never both
+    pool: int | None = number(None, 1)  # an image gets only so many of its augmentations, drawn at random
+
+    def __post_init__(self) -> None:
+        names = {f.name: f for f in dataclasses.fields(self)}
+        hints = typing.get_type_hints(type(self))
+        for name, f in names.items():
+            if NEEDS in f.metadata:
+                parent, values, default = f.metadata[NEEDS]
+                if getattr(self, parent) in values:
+                    if getattr(self, name) is None:
+                        object.__setattr__(self, name, default)
+                elif getattr(self, name) is not None:
+                    raise ValueError(
+                        f"{name} goes with {parent}={'|'.join(values)} only, but {parent} is {getattr(self, parent)!r}:"
+                        f" leave {name} out or set {parent}={values[0]}"
+                    )
+            object.__setattr__(self, name, _checked(name, getattr(self, name), hints[name], f.metadata))
+        if self.warmup_epochs and self.schedule in ("one_cycle", "replay"):
+            raise ValueError(f"warmup_epochs must be 0 with schedule={self.schedule}, but got {self.warmup_epochs}")
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs must be below epochs={self.epochs}, but got {self.warmup_epochs}")
+        if self.schedule == "replay" and len(self.lr_by_epoch or ()) < self.epochs:
+            raise ValueError(
+                f"lr_by_epoch must hold epochs={self.epochs} values, but got {len(self.lr_by_epoch or ())}"
+            )
+        if self.one_color and not (self.brightness and self.grayscale):
+            raise ValueError("one_color needs brightness and grayscale above 0: set both or leave one_color out")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The configuration of these values. Raises `ValueError` for an unknown key or a bad value."""
+        known = [f.name for f in dataclasses.fields(cls)]
+        for key in values:
+            if key not in known:
+                close = difflib.get_close_matches(key, known, 1)
+                hint = f"did you mean {close[0]}?" if close else "valid keys: " + ", ".join(known)
+                raise ValueError(f"unknown configuration key {key!r}: {hint}")
+        return cls(**values)
+
+    @classmethod
+    def applies(cls, name: str, values: Mapping[str, Any]) -> bool:
+        """Whether the choice that field `name` belongs to is made in `values`, or not made there at all."""
+        known = {f.name: f.metadata for f in dataclasses.fields(cls)}
+        parent, allowed, _ = known.get(name, {}).get(NEEDS, (None, (), None))
+        return parent not in values or values[parent] in allowed
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as `from_dict`, JSON and `torch.load(weights_only=True)` take them."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyConfig(TrainConfig):
+    """Multi-label classification. Sources of the choices: SEED.md §2; the losses name their papers."""
+
+    architecture: str = "resnet18"  # a name that voctrain.models.build_classifier knows
+    batch_size: int = number(32, 2)  # batch normalisation needs two
+    weights: str = "none"  # none, imagenet, or the path of a weights file
+
+    loss: str = choice("bce", "bce_weight", "focal", "asymmetric")
+    reduction: str = choice("mean", "sum")  # over images and classes
+    label_smoothing: float = number(0.0, 0, 0.5)  # targets become y (1 - s) + s / 2
+    pos_weight_cap: float | None = number(None, 1)  # positives weigh min(negatives / positives, cap); None: 1
+    focal_gamma: float | None = only_with("loss", ("focal",), 2.0, 0)
+    gamma_neg: float | None = only_with("loss", ("asymmetric",), 4.0, 0)
+    gamma_pos: float | None = only_with("loss", ("asymmetric",), 0.0, 0)
+    prob_shift: float | None = only_with("loss", ("asymmetric",), 0.05, 0, 1)  # negatives below it cost nothing
+
+    sampling: str = choice("shuffle", "copies", "weighted", "oversample", "undersample")  # see loop.Sampler
+    extra_copies: int | None = only_with("sampling", ("copies",), 4, 1)  # of each image, in the pool that is drawn from
+    copies_except: str | None = None  # no copies of the images of this class (with sampling=copies)
+    mixup: float = number(0.0, 0)  # alpha of its beta distribution; 0: none (Zhang et al., 2018)
+    cutmix: float = number(0.0, 0)  # alpha; with mixup too, a coin a batch decides (Yun et al., 2019)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pos_weight_cap is not None and self.loss not in ("bce", "focal"):
+            raise ValueError(f"pos_weight_cap goes with loss=bce|focal only, but loss is {self.loss!r}: leave it out")
+        if self.copies_except is not None and self.sampling != "copies":
+            raise ValueError(f"copies_except goes with sampling=copies only, but sampling is {self.sampling!r}")
+
+
+def _checked(name: str, value: Any, hint: Any, rules: Mapping[str, Any]) -> Any:
+    """`value` as the field's type, or `ValueError`."""
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if value is None:
+        if type(None) in kinds:
+            return None
+        raise ValueError(f"{name} must not be empty")
+    kind = next(k for k in kinds if k is not type(None))
+    if typing.get_origin(kind) is tuple:
+        return tuple(float(v) for v in value)
+    if kind is float and type(value) is int:
+        value = float(value)
+    if kind is int and type(value) is float and value.is_integer():
+        value = int(value)
+    if type(value) is not kind:
+        raise ValueError(f"{name} must be of type {kind.__name__}, but got {value!r}")
+    if CHOICES in rules and value not in rules[CHOICES]:
+        raise ValueError(f"{name} must be one of {', '.join(rules[CHOICES])}, but got {value!r}")
+    if BOUNDS in rules:
+        low, high = rules[BOUNDS]
+        if not low <= value <= high or not math.isfinite(value):
+            top = f" <= {high:g}" if math.isfinite(high) else ""
+            raise ValueError(f"{low:g} <= {name}{top} must hold, but got {value!r}")
+    return value

@@ -1,0 +1,133 @@
+"""Write a set in the other layout."""
+
+import csv
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+from PIL import Image
+
+from voctrain.data.download import build_folder
+from voctrain.data.layouts import VOC_CLASSES, VOID, Source, classes_in, read_image
+
+
+def convert(source: Source, target: str | Path, *, to: str | None = None, void: str = "keep") -> tuple[str, ...]:
+    """Write `source` to the folder `target`, which must be missing or empty and appears complete or not at all.
+
+    `to` is kaggle or devkit, by default the one that `source` is not. `void="0"` turns void pixels into background, as
+    the competition had it; "keep" leaves masks as they are. Kaggle ids become `train_{Id}` and `test_{Id}` in a devkit,
+    where all ids share a folder, and lose that again on the way back. Returns what the user should know, one line each.
+    Raises `ValueError` for a target in use, for void="0" where a mask is missing, and for a bad file in `source`.
+    """
+    target, to = Path(target).expanduser(), to or {"kaggle": "devkit", "devkit": "kaggle"}[source.layout]
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise ValueError(f"the target must be a new or empty folder, but {str(target)!r} is in use: give another one")
+    if void == "0" and None in source.masks:
+        i = source.masks.index(None)
+        raise ValueError(f"void 0 needs a mask of every image, but {source.ids[i]} has none: leave void at keep")
+    notes: list[str] = []
+    write = {"kaggle": _write_kaggle, "devkit": _write_devkit}[to]
+    build_folder(target, lambda folder: notes.extend(write(source, folder, void == "0")))
+    return tuple(notes)
+
+
+def _write_kaggle(source: Source, folder: Path, clear: bool) -> list[str]:
+    train, test = folder / "train", folder / "test"
+    ids, test_ids = source.ids, source.test_ids
+    if all(i.startswith("train_") for i in ids) and all(i.startswith("test_") for i in test_ids):
+        ids, test_ids = [i.removeprefix("train_") for i in ids], [i.removeprefix("test_") for i in test_ids]
+    has_masks = any(source.masks)
+    for part in (train / "img", test / "img", *([train / "seg"] if has_masks else [])):
+        part.mkdir(parents=True)
+
+    def labelled(i: int) -> np.ndarray:
+        image, mask, label = source.read(i)
+        np.save(train / "img" / f"train_{ids[i]}.npy", image)
+        if has_masks:
+            mask = np.full(image.shape[:2], VOID, np.uint8) if mask is None else mask
+            np.save(train / "seg" / f"train_{ids[i]}.npy", _cleared(mask, clear))
+        return label
+
+    def unlabelled(i: int) -> None:
+        np.save(test / "img" / f"test_{test_ids[i]}.npy", read_image(source.test_images[i]))
+
+    with ThreadPoolExecutor() as pool:
+        labels = list(pool.map(labelled, range(len(ids))))
+        list(pool.map(unlabelled, range(len(test_ids))))
+    _write_table(train / "train_set.csv", ids, labels)
+    _write_table(test / "test_set.csv", test_ids, np.full((len(test_ids), len(VOC_CLASSES)), -1))
+    missing = source.masks.count(None) if has_masks else 0
+    return [f"{missing} images without a mask got one that is all void"] * (missing > 0)
+
+
+def _write_table(path: Path, ids: Sequence[str], labels: Sequence[np.ndarray]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(("Id", *VOC_CLASSES))
+        table.writerows((name, *label.tolist()) for name, label in zip(ids, labels, strict=True))
+
+
+def _write_devkit(source: Source, folder: Path, clear: bool) -> list[str]:
+    jpegs, segmentation, xmls = (folder / name for name in ("JPEGImages", "SegmentationClass", "Annotations"))
+    sets = folder / "ImageSets" / "Segmentation"
+    for part in (jpegs, segmentation, xmls, sets):
+        part.mkdir(parents=True)
+    prefix, test_prefix = ("train_", "test_") if source.layout == "kaggle" else ("", "")
+    ids, test_ids = [prefix + i for i in source.ids], [test_prefix + i for i in source.test_ids]
+
+    def labelled(i: int) -> bool:
+        image, mask, label = source.read(i)
+        _write_jpeg(source.images[i], image, jpegs / f"{ids[i]}.jpg")
+        if mask is None or (mask == VOID).all():  # such a mask tells no label
+            _write_objects(xmls / f"{ids[i]}.xml", image.shape, label)
+            return False
+        palette = Image.fromarray(_cleared(mask, clear))
+        palette.putpalette(voc_palette().tobytes())
+        palette.save(segmentation / f"{ids[i]}.png")
+        return not np.array_equal(label, classes_in(mask))
+
+    def unlabelled(i: int) -> None:
+        _write_jpeg(source.test_images[i], read_image(source.test_images[i]), jpegs / f"{test_ids[i]}.jpg")
+
+    with ThreadPoolExecutor() as pool:
+        changed = sum(pool.map(labelled, range(len(ids))))
+        list(pool.map(unlabelled, range(len(test_ids))))
+    for name, listed in (("train", ids), ("test", test_ids)):
+        (sets / f"{name}.txt").write_text("".join(f"{i}\n" for i in listed), encoding="utf-8")
+    notes = ["masks are exact; images became JPEGs (quality 95, 4:4:4), which is not exact"] * (
+        source.layout == "kaggle"
+    )
+    return notes + [f"{changed} images had other labels than their masks show: a devkit has the masks'"] * (changed > 0)
+
+
+def _write_jpeg(origin: Path, image: np.ndarray, path: Path) -> None:
+    if origin.suffix == ".jpg":
+        shutil.copyfile(origin, path)
+    else:
+        Image.fromarray(image).save(path, quality=95, subsampling=0)
+
+
+def _write_objects(path: Path, shape: tuple[int, ...], label: np.ndarray) -> None:
+    """A minimal annotation: without boxes, which we have not, but enough to tell the labels."""
+    root = ElementTree.Element("annotation")
+    ElementTree.SubElement(root, "filename").text = f"{path.stem}.jpg"
+    size = ElementTree.SubElement(root, "size")
+    for name, value in zip(("height", "width", "depth"), shape, strict=True):
+        ElementTree.SubElement(size, name).text = str(value)
+    for c in np.flatnonzero(label):
+        ElementTree.SubElement(ElementTree.SubElement(root, "object"), "name").text = VOC_CLASSES[c]
+    ElementTree.indent(root)
+    ElementTree.ElementTree(root).write(path)
+
+
+def _cleared(mask: np.ndarray, clear: bool) -> np.ndarray:
+    return np.where(mask == VOID, np.uint8(0), mask) if clear else mask
+
+
+def voc_palette() -> np.ndarray:
+    """The devkit's colours, uint8 (256, 3): bits of the index, dealt to red, green, blue, high ones first."""
+    index, rgb = np.arange(256)[:, None], np.arange(3)
+    return sum(((index >> (3 * j + rgb)) & 1) << (7 - j) for j in range(3)).astype(np.uint8)

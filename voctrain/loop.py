@@ -1,0 +1,172 @@
+"""The one epoch loop that all tasks share."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from voctrain.config import TrainConfig
+from voctrain.optim import Schedule, build_optimizer
+
+EVAL_BATCH = 64  # fixed, so that a prediction made later equals the one that was scored
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What a training yields after each epoch. `weights` and `state` are live references, valid until `next()`."""
+
+    number: int  # from 1
+    metrics: dict[str, float]  # flat; lr, train_… and val_…
+    predictions: dict[str, np.ndarray]  # what the score was computed from
+    weights: dict[str, Tensor]  # the state dict that was evaluated: the moving average's where there is one
+    state: dict[str, Any]  # all that resuming needs, loadable with weights_only
+
+
+class Resident:
+    """Images or masks of a whole set, kept where batches are taken from: on the device while they fit there.
+
+    On a GPU, an array above `budget` (part of the free memory) stays in pinned host memory, and batches are copied
+    asynchronously. Only copies of rows leave: the array itself may be shared between processes.
+    """
+
+    def __init__(self, array: np.ndarray, device: torch.device, budget: float = 0.4):
+        self.device = device
+        rows = torch.from_numpy(np.require(array, requirements="W")) if array.flags.writeable else _readonly(array)
+        if device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(device)
+            rows = rows.to(device) if rows.nbytes <= budget * free else rows.pin_memory()
+        self.rows = rows.to(device) if device.type == "mps" else rows
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        """A copy of these rows (CPU indices), on the device."""
+        rows = self.rows[index.to(self.rows.device, non_blocking=True)]
+        if rows.device.type == "cpu" and self.device.type == "cuda":
+            rows = rows.pin_memory()
+        return rows.to(self.device, non_blocking=True)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def _readonly(array: np.ndarray) -> Tensor:
+    """A tensor over shared read-only memory, without torch's warning: nobody writes into it (see Resident)."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """uint8 (B, H, W, 3) → float32 (B, 3, H, W) in [0, 1], channels last in memory."""
+    return images.permute(0, 3, 1, 2).float().div_(255)
+
+
+def autocast(config: TrainConfig, device: torch.device) -> torch.autocast:
+    """The mixed precision of `config.precision`; `auto` is bfloat16 where the device computes in it, else float32."""
+    dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}.get(config.precision)
+    if dtype is None:
+        if device.type == "cuda":
+            has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            has_bf16 = device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)
+        dtype = torch.bfloat16 if has_bf16 else torch.float32
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+
+def fit(
+    model: nn.Module,
+    config: TrainConfig,
+    *,
+    draw: Callable[[], Tensor],
+    batch_loss: Callable[[Tensor], tuple[Tensor, Any]],
+    train_metrics: Callable[[list], dict[str, float]],
+    evaluate: Callable[[nn.Module], tuple[dict[str, float], dict[str, np.ndarray]]],
+    metric: str,
+    device: torch.device,
+    resume: dict[str, Any] | None = None,
+) -> Iterator[Epoch]:
+    """Train `model`, yielding an `Epoch` after each; it ends after `config.epochs` or by early stopping.
+
+    draw: the indices of an epoch's images, (draws,) on the CPU, the same number each time.
+    batch_loss: of (B,) indices, the scalar loss and whatever `train_metrics` wants of the batch, detached.
+    evaluate: of the model in eval mode, the metrics and the predictions behind them; may be empty.
+    metric: the score, higher is better, for `plateau` and early stopping.
+
+    Every epoch is seeded from (seed, epoch): resumed from any state, it goes on bit-equal on the same machine.
+    Raises `FloatingPointError` when the loss is no longer finite.
+    """
+    model.to(device, memory_format=torch.channels_last)
+    precision = autocast(config, device)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision.fast_dtype == torch.float16 and precision._enabled)
+    optimizer = build_optimizer(model, config)
+    batches = math.ceil(len(draw()) / config.batch_size)
+    schedule = Schedule(optimizer, config, batches)
+    average = None
+    if config.ema_decay is not None:
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True)
+    evaluated = model if average is None else average.module
+    parts = {"model": model, "optimizer": optimizer, "schedule": schedule, "scaler": scaler}
+    parts |= {} if average is None else {"average": average}
+    history: list[dict[str, float]] = []
+    if resume is not None:
+        history = [dict(metrics) for metrics in resume["history"]]
+        for name, part in parts.items():
+            part.load_state_dict(resume[name])
+
+    for number in range(len(history) + 1, config.epochs + 1):
+        if config.patience is not None and _epochs_without_gain(history, metric) >= config.patience:
+            return
+        seed_epoch(config.seed, number)
+        model.train()
+        total, rates, outputs = torch.zeros((), device=device), [], []
+        order = draw()
+        for index in order.tensor_split(batches):  # of nearly equal size: no last batch of one image
+            with precision:
+                loss, output = batch_loss(index)
+            scaler.scale(loss).backward()
+            scaler.unscale_(optimizer)
+            clip_gradients(model, config)
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad(set_to_none=True)
+            rates.append(schedule.lr)
+            schedule.step()
+            if average is not None:
+                average.update_parameters(model)
+            total += loss.detach() * len(index)
+            outputs.append(output)
+
+        train_loss = (total / len(order)).item()
+        if not math.isfinite(train_loss):
+            raise FloatingPointError(f"the training loss became {train_loss} in epoch {number}")
+        evaluated.eval()
+        with torch.inference_mode():
+            scores, predictions = evaluate(evaluated)
+        metrics = {"lr": sum(rates) / len(rates), "train_loss": train_loss, **train_metrics(outputs), **scores}
+        history.append(metrics)
+        schedule.end_epoch(metrics.get(metric, 0.0))
+        state = {name: part.state_dict() for name, part in parts.items()}
+        yield Epoch(number, metrics, predictions, evaluated.state_dict(), state | {"history": list(history)})
+
+
+def clip_gradients(model: nn.Module, config: TrainConfig) -> None:
+    if config.clip_norm is not None:
+        nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+    if config.clip_value is not None:
+        nn.utils.clip_grad_value_(model.parameters(), config.clip_value)
+
+
+def seed_epoch(seed: int, number: int) -> None:
+    """Seed all of torch's generators from (seed, epoch): an epoch does not depend on what ran before it."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0]))
+
+
+def _epochs_without_gain(history: list[dict[str, float]], metric: str) -> int:
+    scores = [metrics[metric] for metrics in history]
+    return len(scores) - 1 - int(np.argmax(scores)) if scores else 0

@@ -1,0 +1,82 @@
+"""Losses of multi-label classification, on logits and soft targets."""
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from voctrain.config import ClassifyConfig
+
+
+def classification_loss(config: ClassifyConfig, labels: np.ndarray) -> nn.Module:
+    """The criterion of `config`: (logits (B, C), target (B, C) in [0, 1]) → scalar, computed in float32.
+
+    `labels` (N, C) of 0/1 is the train fold; its class weights are buffers, so `.to(device)` moves them.
+
+    bce: binary cross-entropy, `pos_weight` where `pos_weight_cap` is set.
+    bce_weight: the notebook's faulty option (SEED.md §6, fault 1): rare classes weigh more, but their positives and
+    negatives alike, so within a class the imbalance stays.
+    focal: Lin et al. (2017), sigmoid form, without alpha; `pos_weight` as in bce.
+    asymmetric: Ridnik et al. (2021), with its probability shift.
+    """
+    counts = torch.from_numpy(np.asarray(labels).sum(0, dtype=np.float32))
+    pos_weight = torch.ones_like(counts)
+    if config.pos_weight_cap is not None:
+        pos_weight = positive_weights(counts, len(labels), config.pos_weight_cap)
+    if config.loss == "focal":
+        return AsymmetricLoss(config, pos_weight, config.focal_gamma, config.focal_gamma, 0.0)
+    if config.loss == "asymmetric":
+        return AsymmetricLoss(config, pos_weight, config.gamma_pos, config.gamma_neg, config.prob_shift)
+    weight = inverse_frequencies(counts) if config.loss == "bce_weight" else None
+    return WeightedLoss(config, pos_weight, weight)
+
+
+def positive_weights(counts: Tensor, images: int, cap: float) -> Tensor:
+    """min(negatives / positives, cap) a class, (C,): `cap` where there is no positive, 1 where there is no negative."""
+    balanced = ((images - counts) / counts).clamp(max=cap)  # infinite without a positive
+    return torch.where(counts == images, 1.0, balanced)
+
+
+def inverse_frequencies(counts: Tensor) -> Tensor:
+    """Weights proportional to 1 / count with mean 1, (C,); a class without positives counts as having one."""
+    inverse = 1 / counts.clamp(min=1)
+    return inverse / inverse.mean()
+
+
+class WeightedLoss(nn.Module):
+    """Binary cross-entropy with logits, label smoothing y (1 - s) + s / 2, and a weight for positives or for all."""
+
+    def __init__(self, config: ClassifyConfig, pos_weight: Tensor, weight: Tensor | None = None):
+        super().__init__()
+        self.smoothing, self.reduction = config.label_smoothing, config.reduction
+        self.register_buffer("pos_weight", pos_weight)  # (C,)
+        self.register_buffer("weight", weight)  # (C,) or None
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        losses = self.losses(logits.float(), target.float() * (1 - self.smoothing) + self.smoothing / 2)
+        return losses.sum() if self.reduction == "sum" else losses.mean()
+
+    def losses(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss of each image and class, (B, C)."""
+        return F.binary_cross_entropy_with_logits(
+            logits, target, self.weight, pos_weight=self.pos_weight, reduction="none"
+        )
+
+
+class AsymmetricLoss(WeightedLoss):
+    """y (1 - p)^gamma_pos (-log p) + (1 - y) q^gamma_neg (-log(1 - q)) with q = max(p - shift, 0), y in [0, 1]."""
+
+    def __init__(self, config: ClassifyConfig, pos_weight: Tensor, gamma_pos: float, gamma_neg: float, shift: float):
+        super().__init__(config, pos_weight)
+        self.gamma_pos, self.gamma_neg = gamma_pos, gamma_neg
+        self.register_buffer("log_shift", torch.tensor(math.log(shift) if shift else -math.inf))
+
+    def losses(self, logits: Tensor, target: Tensor) -> Tensor:
+        # In logarithms throughout: powers of a sigmoid that rounds to 0 or 1 have no finite gradient.
+        log_p, log_not_p = F.logsigmoid(logits), F.logsigmoid(-logits)
+        log_not_q = torch.logaddexp(log_not_p, self.log_shift).clamp(max=0)
+        q = (-torch.expm1(log_not_q)).clamp(min=1e-8)
+        positive = self.pos_weight * (self.gamma_pos * log_not_p).exp() * -log_p
+        return target * positive + (1 - target) * q**self.gamma_neg * -log_not_q

@@ -1,0 +1,103 @@
+"""Metrics of multi-label classification, equal to scikit-learn's; those of every epoch are vectorised over classes.
+
+Everywhere y_true is (N, C) of 0/1 or bool and y_prob (N, C) of finite probabilities in [0, 1].
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import classification_report, multilabel_confusion_matrix
+
+
+def classify_metrics(y_true: np.ndarray, y_prob: np.ndarray, prefix: str = "val_") -> dict[str, float]:
+    """All of SEED.md §2 from the probabilities of a whole set, and `dice`, the competition's row score (SEED.md §1).
+
+    accuracy over all decisions at 0.5; precision, recall and f1 there, averaged by class frequency; f1_macro and
+    mAP over the classes present in y_true; what would divide by zero is 0.
+    """
+    y_true = np.asarray(y_true, dtype=bool)
+    y_pred = y_prob >= 0.5
+    true, predicted, hits = y_true.sum(0), y_pred.sum(0), (y_true & y_pred).sum(0)  # (C,) each
+    present = true > 0
+    f1 = _ratio(2 * hits, true + predicted)
+    metrics = {
+        "accuracy": (y_true == y_pred).mean(),
+        "precision": _ratio(true @ _ratio(hits, predicted), true.sum()),
+        "recall": _ratio(hits.sum(), true.sum()),
+        "f1": _ratio(true @ f1, true.sum()),
+        "f1_macro": _ratio(f1[present].sum(), present.sum()),
+        "mAP": _ratio(average_precision(y_true, y_prob)[present].sum(), present.sum()),
+        "dice": row_dice(y_true, decide(y_prob, 0.5)).mean(),
+    }
+    return {prefix + name: float(value) for name, value in metrics.items()}
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """part / whole, and 0 where whole is 0."""
+    return np.divide(part, whole, out=np.zeros(np.shape(whole)), where=np.asarray(whole) > 0)
+
+
+def average_precision(y_true: np.ndarray, y_prob: np.ndarray) -> np.ndarray:
+    """Average precision a class, (C,) float64, as scikit-learn's `average_precision_score`; 0 without a positive.
+
+    Images of equal score stand or fall together: each takes the precision at the end of its group.
+    """
+    order = np.argsort(-y_prob, axis=0, kind="stable")
+    score, hit = np.take_along_axis(y_prob, order, 0), np.take_along_axis(np.asarray(y_true, dtype=bool), order, 0)
+    rank = np.arange(len(score))[:, None]
+    group_end = np.full(score.shape, len(score) - 1)  # (N, C)
+    group_end[:-1] = np.where(score[:-1] != score[1:], rank[:-1], len(score) - 1)
+    group_end = np.minimum.accumulate(group_end[::-1], axis=0)[::-1]
+    precision = np.take_along_axis(hit.cumsum(0) / (rank + 1), group_end, 0)
+    return _ratio((hit * precision).sum(0), hit.sum(0))
+
+
+def decide(y_prob: np.ndarray, thresholds: np.ndarray | float) -> np.ndarray:
+    """Bool (N, C): probability >= threshold ((C,) or one); an image with none has its arg-max class (SEED.md §1)."""
+    chosen = y_prob >= thresholds
+    empty = np.flatnonzero(~chosen.any(1))
+    chosen[empty, y_prob[empty].argmax(1)] = True
+    return chosen
+
+
+def row_dice(y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
+    """Dice of each image's vector of classes, (N,), in [0, 1]; 0 where both are empty."""
+    y_true, y_pred = np.asarray(y_true, dtype=bool), np.asarray(y_pred, dtype=bool)
+    return _ratio(2 * (y_true & y_pred).sum(1), y_true.sum(1) + y_pred.sum(1))
+
+
+def random_baseline(
+    train_labels: np.ndarray, val_labels: np.ndarray, seed: int, *, draws: int = 20, prefix: str = "val_"
+) -> dict[str, float]:
+    """SEED.md §2, `random`: each label drawn with its training frequency, seeded; metrics are means over `draws`."""
+    frequency = np.asarray(train_labels).mean(0)
+    rng = np.random.default_rng(seed)
+    drawn = rng.random((draws, *np.shape(val_labels))) < frequency
+    # Half the frequency below each answer orders no class's images, but makes an empty draw fall back to the commonest.
+    scores = [classify_metrics(val_labels, (answer + frequency) / 2, prefix) for answer in drawn]
+    return {name: float(np.mean([score[name] for score in scores])) for name in scores[0]}
+
+
+def co_confusion(y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
+    """Int (C, C): in how many images with true class i (row) class j (column) is predicted (SEED.md §2)."""
+    return np.asarray(y_true, dtype=int).T @ np.asarray(y_pred, dtype=int)
+
+
+def classify_report(
+    y_true: np.ndarray, y_prob: np.ndarray, thresholds: np.ndarray | float, classes: Sequence[str]
+) -> dict[str, Any]:
+    """Confusion matrices and classification report of `decide`'s answers, as plain values for JSON.
+
+    multilabel_confusion: a class [[tn, fp], [fn, tp]]. co_confusion: see there. report: by class or average,
+    precision, recall, f1-score and support. text: the same report, laid out for reading.
+    """
+    y_true, y_pred = np.asarray(y_true, dtype=int), decide(y_prob, thresholds).astype(int)
+    options = {"target_names": list(classes), "zero_division": 0}
+    report = classification_report(y_true, y_pred, output_dict=True, **options)
+    return {
+        "multilabel_confusion": multilabel_confusion_matrix(y_true, y_pred).tolist(),
+        "co_confusion": co_confusion(y_true, y_pred).tolist(),
+        "report": {name: {key: float(value) for key, value in row.items()} for name, row in report.items()},
+        "text": classification_report(y_true, y_pred, **options),
+    }

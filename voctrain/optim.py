@@ -1,0 +1,83 @@
+"""Optimisers and learning-rate schedules, by configuration."""
+
+import math
+
+import torch
+from torch import nn
+from torch.optim import lr_scheduler
+
+from voctrain.config import TrainConfig
+
+
+def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """The optimiser of `config`, fused. Weight decay holds for weights, not for biases and normalisation (1-D)."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
+    optimizers = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "adagrad": torch.optim.Adagrad}
+    fused = None if config.optimizer == "adagrad" and parameters[0].device.type != "cpu" else True
+    return optimizers[config.optimizer](groups, lr=config.lr, fused=fused)
+
+
+class Schedule:
+    """The learning rate, stepped once a batch, and once an epoch with the score for `plateau`.
+
+    The number of steps is the real number of batches. Warm-up multiplies whatever follows it.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, config: TrainConfig, steps_per_epoch: int):
+        self.optimizer = optimizer
+        total = config.epochs * steps_per_epoch
+        main = self._main(optimizer, config, steps_per_epoch, total)
+        if warmup := round(config.warmup_epochs * steps_per_epoch):
+            warm = lr_scheduler.LinearLR(optimizer, start_factor=0.01, total_iters=warmup)
+            main = lr_scheduler.ChainedScheduler([warm, main])
+        self.batch = main
+        # Infinite patience: never a drop, which is what all but `plateau` want.
+        patience, gamma = (config.plateau_patience, config.gamma) if config.schedule == "plateau" else (math.inf, 0.1)
+        self.epoch = lr_scheduler.ReduceLROnPlateau(optimizer, mode="max", factor=gamma, patience=patience)
+
+    @staticmethod
+    def _main(optimizer, config: TrainConfig, steps_per_epoch: int, total: int) -> lr_scheduler.LRScheduler:
+        match config.schedule:
+            case "one_cycle":
+                # One step more than there are batches: the scheduler is stepped after the last batch, too.
+                return lr_scheduler.OneCycleLR(optimizer, config.lr, total + 1, div_factor=config.div_factor)
+            case "cosine":
+                return lr_scheduler.CosineAnnealingLR(optimizer, total)
+            case "step":
+                return lr_scheduler.StepLR(optimizer, config.step_epochs * steps_per_epoch, config.gamma)
+            case "linear":
+
+                def factor(step: int) -> float:  # LinearLR cannot rise
+                    return 1 + (config.end_factor - 1) * step / total
+
+                return lr_scheduler.MultiplicativeLR(optimizer, lambda step: factor(step) / factor(step - 1))
+            case "replay":
+                factors = [lr / config.lr for lr in config.lr_by_epoch]
+                last = len(factors) - 1
+                return lr_scheduler.LambdaLR(optimizer, lambda step: factors[min(step // steps_per_epoch, last)])
+            case _:  # constant, plateau
+                return lr_scheduler.ConstantLR(optimizer, factor=1.0, total_iters=0)
+
+    @property
+    def lr(self) -> float:
+        return self.optimizer.param_groups[0]["lr"]
+
+    def step(self) -> None:
+        self.batch.step()
+
+    def end_epoch(self, score: float) -> None:
+        self.epoch.step(score)
+
+    def state_dict(self) -> dict:
+        return {"batch": self.batch.state_dict(), "epoch": self.epoch.state_dict()}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.batch.load_state_dict(state["batch"])
+        self.epoch.load_state_dict(state["epoch"])

@@ -1,0 +1,54 @@
+"""Which training images an epoch draws: shuffling and the measures against class imbalance (SEED.md §2)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from voctrain.config import ClassifyConfig
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Images with sampling weights. An epoch is always as many draws as there are images."""
+
+    weights: Tensor  # (N,)
+    copies: bool  # the weights are numbers of copies in a pool drawn from without replacement
+
+    def draw(self) -> Tensor:
+        """Positions of one epoch, (N,), from torch's global generator."""
+        if self.copies:
+            positions = torch.arange(len(self.weights)).repeat_interleave(self.weights.long())
+            return positions[torch.randperm(len(positions))[: len(self.weights)]]
+        return torch.multinomial(self.weights, len(self.weights), replacement=True)
+
+
+def sampling_pool(labels: np.ndarray, config: ClassifyConfig, classes: tuple[str, ...]) -> Pool:
+    """The pool of the training fold with labels (N, C) 0/1.
+
+    shuffle: every image once. copies: `extra_copies` more of each image, or of each without `copies_except`.
+    weighted: by the mean inverse frequency of an image's classes. oversample: images whose rarest class is rarer than
+    the median class are drawn more often. undersample: images whose rarest class is commoner are drawn less often.
+    """
+    if config.sampling == "shuffle":
+        return Pool(torch.ones(len(labels)), copies=True)
+    if config.sampling == "copies":
+        kept_single = np.zeros(len(labels), dtype=bool)
+        if config.copies_except is not None:
+            if config.copies_except not in classes:
+                raise ValueError(f"copies_except must be one of {', '.join(classes)}, but got {config.copies_except!r}")
+            kept_single = labels[:, classes.index(config.copies_except)] > 0
+        return Pool(torch.from_numpy(np.where(kept_single, 1, 1 + config.extra_copies)), copies=True)
+
+    frequency = labels.sum(0)
+    median = np.median(frequency[frequency > 0])
+    inverse = median / np.maximum(frequency, 1)  # (C,)
+    rarest = np.max(np.where(labels > 0, inverse, 0), axis=1)
+    rarest[rarest == 0] = 1  # an image without any class
+    weights = {
+        "weighted": np.where(labels.any(1), (labels * inverse).sum(1) / np.maximum(labels.sum(1), 1), 1),
+        "oversample": np.maximum(rarest, 1),
+        "undersample": np.minimum(rarest, 1),
+    }[config.sampling]
+    return Pool(torch.from_numpy(weights).double(), copies=False)
