@@ -138,7 +138,9 @@ def _conclude(session: Session, study: optuna.Study, broken: str | None, signal:
         return 1
     missing = session.arguments["trials"] - sum(t.state.is_finished() for t in studies.started(study))
     if missing:
-        print(f"stopped with {missing} trials to go; continue with: {session.command}")
+        budget = session.arguments["time_budget"]
+        longer = f" --time-budget {2 * math.ceil(facts['seconds'])}s" if budget and facts["seconds"] >= budget else ""
+        print(f"stopped with {missing} trials to go; continue with: {session.command}{longer}")
     if signal is not None:
         return 128 + signal
     if best is None:

@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ray
 
 from search import study as studies
+from search import tuning
 from search.files import read_torch, write_json, write_torch
 from search.live import duration
 from search.plan import local_resources, share_resources
@@ -68,29 +70,31 @@ def prepare(arguments: argparse.Namespace) -> Plan:
         candidates = [(str(arguments.config), config)]
         data = load(arguments.data, image_size=config.image_size)
         run = Path(arguments.out or f"runs/{task.name}-final").resolve()
+    for _, config in candidates:
+        model_weights.resolve(config.weights, [config.architecture])
+    wanted = {"trials": len(candidates) * arguments.seeds, **vars(arguments)}
+    resources = share_resources(local_resources(), wanted) if arguments.address is None else (1, 1, 0.0)
+    baseline = task.baseline(data, candidates[0][1].seed)
     folder = run / "final"
     folder.mkdir(parents=True, exist_ok=True)
     lock(folder)
-    for _, config in candidates:
-        model_weights.resolve(config.weights, [config.architecture])
-    wanted = {
-        "concurrent": arguments.concurrent,
-        "cpus_per_trial": arguments.cpus_per_trial,
-        "gpus_per_trial": arguments.gpus_per_trial,
-        "trials": len(candidates) * arguments.seeds,
-    }
-    resources = share_resources(local_resources(), wanted)
-    baseline = task.baseline(data, candidates[0][1].seed)
     return Plan(folder, task, data, candidates, arguments.seeds, arguments, baseline, resources)
+
+
+def connected(plan: Plan) -> Plan:
+    """The plan with the resources of its Ray cluster. Raises `ValueError` where that is missing or cannot do it."""
+    address, (concurrent, cpus, _) = plan.arguments.address, plan.resources
+    tuning.connect(address, concurrent * cpus)
+    if address is None:
+        return plan
+    tuning.check_shared(plan.folder)
+    wanted = {"trials": len(plan.candidates) * plan.seeds, **vars(plan.arguments)}
+    return dataclasses.replace(plan, resources=share_resources(ray.cluster_resources(), wanted))
 
 
 def finish(plan: Plan) -> int:
     """Do the plan, continuing what an interrupted call left. Returns the exit status."""
-    from search import tuning
-
     started = time.monotonic()
-    concurrent, cpus, _ = plan.resources
-    tuning.connect(plan.arguments.address, concurrent * cpus)
     with tuning.Interrupt() as interrupt:
         try:
             _train_all(plan, {f: c for _, config in plan.candidates for f, c in _retrainings(plan, config)}, interrupt)
@@ -107,9 +111,8 @@ def finish(plan: Plan) -> int:
         f"{metric} {winner['score']:.4f} ± {winner['standard_error'] or 0:.4f} over {plan.seeds} seeds"
         f" (random labels {plan.baseline[metric]:.4f}), {winner['name']}, {winner['epochs']} epochs"
     )
-    print(
-        f"{typed(plan.folder)}/final.pt trained on all {len(plan.data.ids)} images in {duration(time.monotonic() - started)}"
-    )
+    spent = duration(time.monotonic() - started)
+    print(f"{typed(plan.folder)}/final.pt trained on all {len(plan.data.ids)} images in {spent}")
     return 0
 
 
@@ -145,8 +148,6 @@ def _retrainings(plan: Plan, config: TrainConfig) -> list[tuple[Path, TrainConfi
 
 def _train_all(plan: Plan, jobs: dict[Path, TrainConfig], interrupt: Any, stop_after: int | None = None) -> None:
     """Train what has no result yet, in parallel; say when each has ended."""
-    import ray
-
     _, cpus, gpus = plan.resources
     data = ray.put(plan.data if stop_after is None else plan.data.all_train())
     # A lost worker's training continues from its checkpoint.
@@ -173,7 +174,7 @@ def _train_all(plan: Plan, jobs: dict[Path, TrainConfig], interrupt: Any, stop_a
 
 
 def _choose(plan: Plan) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Write final.json: every candidate's scores, and the winner by the mean; returns the winner and its calibration."""
+    """Write final.json, every candidate's scores; returns the winner by their mean, and its calibration."""
     metric = plan.task.metric
     candidates = []
     for name, config in plan.candidates:

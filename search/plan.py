@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import math
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,9 @@ from search.study import SeededSampler
 from search.tasks import Task
 from voctrain.config import TrainConfig
 from voctrain.data import Data
+from voctrain.models import build_classifier
 from voctrain.models import weights as model_weights
+from voctrain.models.classifiers import check_name
 
 PROBES = 200  # random configurations with which a space is checked before it is searched
 
@@ -54,7 +57,8 @@ class Problem:
         study.enqueue_trial(entry)
         trial = study.ask()
         try:
-            self.config(trial)
+            with warnings.catch_warnings(action="ignore"):  # of a number: out of its bounds
+                self.config(trial)
         except ValueError:  # of a categorical parameter: not among its choices
             return None
         return entry if all(_holds(d, trial.params[n]) for n, d in trial.distributions.items()) else None
@@ -114,7 +118,11 @@ def make_problem(
     problem = Problem(task, module, fixed, pins, facts)
     study = optuna.create_study(sampler=SeededSampler("random", 0, pins))
     architectures = sorted({problem.config(study.ask()).architecture for _ in range(PROBES)})
+    for name in architectures:
+        check_name(name)
     model_weights.resolve(weights, architectures)
+    for name in architectures if weights != "none" else ():  # a file that does not fit is found out here
+        build_classifier(name, num_classes=len(data.classes), image_size=fixed["image_size"], weights=weights)
     return replace(problem, architectures=tuple(architectures))
 
 

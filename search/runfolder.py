@@ -59,7 +59,7 @@ class RunFolder:
     def bar(self) -> float:
         """The score that a trial must beat for its weights to be of any use."""
         scores = [studies.score(t) for t in studies.ranked(self.study) if t.state.is_finished()]
-        return scores[KEPT_WEIGHTS - 1] if len(scores) >= KEPT_WEIGHTS else -float("inf")
+        return scores[KEPT_WEIGHTS - 1] if len(scores) >= KEPT_WEIGHTS else self.task.worst - 1
 
     def update(self) -> None:
         """After a trial ended: publish the best, drop weights that nobody needs, rewrite trials.csv."""

@@ -63,10 +63,7 @@ class StudySearcher(NeverRestored, Searcher):
         if len(self.live) >= self.concurrent:
             return None
         self.asked += 1
-        if self.unfinished:
-            trial = optuna.trial.Trial(self.study, self.unfinished.popleft())
-        else:
-            trial = self.study.ask()
+        trial = optuna.trial.Trial(self.study, self.unfinished.popleft()) if self.unfinished else self.study.ask()
         try:
             config = self.configure(trial)
         except ValueError as error:

@@ -16,7 +16,7 @@ from search.runfolder import lock, read_run
 from search.study import PRUNING_SAMPLERS
 from search.tasks import TASKS
 from voctrain.data import Data, load
-from voctrain.models import build_classifier
+from voctrain.models.classifiers import input_size
 
 SAMPLE_IMAGE_SIZE, IMAGE_SIZE, EPOCHS = 64, 300, 27
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "scikit-learn")
@@ -156,11 +156,7 @@ def _writable(folder: Path) -> bool:
 
 def _new_facts(arguments: dict[str, Any], data: Data, problem: Problem) -> dict[str, Any]:
     """run.json of a new run."""
-    seen = {
-        name: size
-        for name in problem.architectures
-        if (size := build_classifier(name, image_size=arguments["image_size"]).input_size) != arguments["image_size"]
-    }
+    resized = {name: input_size(name, arguments["image_size"]) for name in problem.architectures}
     return {
         "task": arguments["task"],
         "metric": problem.task.metric,
@@ -176,7 +172,7 @@ def _new_facts(arguments: dict[str, Any], data: Data, problem: Problem) -> dict[
         "classes": list(data.classes),
         "split": {"train": [data.ids[i] for i in data.train], "val": [data.ids[i] for i in data.val]},
         "baseline": problem.task.baseline(data, arguments["seed"]),
-        "input_sizes": seen,
+        "resized_to": {name: size for name, size in resized.items() if size != arguments["image_size"]},
         "versions": {"python": sys.version.split()[0]} | {name: version(name) for name in PACKAGES},
         "git": _revision(),
         "created": time.strftime("%Y-%m-%d %H:%M:%S"),

@@ -2,7 +2,9 @@
 
 import logging
 import os
+import re
 import signal
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -41,10 +43,13 @@ def connect(address: str | None, cpus: int) -> str:
     """
     local = {"num_cpus": cpus, "include_dashboard": True} if address is None else {}
     try:
+        if place := re.fullmatch(r"([^:/]+):(\d+)", address or ""):  # Ray itself would try for minutes
+            socket.create_connection((place[1], int(place[2])), timeout=10).close()
         context = ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **local)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise ValueError(f"no Ray cluster at {address}: {str(error).splitlines()[0]}") from None
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    for noisy in ("ray.tune", "tensorboardX"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
     url = context.dashboard_url
     return f"dashboard http://{url} (token: ray get-auth-token)" if url else "no dashboard"
 

@@ -54,7 +54,7 @@ class Worker(tune.Trainable):
     def _train(self, config: dict[str, Any]) -> Iterator[dict[str, Any]]:
         trial_config = TASKS[self.task].config.from_dict(config["config"])
         self._write(f"trial {config['number']} on {socket.gethostname()}, process {os.getpid()}: {trial_config}")
-        return checkpointed_training(
+        yield from checkpointed_training(
             self.task,
             trial_config,
             self.data,

@@ -31,10 +31,10 @@ def train(
     seed_epoch(config.seed, 0)
     model = new_model(config, data)
     images = Resident(data.images, device)
-    labels = torch.from_numpy(data.labels).to(device, torch.float32)
+    labels = torch.tensor(data.labels, dtype=torch.float32, device=device)
     criterion = classification_loss(config, data.labels[data.train]).to(device)
     pool = sampling_pool(data.labels[data.train], config, data.classes)
-    train_index = torch.from_numpy(data.train)
+    train_index, val_index = torch.tensor(data.train), torch.tensor(data.val)
 
     def batch_loss(index: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         batch, target = mix(augment(to_unit(images[index]), config), labels[index.to(device)], config)
@@ -49,15 +49,16 @@ def train(
     def evaluate(model: nn.Module) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         if not len(data.val):
             return {}, {}
-        logits = _logits(model, images, torch.from_numpy(data.val), config)
-        truth = data.labels[data.val]
-        loss = criterion(logits, labels[torch.from_numpy(data.val).to(device)]).item()
-        y_prob = logits.sigmoid().cpu().numpy()
+        logits = _logits(model, images, val_index, config)
+        loss = criterion(logits, labels[val_index.to(device)]).item()
+        if config.reduction == "sum":  # as of one batch, like train_loss
+            loss *= min(config.batch_size, len(data.train)) / len(data.val)
+        truth, y_prob = data.labels[data.val], logits.sigmoid().cpu().numpy()
         if not np.isfinite(y_prob).all():
             raise FloatingPointError("the validation outputs are no longer finite")
         ids = np.array([data.ids[i] for i in data.val])
         return (
-            {"val_loss": loss / (1 if config.reduction == "mean" else len(truth)), **classify_metrics(truth, y_prob)},
+            {"val_loss": loss, **classify_metrics(truth, y_prob)},
             {"ids": ids, "y_true": truth, "y_prob": y_prob},
         )
 

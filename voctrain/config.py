@@ -145,7 +145,7 @@ class ClassifyConfig(TrainConfig):
     gamma_pos: float | None = only_with("loss", ("asymmetric",), 0.0, 0)
     prob_shift: float | None = only_with("loss", ("asymmetric",), 0.05, 0, 1)  # negatives below it cost nothing
 
-    sampling: str = choice("shuffle", "copies", "weighted", "oversample", "undersample")  # see loop.Sampler
+    sampling: str = choice("shuffle", "copies", "weighted", "oversample", "undersample")  # see voctrain.sampling
     extra_copies: int | None = only_with("sampling", ("copies",), 4, 1)  # of each image, in the pool that is drawn from
     copies_except: str | None = None  # no copies of the images of this class (with sampling=copies)
     mixup: float = number(0.0, 0)  # alpha of its beta distribution; 0: none (Zhang et al., 2018)

@@ -1,6 +1,7 @@
 """The one epoch loop that all tasks share."""
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +37,9 @@ class Resident:
 
     def __init__(self, array: np.ndarray, device: torch.device, budget: float = 0.4):
         self.device = device
-        rows = torch.from_numpy(np.require(array, requirements="W")) if array.flags.writeable else _readonly(array)
+        with warnings.catch_warnings():  # shared arrays are read-only, and nobody writes into this one
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            rows = torch.from_numpy(array)
         if device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(device)
             rows = rows.to(device) if rows.nbytes <= budget * free else rows.pin_memory()
@@ -51,15 +54,6 @@ class Resident:
 
     def __len__(self) -> int:
         return len(self.rows)
-
-
-def _readonly(array: np.ndarray) -> Tensor:
-    """A tensor over shared read-only memory, without torch's warning: nobody writes into it (see Resident)."""
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array)
 
 
 def to_unit(images: Tensor) -> Tensor:
@@ -96,7 +90,7 @@ def fit(
     draw: the indices of an epoch's images, (draws,) on the CPU, the same number each time.
     batch_loss: of (B,) indices, the scalar loss and whatever `train_metrics` wants of the batch, detached.
     evaluate: of the model in eval mode, the metrics and the predictions behind them; may be empty.
-    metric: the score, higher is better, for `plateau` and early stopping.
+    metric: the score, higher is better, for `plateau` and early stopping; without it neither acts.
 
     Every epoch is seeded from (seed, epoch): resumed from any state, it goes on bit-equal on the same machine.
     Raises `FloatingPointError` when the loss is no longer finite.
@@ -105,7 +99,9 @@ def fit(
     precision = autocast(config, device)
     scaler = torch.amp.GradScaler(device.type, enabled=precision.fast_dtype == torch.float16 and precision._enabled)
     optimizer = build_optimizer(model, config)
-    batches = math.ceil(len(draw()) / config.batch_size)
+    draws = len(draw())
+    # Batch normalisation cannot do with one image: an odd number in batches of two makes one of three.
+    batches = max(1, min(math.ceil(draws / config.batch_size), draws // min(config.batch_size, 2)))
     schedule = Schedule(optimizer, config, batches)
     average = None
     if config.ema_decay is not None:
@@ -126,7 +122,7 @@ def fit(
         model.train()
         total, rates, outputs = torch.zeros((), device=device), [], []
         order = draw()
-        for index in order.tensor_split(batches):  # of nearly equal size: no last batch of one image
+        for index in order.tensor_split(batches):  # of nearly equal size
             with precision:
                 loss, output = batch_loss(index)
             scaler.scale(loss).backward()
@@ -150,7 +146,8 @@ def fit(
             scores, predictions = evaluate(evaluated)
         metrics = {"lr": sum(rates) / len(rates), "train_loss": train_loss, **train_metrics(outputs), **scores}
         history.append(metrics)
-        schedule.end_epoch(metrics.get(metric, 0.0))
+        if metric in metrics:
+            schedule.end_epoch(metrics[metric])
         state = {name: part.state_dict() for name, part in parts.items()}
         yield Epoch(number, metrics, predictions, evaluated.state_dict(), state | {"history": list(history)})
 
@@ -168,5 +165,5 @@ def seed_epoch(seed: int, number: int) -> None:
 
 
 def _epochs_without_gain(history: list[dict[str, float]], metric: str) -> int:
-    scores = [metrics[metric] for metrics in history]
+    scores = [metrics[metric] for metrics in history if metric in metrics]
     return len(scores) - 1 - int(np.argmax(scores)) if scores else 0

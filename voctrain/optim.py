@@ -47,7 +47,10 @@ class Schedule:
         match config.schedule:
             case "one_cycle":
                 # One step more than there are batches: the scheduler is stepped after the last batch, too.
-                return lr_scheduler.OneCycleLR(optimizer, config.lr, total + 1, div_factor=config.div_factor)
+                # The momentum stays as configured; Adagrad has none to cycle.
+                return lr_scheduler.OneCycleLR(
+                    optimizer, config.lr, total + 1, div_factor=config.div_factor, cycle_momentum=False
+                )
             case "cosine":
                 return lr_scheduler.CosineAnnealingLR(optimizer, total)
             case "step":

@@ -40,9 +40,10 @@ def test_a_choice_brings_its_defaults_and_nothing_else():
     ],
 )
 def test_a_bad_value_is_named_with_its_rule(values, message):
-    with pytest.raises(ValueError, match="^[^\n]*$") as error:
+    with pytest.raises(ValueError) as error:  # noqa: PT011  the message is looked at below
         ClassifyConfig.from_dict(values)
     assert message in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_applies_tells_whether_the_choice_of_a_field_is_made():

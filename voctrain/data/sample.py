@@ -5,7 +5,6 @@ a size, all of which vary strongly, so that a small network learns the classes, 
 """
 
 import colorsys
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFilter
 
+from voctrain.data.download import build_folder
 from voctrain.data.layouts import VOC_CLASSES
 
 MIN_PIXELS = 30  # an object of which less is visible is left out
@@ -58,14 +58,14 @@ class Look(NamedTuple):
 
 # fmt: off
 LOOKS = {
-    "aeroplane": Look(.38, .56, .15, "bands", "person", (
+    "aeroplane": Look(.38, .56, .15, "bands", "", (
         _disc(0, 0, 1, .17), _poly(-.2, -.8, .1, -.8, .4, 0, .1, .8, -.2, .8, 0, 0),
         _poly(-1, -.45, -.8, -.45, -.6, 0, -.8, .1, -.95, .1), _disc(.75, -.03, .14, .07, DARK))),
     "bicycle": Look(.36, .92, .90, "flat", "person", (
         *_wheels(.6, .3, .42, HOLE), _poly(-.6, .36, -.6, .22, .5, -.4, .55, -.25),
         _poly(-.3, -.45, -.12, -.45, .1, .3, -.1, .3), _poly(.4, -.6, .55, -.6, .68, .3, .54, .3),
         _box(-.42, -.55, 0, -.42))),
-    "bird": Look(.28, .14, .90, "stripes", "person", (
+    "bird": Look(.28, .14, .90, "stripes", "", (
         _disc(0, .1, .62, .36), _disc(.55, -.25, .25), _poly(.75, -.35, 1, -.2, .75, -.12),
         _poly(-.5, 0, -1, -.3, -.95, .25), _poly(-.35, 0, .3, 0, -.3, -.8, tone=DARK),
         *_legs(.4, .75, 0, .15, width=.07))),
@@ -75,7 +75,7 @@ LOOKS = {
     "bottle": Look(.29, .37, .85, "gloss", "diningtable person", (
         _box(-.3, -.25, .3, 1), _poly(-.3, -.25, -.12, -.55, .12, -.55, .3, -.25), _box(-.12, -1, .12, -.5),
         _box(-.3, .2, .3, .6, LIGHT))),
-    "bus": Look(.34, .00, .90, "flat", "car person", (
+    "bus": Look(.34, .00, .90, "flat", "car", (
         _box(-1, -.6, 1, .5), _box(-.9, -.45, -.4, -.05, LIGHT), _box(-.3, -.45, .2, -.05, LIGHT),
         _box(.3, -.45, .9, -.05, LIGHT), *_wheels(.6, .5, .2, NORMAL))),
     "car": Look(.31, .62, .90, "gloss", "person bus", (
@@ -119,7 +119,7 @@ LOOKS = {
     "train": Look(.36, .18, .75, "stripes", "person", (
         _poly(-1, -.3, .5, -.6, .95, -.2, 1, .6, -1, .3), _poly(.45, -.4, .75, -.3, .8, .0, .5, -.05, tone=LIGHT),
         _poly(-.95, -.12, .3, -.35, .3, -.05, -.95, .05, tone=DARK), _box(.45, .25, .95, .35, DARK))),
-    "tvmonitor": Look(.29, .50, .08, "flat", "chair person", (
+    "tvmonitor": Look(.29, .50, .08, "flat", "chair", (
         _box(-.9, -.75, .9, .5, DARK), _box(-.78, -.63, .78, .38, LIGHT), _box(-.12, .5, .12, .75, DARK),
         _box(-.5, .75, .5, .88, DARK))),
 }
@@ -159,16 +159,13 @@ def make_sample(
             raise ValueError(f"{name} must be at least {low}, but got {value}: give a larger one")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"the sample needs a new or empty folder, but got {folder}: name another one or delete it")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
-        made = Path(temporary) / "made"
-        _write_split(made / "train", num_labelled, max_size, np.random.SeedSequence([seed, 0]), labelled=True)
-        _write_split(made / "test", num_unlabelled, max_size, np.random.SeedSequence([seed, 1]), labelled=False)
-        try:
-            made.rename(folder)
-        except OSError:
-            if not (folder.is_dir() and any(folder.iterdir())):
-                raise
+    build_folder(folder, lambda new: _write_set(new, num_labelled, num_unlabelled, max_size, seed))
+
+
+def _write_set(folder: Path, num_labelled: int, num_unlabelled: int, max_size: int, seed: int) -> None:
+    train, test = (np.random.SeedSequence([seed, number]) for number in (0, 1))
+    _write_split(folder / "train", num_labelled, max_size, train, labelled=True)
+    _write_split(folder / "test", num_unlabelled, max_size, test, labelled=False)
 
 
 def _write_split(folder: Path, count: int, max_size: int, seeds: np.random.SeedSequence, *, labelled: bool) -> None:
@@ -184,9 +181,7 @@ def _write_split(folder: Path, count: int, max_size: int, seeds: np.random.SeedS
         if labelled:
             np.save(folder / "seg" / f"{split}_{i}.npy", mask)
             labels[i] = np.isin(np.arange(1, len(VOC_CLASSES) + 1), mask)
-    table = pd.DataFrame(labels, columns=list(VOC_CLASSES))
-    table.insert(0, "Id", range(count))
-    table.to_csv(folder / f"{split}_set.csv", index=False)
+    pd.DataFrame(labels, columns=list(VOC_CLASSES)).to_csv(folder / f"{split}_set.csv", index_label="Id")
 
 
 def _scene(rng: np.random.Generator, lead: str, max_size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -199,7 +194,7 @@ def _scene(rng: np.random.Generator, lead: str, max_size: int) -> tuple[np.ndarr
     border = 2 * max(1, round(max_size / 80)) + 1
     for number, name in enumerate([lead, *_companions(rng, lead)]):
         look = LOOKS[name]
-        size = look.size * rng.uniform(0.75, 1.25) * (1 if number == 0 else rng.uniform(0.6, 1))
+        size = look.size * rng.uniform(0.7, 1.2) * (1 if number == 0 else rng.uniform(0.6, 1))
         tones, to_object = _silhouette(rng, look.parts, size * np.sqrt(width * height), (width, height))
         visible = (tones > 0) & (mask == 0)
         if visible.sum() < MIN_PIXELS:
@@ -209,7 +204,7 @@ def _scene(rng: np.random.Generator, lead: str, max_size: int) -> tuple[np.ndarr
         mask[visible] = VOC_CLASSES.index(name) + 1
         painted = (tones > 0) & free
         free &= ~painted
-        tint = look.hue + rng.normal(0, 0.04), look.saturation, rng.uniform(0.35, 0.5)
+        tint = look.hue + rng.normal(0, 0.03), look.saturation, rng.uniform(0.35, 0.5)
         colours = _texture(rng, painted, to_object, look.pattern, tint)
         image[painted] = colours * (tones[painted, None] / NORMAL)
     return _photograph(rng, image), mask
@@ -244,17 +239,20 @@ def _silhouette(
         if (tones > 0).sum() >= MIN_PIXELS:
             inverse = np.linalg.inv(matrix)
             return tones, np.column_stack([inverse, -inverse @ centre])
-        radius *= 1.1
+        radius = min(1.1 * radius, max(size) / 2)  # beyond, the frame may lie inside a hole
 
 
 def _texture(
     rng: np.random.Generator, where: np.ndarray, to_object: np.ndarray, pattern: str, tint: tuple[float, float, float]
 ) -> np.ndarray:
-    """Colours (n, 3) in [0, 1] of the pixels `where`: a dark and a light colour, mixed by the pattern. `tint` is their
-    hue, their saturation and how far apart their brightnesses are."""
+    """Colours (n, 3) in [0, 1] of the pixels `where`: a dark and a light colour, mixed by the pattern.
+
+    `tint` is their hue, their saturation and how far apart their brightnesses are.
+    """
     hue, saturation, contrast = tint
     y, x = np.nonzero(where)
-    u, v = to_object.astype(np.float32) @ (x, y, np.ones_like(x)) * rng.uniform(0.75, 1.3)
+    pixels = np.array((x, y, np.ones_like(x)), np.float32)  # (3, n)
+    u, v = to_object.astype(np.float32) @ pixels * rng.uniform(0.75, 1.3)
     mix = 1 / (1 + np.exp(-PATTERNS[pattern](u, v, _noise(rng, u, v))))
     saturation = saturation * rng.uniform(0.7, 1.2)
     middle = rng.uniform(0.5, 0.75)
@@ -267,25 +265,24 @@ def _texture(
 
 def _noise(rng: np.random.Generator, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Smooth noise of about unit variance: five random waves."""
-    a, b, phase = rng.normal(0, 3, 5), rng.normal(0, 3, 5), rng.uniform(0, 6.3, 5)
-    return np.sin(np.multiply.outer(u, a) + np.multiply.outer(v, b) + phase).sum(1) * 0.63
+    waves = rng.normal(0, 3, (5, 3)).astype(np.float32)  # frequency along u and v, phase
+    return 0.63 * sum(np.sin(a * u + b * v + phase) for a, b, phase in waves)
 
 
 def _background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     """One texture, perhaps another below a horizon, and up to five textured pieces of clutter: (H, W, 3) in [0, 1]."""
     image = np.zeros((height, width, 3))
-    regions = [
-        np.ones((height, width), bool),
-        (np.arange(height) > height * rng.uniform(0.35, 2))[:, None].repeat(width, 1),
-    ]
+    rows = np.arange(height)[:, None].repeat(width, 1)
+    regions = [rows >= 0, rows > height * rng.uniform(0.35, 2)]
     for _ in range(rng.integers(6)):
-        corners = rng.normal(0, 1, (rng.integers(3, 8), 2))
-        tones, _ = _silhouette(rng, ((NORMAL, corners),), rng.uniform(0.05, 0.2) * width, (width, height))
+        angles = np.linspace(0, 2 * np.pi, rng.integers(3, 8), endpoint=False)
+        corners = rng.uniform(0.4, 1.6, len(angles)) * (np.cos(angles), np.sin(angles))
+        tones, _ = _silhouette(rng, ((NORMAL, corners.T),), rng.uniform(0.05, 0.2) * width, (width, height))
         regions.append(tones > 0)
     for region in regions:
         scale = rng.uniform(0.15, 1) * width
         to_object = np.array([[1, rng.normal(), 0], [rng.normal(), 1, 0]]) / scale
-        tint = rng.uniform(), rng.uniform(0, 0.3), rng.uniform(0.05, 0.3)  # calmer than any object
+        tint = rng.uniform(), rng.uniform(0, 0.25), rng.uniform(0.05, 0.3)  # calmer than any object
         image[region] = _texture(rng, region, to_object, str(rng.choice(list(PATTERNS))), tint)
     return image
 
@@ -298,5 +295,5 @@ def _photograph(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     lit = image * rng.uniform(0.6, 1.15) * (1 + slope[0] * x + slope[1] * y) * rng.uniform(0.9, 1.1, 3)
     sharp = Image.fromarray((255 * lit.clip(0, 1)).astype(np.uint8))
     blurred = np.asarray(sharp.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.2))), np.float32)
-    noisy = blurred + rng.normal(0, rng.uniform(2, 12), image.shape)
+    noisy = blurred + rng.uniform(2, 12) * rng.standard_normal(image.shape, np.float32)
     return noisy.clip(0, 255).astype(np.uint8)

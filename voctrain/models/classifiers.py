@@ -1,57 +1,162 @@
-"""The notebook's classifiers (SEED.md §2), for square images of any size from 32 px."""
+"""Classifiers: the notebook's three (SEED.md §2) and torchvision's, each with its normalisation inside."""
 
-from torch import nn
+import difflib
+import functools
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torchvision import models
+
+from voctrain.models.weights import load_into, published_weights
+
+# The least sizes above 32: alexnet's last pooling, and the 17 × 17 map that inception_v3's auxiliary output wants.
+MIN_SIZES = {"alexnet": 63, "inception_v3": 299}
+FIXED_SIZE = ("vit_", "maxvit_")  # take the size of their published weights and no other
+AUXILIARY = ("googlenet", "inception_v3")
 
 
-def simple(num_classes: int, image_size: int, in_channels: int = 3) -> nn.Sequential:
-    """Two convolutions and a linear layer; 3,605,108 parameters for 20 classes at 300 px."""
-    features = [
-        *(nn.Conv2d(in_channels, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+class Classifier(nn.Module):
+    """A network and the normalisation of its input: images (B, C, H, W) in [0, 1] → logits (B, num_classes).
+
+    In train mode a network with auxiliary outputs returns (logits, *auxiliary logits), each (B, num_classes).
+    input_size: the side, in pixels, that the network sees; batches of another size are resized to it.
+    own_normalisation: whether the normalisation came with the weights; else it is the identity until it is set.
+    """
+
+    def __init__(self, net: nn.Module, *, input_size: int, in_channels: int = 3):
+        super().__init__()
+        self.net = net
+        self.input_size = input_size
+        self.own_normalisation = False
+        self.register_buffer("mean", torch.zeros(1, in_channels, 1, 1))
+        self.register_buffer("std", torch.ones(1, in_channels, 1, 1))
+
+    def set_normalisation(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Subtract `mean` and divide by `std`, a value a channel each, in units of [0, 1] images.
+
+        Of a channel that never varies, std counts as 1e-6: it becomes 0.
+        """
+        self.mean.copy_(torch.as_tensor(mean).view_as(self.mean))
+        self.std.copy_(torch.as_tensor(std).view_as(self.std).clamp(min=1e-6))
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        if images.shape[-2:] != (self.input_size, self.input_size):
+            images = F.interpolate(images, (self.input_size, self.input_size), mode="bilinear", antialias=True)
+        output = self.net((images - self.mean) / self.std)
+        return tuple(output) if isinstance(output, tuple) else output
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """As torch's; a dict that lost torch's record of versions, which mnasnet asks for, counts as up to date."""
+        if not hasattr(state_dict, "_metadata"):
+            state_dict = OrderedDict(state_dict)
+            state_dict._metadata = self.state_dict()._metadata
+        return super().load_state_dict(state_dict, *args, **kwargs)
+
+
+def build_classifier(
+    name: str, *, num_classes: int = 20, image_size: int = 300, weights: str = "none", in_channels: int = 3
+) -> Classifier:
+    """The classifier `name`, one of `CLASSIFIERS`, for square images of side `image_size` >= 16 pixels.
+
+    weights: "none", "imagenet" (torchvision's default ones, read from torch hub's cache or downloaded) or the path of
+    a weights file (see `weights.load_file`). What of their last layer does not fit `num_classes` starts anew.
+    Raises `ValueError` for an unknown name, and for weights that cannot be had or are of another model.
+    """
+    check_name(name)
+    if image_size < 16:
+        raise ValueError(f"image_size must be at least 16 pixels, but got {image_size}")
+    if in_channels != 3 and name not in NOTEBOOK:
+        raise ValueError(f"{name} takes 3 channels, but got in_channels={in_channels}: use {', '.join(NOTEBOOK)}")
+    net = _build_net(name, num_classes, image_size, in_channels)
+    model = Classifier(net, input_size=input_size(name, image_size), in_channels=in_channels)
+    if weights != "none":
+        load_into(model, name, weights, head=_head(name), image_size=image_size)
+    return model
+
+
+def check_name(name: str) -> None:
+    """Raise `ValueError` unless `name` is one of `CLASSIFIERS`."""
+    if name not in CLASSIFIERS:
+        close = difflib.get_close_matches(name, CLASSIFIERS, 3)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"use {', '.join(NOTEBOOK)} or a torchvision name"
+        raise ValueError(f"unknown classifier {name!r}: {hint}")
+
+
+def simple(num_classes: int, image_size: int, in_channels: int) -> nn.Sequential:
+    """Two convolutions and a linear layer, SEED.md §2."""
+    return nn.Sequential(
+        *[nn.Conv2d(in_channels, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)],
+        *[nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)],
         nn.Flatten(),
-    ]
-    return nn.Sequential(*features, nn.Linear(_width(features, image_size), num_classes))
+        nn.Linear(32 * (image_size // 4) ** 2, num_classes),
+    )
 
 
-def complex(num_classes: int, image_size: int, in_channels: int = 3) -> nn.Sequential:
-    """Four convolutions with batch normalisation and two linear layers; 42,867,476 parameters."""
-    features: list[nn.Module] = []
-    for before, after in zip((in_channels, 32, 64, 128), (32, 64, 128, 256), strict=True):
-        features += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU(), nn.MaxPool2d(2)]
-    features.append(nn.Flatten())
-    width = _width(features, image_size)
-    return nn.Sequential(*features, nn.Linear(width, 512), nn.ReLU(), nn.Linear(512, num_classes))
+def complex_(num_classes: int, image_size: int, in_channels: int) -> nn.Sequential:
+    """Four convolutions with batch normalisation and two linear layers, SEED.md §2."""
+    layers: list[nn.Module] = []
+    for c_in, c_out in [(in_channels, 32), (32, 64), (64, 128), (128, 256)]:
+        layers += [nn.Conv2d(c_in, c_out, 3, padding=1), nn.BatchNorm2d(c_out), nn.ReLU(), nn.MaxPool2d(2)]
+    layers += [nn.Flatten(), nn.Linear(256 * (image_size // 16) ** 2, 512), nn.ReLU(), nn.Linear(512, num_classes)]
+    return nn.Sequential(*layers)
 
 
-def tinyvgg(num_classes: int, image_size: int, in_channels: int = 3) -> nn.Sequential:
-    """Five convolutions in three blocks with dropout, and two linear layers; 82,222,164 parameters."""
+def tinyvgg(num_classes: int, image_size: int, in_channels: int) -> nn.Sequential:
+    """Five convolutions, each ReLU before batch normalisation, with dropout, and two linear layers, SEED.md §2."""
 
-    def block(before: int, *after: int) -> list[nn.Module]:
-        layers: list[nn.Module] = []
-        for width in after:
-            layers += [nn.Conv2d(before, width, 3, padding=1), nn.ReLU(), nn.BatchNorm2d(width)]
-            before = width
-        return layers
+    def conv(c_in: int, c_out: int) -> list[nn.Module]:
+        return [nn.Conv2d(c_in, c_out, 3, padding=1), nn.ReLU(), nn.BatchNorm2d(c_out)]
 
-    features = [
-        *(*block(in_channels, 32), nn.MaxPool2d(3), nn.Dropout(0.25)),
-        *(*block(32, 64, 64), nn.MaxPool2d(2), nn.Dropout(0.25)),
-        *(*block(64, 128, 128), nn.MaxPool2d(2), nn.Dropout(0.25)),
+    return nn.Sequential(
+        *[*conv(in_channels, 32), nn.MaxPool2d(3), nn.Dropout(0.25)],
+        *[*conv(32, 64), *conv(64, 64), nn.MaxPool2d(2), nn.Dropout(0.25)],
+        *[*conv(64, 128), *conv(128, 128), nn.MaxPool2d(2), nn.Dropout(0.25)],
         nn.Flatten(),
-    ]
-    width = _width(features, image_size)
-    head = [nn.Linear(width, 1024), nn.ReLU(), nn.BatchNorm1d(1024), nn.Dropout(0.5), nn.Linear(1024, num_classes)]
-    return nn.Sequential(*features, *head)
+        *[nn.Linear(128 * (image_size // 12) ** 2, 1024), nn.ReLU(), nn.BatchNorm1d(1024), nn.Dropout(0.5)],
+        nn.Linear(1024, num_classes),
+    )
 
 
-def _width(features: list[nn.Module], image_size: int) -> int:
-    """Of the flattened map that these layers make of an image."""
-    side = image_size
-    for layer in features:
-        if isinstance(layer, nn.MaxPool2d):
-            side //= layer.kernel_size
-    channels = [layer.out_channels for layer in features if isinstance(layer, nn.Conv2d)][-1]
-    return channels * side * side
+NOTEBOOK: dict[str, Callable[[int, int, int], nn.Module]] = {"simple": simple, "complex": complex_, "tinyvgg": tinyvgg}
+CLASSIFIERS: tuple[str, ...] = (*NOTEBOOK, *models.list_models(module=models))
 
 
-NOTEBOOK = {"simple": simple, "complex": complex, "tinyvgg": tinyvgg}
+def input_size(name: str, image_size: int) -> int:
+    """The size nearest to `image_size` that the network takes, in eval and in train mode."""
+    if name in NOTEBOOK:
+        return image_size
+    if name.startswith(FIXED_SIZE):
+        return published_weights(name).transforms().crop_size[0]
+    return max(image_size, MIN_SIZES.get(name, 32))
+
+
+def _build_net(name: str, num_classes: int, image_size: int, in_channels: int = 3) -> nn.Module:
+    if name in NOTEBOOK:
+        return NOTEBOOK[name](num_classes, image_size, in_channels)
+    options: dict[str, Any] = {}
+    if name in AUXILIARY:  # torchvision's own initialisation of these two takes seconds, and is to be given up there
+        options = {"aux_logits": True, "init_weights": False}
+    if name.startswith("vit_"):
+        options = {"image_size": input_size(name, image_size)}
+    return models.get_model(name, weights=None, num_classes=num_classes, **options)
+
+
+class _ShapesOnly(TorchFunctionMode):
+    """Modules built in it hold no memory. (Not `torch.device("meta")`: the regnets compute with small tensors.)"""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        on_meta = {"device": "meta"} if func in (torch.empty, torch.zeros, torch.ones) else {}
+        return func(*args, **{**(kwargs or {}), **on_meta})
+
+
+@functools.cache
+def _head(name: str) -> frozenset[str]:
+    """The tensors of a `Classifier` whose shape depends on the number of classes."""
+    with _ShapesOnly():
+        one, other = (_build_net(name, num_classes, 32).state_dict() for num_classes in (2, 3))
+    return frozenset(f"net.{key}" for key in one if one[key].shape != other[key].shape)

@@ -1,111 +1,206 @@
-"""Weights to begin with: torchvision's published ones, or those of a file of ours or of torchvision's."""
+"""Weights for a new model: torchvision's published ones, or a file of ours or of torchvision."""
 
+import contextlib
 import pickle
+import re
 import socket
-from collections.abc import Iterable
+import sys
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import torch
-import torchvision
 from torch import Tensor, nn
+from torchvision import models
+from torchvision.models import WeightsEnum
 
-DOWNLOAD_TIMEOUT = 20.0  # seconds without an answer
+TIMEOUT = 15  # seconds without an answer after which a download is given up
 
 
 def resolve(weights: str, architectures: Iterable[str]) -> None:
-    """Make sure, before any training, that `weights` can be had for these architectures: downloads or reads them.
+    """Make sure, once and before any trial, that these `architectures` can have these `weights`.
 
-    Raises `ValueError` saying what to do where they cannot.
+    weights: "none", "imagenet" (downloads what torch hub's cache lacks) or the path of a weights file.
+    Raises `ValueError` where they cannot. Whether a file fits in every tensor, `load_into` says.
     """
+    if weights == "none":
+        return
+    architectures = list(architectures)
     if weights == "imagenet":
-        for name in architectures:
-            _download(name)
-    elif weights != "none":
-        from voctrain.models import build_classifier
-
-        saved = load_file(weights)
-        size = saved["image_size"] if _is_ours(saved) else 224
-        for name in architectures:
-            build_classifier(name, weights=weights, image_size=size)
-
-
-def published(name: str) -> torchvision.models.WeightsEnum:
-    """torchvision's default weights of an architecture. Raises `ValueError` where it publishes none."""
-    try:
-        return torchvision.models.get_model_weights(name).DEFAULT
-    except ValueError:
-        raise ValueError(f"there are no ImageNet weights of {name}: leave it out, or use --weights none") from None
-
-
-def _download(name: str) -> dict[str, Tensor]:
-    weights = published(name)
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
-    try:
-        return weights.get_state_dict(progress=False, check_hash=True)
-    except (OSError, RuntimeError) as error:
-        file = weights.url.rpartition("/")[2]
+        for architecture in architectures:
+            _download(architecture)
+        return
+    found = file_architecture(weights)
+    if found is None and len(architectures) > 1:
         raise ValueError(
-            f"the ImageNet weights of {name} cannot be downloaded ({error}): put {file} from a machine with network into"
-            f" {torch.hub.get_dir()}/checkpoints, or use --weights none"
-        ) from None
-    finally:
-        socket.setdefaulttimeout(before)
+            f"{weights} does not say its architecture, and {len(architectures)} are searched: --set architecture=NAME"
+        )
+    for architecture in architectures:
+        _check_architecture(weights, found, architecture)
 
 
 def load_file(path: str | Path) -> dict[str, Any]:
-    """A weights file: a checkpoint of ours, or a plain state dict. Nothing in it is executed.
+    """A weights file, on the CPU: a checkpoint of ours or a plain state dict.
 
-    Raises `ValueError` for a file that is missing or not one.
+    Ours holds at least task, config (with architecture), classes, image_size and model (a state dict, normalisation
+    included). Raises `ValueError` for a file that is missing, holds pickled objects or is neither of the two.
     """
+    if not Path(path).is_file():
+        raise ValueError(f"weights must be none, imagenet or a weights file, but there is no file {str(path)!r}")
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ValueError(f"there is no weights file {path}: use none, imagenet, a file, or a run") from None
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, UnicodeDecodeError, ValueError, KeyError):
-        raise ValueError(f"{path} is not a weights file that can be read safely: give a state dict or a best.pt") from None
-    tensors = saved.get("model") if _is_ours(saved) else saved
-    if not isinstance(tensors, dict) or not tensors or not all(isinstance(v, Tensor) for v in tensors.values()):
-        raise ValueError(f"{path} holds no state dict: give one of torchvision's, or a best.pt of ours")
+        saved = torch.load(path, weights_only=True, map_location="cpu")
+    except pickle.UnpicklingError:
+        raise ValueError(
+            f"{path} holds pickled objects or is no PyTorch file: save tensors only, torch.save(model.state_dict(), …)"
+        ) from None
+    except Exception as error:  # a damaged file fails in many ways
+        raise ValueError(f"{path} cannot be read ({_first_line(error)}): copy or train it again") from None
+    state = saved.get("model", saved) if isinstance(saved, Mapping) else None
+    if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ValueError(
+            f"{path} must hold a state dict or a checkpoint of ours: save it by torch.save(model.state_dict(), …)"
+        )
+    if state is not saved and not {"task", "config", "classes", "image_size"} <= saved.keys():
+        raise ValueError(f"{path} is no checkpoint of ours, for it lacks config or classes: save its state dict alone")
     return saved
 
 
 def file_architecture(path: str | Path) -> str | None:
-    """The architecture that a weights file names; a plain state dict names none."""
-    saved = load_file(path)
-    return saved["config"]["architecture"] if _is_ours(saved) else None
+    """The architecture that a weights file of ours was trained with; None of a plain state dict."""
+    return _architecture(load_file(path))
 
 
-def fill(model: nn.Module, weights: str, name: str, head: set[str]) -> None:
-    """Load `weights` into a Classifier and give it their normalisation.
+def published_weights(architecture: str) -> WeightsEnum | None:
+    """torchvision's default weights of an architecture, where there are any."""
+    try:
+        return models.get_model_weights(architecture).DEFAULT
+    except (ValueError, AttributeError):  # not torchvision's; torchvision has none
+        return None
 
-    head: the names of the tensors that depend on the number of classes; where their shapes differ, the model's own stay.
-    Raises `ValueError` where any other tensor is missing or has another shape.
+
+def load_into(model: nn.Module, architecture: str, weights: str, *, head: frozenset[str], image_size: int) -> None:
+    """Load "imagenet" or a file into `model`, normalisation included.
+
+    model: has `net`, `mean`, `std`, `own_normalisation` and `set_normalisation`, as `classifiers.Classifier`.
+    head: the names of its tensors that depend on the number of classes; of another number, they stay as they are.
+    image_size: of the model in pixels, for the message.
+    Raises `ValueError` where any other tensor is missing, unknown or of another shape.
     """
-    saved = _download(name) if weights == "imagenet" else load_file(weights)
-    tensors = saved["model"] if _is_ours(saved) else saved
-    tensors = {k.removeprefix("module.").removeprefix("net."): v for k, v in tensors.items()}
-    mean, std = tensors.pop("mean", None), tensors.pop("std", None)
-    own = model.net.state_dict()
-    wrong = [k for k in own if k not in head and (k not in tensors or tensors[k].shape != own[k].shape)]
-    wrong += [k for k in tensors if k not in own]
-    if wrong:
-        there, here = (str(tuple(d[wrong[0]].shape)) if wrong[0] in d else "absent" for d in (tensors, own))
-        trained = f", trained at {saved['image_size']} px" if _is_ours(saved) else ""
-        raise ValueError(
-            f"{weights} does not hold weights of {name}: {len(wrong)} tensors differ, such as {wrong[0]}, {there} there"
-            f" and {here} here{trained}: --set architecture=NAME names another"
-        )
-    fitting = {k: v for k, v in tensors.items() if v.shape == own[k].shape}
-    model.net.load_state_dict(fitting, strict=False)
-    if mean is not None:
-        model.set_normalisation(mean.flatten().tolist(), std.flatten().tolist())
+    if weights == "imagenet":
+        source, saved = f"the published file of {architecture}", _download(architecture)
     else:
-        transforms = published(name).transforms()
-        model.set_normalisation(transforms.mean, transforms.std)
-    model.own_normalisation = True
+        source, saved = weights, load_file(weights)
+        _check_architecture(weights, _architecture(saved), architecture)
+    state, own = _qualified(saved["model"] if _is_ours(saved) else saved), model.state_dict()
+    for key in head & state.keys():
+        if state[key].shape[:1] != own[key].shape[:1] and state[key].shape[1:] == own[key].shape[1:]:
+            state[key] = own[key]
+    _check_shapes(source, state, own, saved["image_size"] if _is_ours(saved) else image_size, image_size)
+    missing, unknown = model.load_state_dict(state, strict=False)
+    # Auxiliary outputs are for training only, and files without them are common.
+    missing = [key for key in missing if key not in ("mean", "std") and not key.lower().startswith("net.aux")]
+    if missing or unknown:
+        lists = {"missing": missing, "unknown": unknown}
+        found = ", ".join(f"{len(keys)} {what} (first {keys[0]})" for what, keys in lists.items() if keys)
+        raise _other_model(source, f"tensors {found}")
+    if {"mean", "std"} <= state.keys():
+        model.own_normalisation = True
+    elif constants := _published_normalisation(model.net, architecture):
+        model.set_normalisation(*constants)
+        model.own_normalisation = True
 
 
-def _is_ours(saved: Any) -> bool:
-    return isinstance(saved, dict) and {"task", "config", "model", "image_size"} <= saved.keys()
+def _check_architecture(path: str, found: str | None, wanted: str) -> None:
+    if found not in (None, wanted):
+        raise ValueError(f"{path} is of a {found}, but the architecture is {wanted}: --set architecture={found}")
+
+
+def _check_shapes(
+    source: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor], trained_size: int, size: int
+) -> None:
+    wrong = [key for key in own if key in state and state[key].shape != own[key].shape]
+    if not wrong:
+        return
+    first = f"{wrong[0]} is {tuple(state[wrong[0]].shape)} there and {tuple(own[wrong[0]].shape)} here"
+    if trained_size != size:
+        raise ValueError(
+            f"{source} was trained at image size {trained_size}, which this architecture is bound to, but image_size is"
+            f" {size} ({first}): --image-size {trained_size}"
+        )
+    raise _other_model(source, f"{len(wrong)} of another shape ({first})")
+
+
+def _other_model(source: str, difference: str) -> ValueError:
+    return ValueError(
+        f"{source} is of another model, {difference}: is it another architecture? --set architecture=NAME"
+    )
+
+
+def _is_ours(saved: Mapping[str, Any]) -> bool:
+    return isinstance(saved.get("model"), Mapping)
+
+
+def _architecture(saved: Mapping[str, Any]) -> str | None:
+    return saved["config"].get("architecture") if _is_ours(saved) else None
+
+
+def _qualified(state: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
+    """A copy of the dict with the keys of a `Classifier`, whether of one, of its bare net or of either in a wrapper."""
+    old = "module." if all(key.startswith("module.") for key in state) else ""
+    inner = {key.removeprefix(old) for key in state} - {"mean", "std"}
+    new = "" if all(key.startswith("net.") for key in inner) else "net."
+    # torchvision's first densenets had names of one dot more.
+    names = {k: re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2", new + k.removeprefix(old)) for k in state}
+    renamed = OrderedDict((names[key], tensor) for key, tensor in state.items())
+    # Versions of the modules, by their names: from them old modules know that their tensors have old names.
+    versions = getattr(state, "_metadata", None)
+    if versions is not None:
+        renamed._metadata = {(new + f"{k}.".removeprefix(old)).rstrip("."): v for k, v in versions.items()}
+    elif new:
+        renamed._metadata = {"net": {"version": 2}}  # old but for the network itself: mnasnet insists on a version
+    return renamed
+
+
+def _published_normalisation(net: nn.Module, architecture: str) -> tuple[list[float], list[float]] | None:
+    """Mean and standard deviation a channel that torchvision trained with, if it did."""
+    published = published_weights(architecture)
+    if published is None:
+        return None
+    if hasattr(net, "transform_input"):  # trained in [-1, 1], to which torchvision converts inside the network
+        return [0.5] * 3, [0.5] * 3
+    transforms = published.transforms()
+    return transforms.mean, transforms.std
+
+
+def _download(architecture: str) -> Mapping[str, Tensor]:
+    """The published state dict, from torch hub's cache or the network."""
+    published = published_weights(architecture)
+    if published is None:
+        raise ValueError(f"{architecture} has no published weights: --weights none, or another --set architecture=NAME")
+    try:
+        # torch reports a download on standard output, which is the caller's.
+        with _socket_timeout(TIMEOUT), contextlib.redirect_stdout(sys.stderr):
+            return published.get_state_dict(check_hash=True, progress=False)
+    except (OSError, RuntimeError, HTTPException, EOFError, pickle.UnpicklingError) as error:
+        name, folder = Path(urlparse(published.url).path).name, Path(torch.hub.get_dir()) / "checkpoints"
+        raise ValueError(
+            f"the published weights of {architecture} cannot be had ({_first_line(error)}): run once with a network,"
+            f" or put {name} (whole, from {published.url}) into {folder}, or use --weights none"
+        ) from None
+
+
+@contextlib.contextmanager
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
