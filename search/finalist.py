@@ -31,6 +31,7 @@ from search.training import WEIGHTS, checkpointed_training, pick_device, unpack
 from voctrain.config import TrainConfig
 from voctrain.data import Data, load
 from voctrain.models import weights as model_weights
+from voctrain.models.classifiers import check_name
 
 RESULT, PREDICTIONS = "result.json", "predictions.npz"
 
@@ -71,6 +72,7 @@ def prepare(arguments: argparse.Namespace) -> Plan:
         data = load(arguments.data, image_size=config.image_size)
         run = Path(arguments.out or f"runs/{task.name}-final").resolve()
     for _, config in candidates:
+        check_name(config.architecture)
         model_weights.resolve(config.weights, [config.architecture])
     wanted = {"trials": len(candidates) * arguments.seeds, **vars(arguments)}
     resources = share_resources(local_resources(), wanted) if arguments.address is None else (1, 1, 0.0)

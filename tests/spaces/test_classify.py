@@ -1,0 +1,163 @@
+import functools
+import warnings
+
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.trial import FixedTrial
+
+from spaces.classify import PORTFOLIO, architectures, suggest
+from voctrain.config import ClassifyConfig
+from voctrain.models import CLASSIFIERS
+from voctrain.models.weights import published_weights
+
+DRAWS = 300
+PROBLEMS = [
+    {"image_size": 96, "classes": 20, "weights": weights, "device": device, "epochs": epochs}
+    for weights, device, epochs in [
+        *[("none", "cpu", 1), ("none", "cpu", 5), ("none", "cuda", 27)],
+        *[("imagenet", "cpu", 27), ("imagenet", "cuda", 5), ("weights.pt", "cuda", 27)],
+    ]
+]
+every_problem = pytest.mark.parametrize(
+    "problem", PROBLEMS, ids=lambda p: f"{p['weights']}-{p['device']}-{p['epochs']}"
+)
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def drawn(problem):
+    """Random draws: of each, the parameters, their distributions and the configuration."""
+    return _drawn(tuple(problem.items()))
+
+
+@functools.cache
+def _drawn(problem):
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    draws = []
+    for _ in range(DRAWS):
+        trial = study.ask()
+        config = suggest(trial, dict(problem))
+        draws.append((trial.params, trial.distributions, config))
+    return draws
+
+
+class StrictTrial(FixedTrial):
+    """Refuses what the space does not hold, of which a `FixedTrial` only warns."""
+
+    def _suggest(self, name, distribution):
+        assert distribution._contains(distribution.to_internal_repr(self._params[name])), (name, self._params[name])
+        return super()._suggest(name, distribution)
+
+
+def configured(config, problem):
+    fixed = {name: problem[name] for name in ("epochs", "image_size", "weights")}
+    return ClassifyConfig.from_dict(fixed | config)
+
+
+@every_problem
+def test_every_draw_is_a_configuration(problem):
+    for _, _, config in drawn(problem):
+        configured(config, problem)
+        assert config.keys().isdisjoint({"seed", "epochs", "image_size", "weights", "precision"})  # not searched
+
+
+@every_problem
+def test_a_parameter_is_called_as_the_field_that_it_sets(problem):
+    fields = ClassifyConfig.__dataclass_fields__
+    for params, _, config in drawn(problem):
+        own = params.keys() & fields.keys()
+        assert {name: params[name] for name in own} == {name: config[name] for name in own}
+        assert params.keys() - fields.keys() <= {
+            *("step_part", "clip", "augmentation", "color", "color_strength", "mixing", "mixing_alpha"),
+            *("ema", "ema_steps"),
+        }
+
+
+@every_problem
+def test_draws_reach_every_choice_and_stay_apart(problem):
+    draws = drawn(problem)
+    values = {}
+    for params, distributions, _ in draws:
+        for name, distribution in distributions.items():
+            values.setdefault(name, (distribution, set()))[1].add(params[name])
+    for name, (distribution, seen) in values.items():
+        if isinstance(distribution, optuna.distributions.CategoricalDistribution):
+            assert seen == set(distribution.choices), name
+        elif isinstance(distribution, optuna.distributions.IntDistribution):
+            assert seen == set(range(distribution.low, distribution.high + 1)), name
+        else:
+            assert len(seen) > 1, name
+    assert len({repr(sorted(config.items())) for _, _, config in draws}) == DRAWS
+
+
+@every_problem
+def test_both_ends_of_every_range_are_configurations(problem):
+    ranges = {}
+    for params, distributions, _ in drawn(problem):
+        for name, distribution in distributions.items():
+            if not isinstance(distribution, optuna.distributions.CategoricalDistribution):
+                ranges[name] = (params, distribution)
+    expected = {"lr", "weight_decay", "momentum", "div_factor", "end_factor", "step_part", "gamma", "plateau_patience"}
+    expected |= {"crop_scale", "rotation", "shear", "perspective", "color_strength", "gamma_neg", "pos_weight_cap"}
+    expected |= {"focal_gamma", "label_smoothing", "mixing_alpha", "ema_steps"}
+    assert ranges.keys() - {"warmup_epochs"} == expected
+    assert ("warmup_epochs" in ranges) == (problem["epochs"] > 4)
+    for name, (params, distribution) in ranges.items():
+        for end in (distribution.low, distribution.high):
+            trial = StrictTrial(params | {name: end})
+            configured(suggest(trial, problem), problem)
+            assert trial.params[name] == end
+
+
+@every_problem
+def test_a_step_schedule_drops_within_the_training(problem):
+    for _, _, config in drawn(problem):
+        if config["schedule"] == "step":
+            assert 1 <= config["step_epochs"] < max(problem["epochs"], 2)
+
+
+@every_problem
+def test_architectures_can_be_had(problem):
+    names = architectures(problem)
+    assert len(set(names)) == len(names)
+    assert set(names) <= set(CLASSIFIERS)
+    if problem["weights"] == "imagenet":
+        assert all(published_weights(name) for name in names)
+
+
+@every_problem
+def test_the_portfolio_is_complete_and_within_the_space(problem):
+    entries = [entry for entry in PORTFOLIO if entry["architecture"] in architectures(problem)]
+    assert len(entries) == len(PORTFOLIO) - (problem["weights"] == "imagenet")  # `complex` has no published weights
+    for entry in entries:
+        trial = StrictTrial(entry)  # a name that is missing raises
+        config = configured(suggest(trial, problem), problem)
+        assert config.architecture == entry["architecture"]
+        asked_for = trial.distributions.keys() | ({"warmup_epochs"} if problem["epochs"] <= 4 else set())
+        assert entry.keys() <= asked_for  # nothing in it is without effect
+
+
+def test_the_portfolio_begins_with_the_notebooks_recipes_cheap_ones_first():
+    first, second, third = PORTFOLIO[:3]
+    problem = PROBLEMS[2]
+    r1, r3, r2 = (configured(suggest(FixedTrial(entry), problem), problem) for entry in (first, second, third))
+    assert (r1.architecture, r1.optimizer, r1.momentum, r1.schedule) == ("complex", "sgd", 0.9, "one_cycle")
+    assert (r1.lr, r1.lr / r1.div_factor, r1.batch_size) == pytest.approx((0.01, 1.5e-4, 32))
+    assert (r2.architecture, r2.optimizer, r2.momentum, r2.lr) == ("resnet50", "sgd", 0.9, 1e-3)
+    assert (r3.architecture, r3.optimizer, r3.schedule, r3.batch_size) == ("resnet34", "adam", "linear", 16)
+    assert (r3.lr, r3.lr * r3.end_factor, r3.clip_value) == pytest.approx((1.5e-4, 1.7e-4, 0.1))
+    for recipe in (r1, r2, r3):  # in sound form
+        assert recipe.loss == "bce"
+        assert recipe.pos_weight_cap > 1
+        assert (recipe.weight_decay, recipe.epochs) == (1e-4, 27)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from(PROBLEMS))
+def test_the_same_parameters_give_the_same_configuration(seed, problem):
+    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed)).ask()
+    config = suggest(trial, problem)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert all(suggest(StrictTrial(trial.params), problem) == config for _ in range(2))

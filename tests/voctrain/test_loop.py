@@ -1,0 +1,228 @@
+import copy
+import io
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from voctrain.classify import train
+from voctrain.config import ClassifyConfig, TrainConfig
+from voctrain.loop import Resident, clip_gradients, fit, seed_epoch, to_unit
+
+CPU = torch.device("cpu")
+TINY = {"architecture": "simple", "image_size": 32, "batch_size": 4, "epochs": 3, "precision": "float32", "lr": 0.01}
+
+RESUMED = {
+    "one_cycle": {},
+    "plateau": {"schedule": "plateau", "plateau_patience": 0, "lr": 1e-6, "gamma": 0.5},
+    "cosine after warm-up": {"schedule": "cosine", "warmup_epochs": 1},
+    "linear": {"schedule": "linear", "end_factor": 1.2},
+    "replay": {"schedule": "replay", "lr_by_epoch": (0.01, 0.03, 0.02)},
+    "ema": {"ema_decay": 0.9},
+    "mixup and cutmix": {"mixup": 0.4, "cutmix": 1.0},
+    "dropout and batch normalisation": {"architecture": "tinyvgg"},
+    "sgd": {"optimizer": "sgd", "momentum": 0.9, "clip_norm": 1.0},
+    "adagrad": {"optimizer": "adagrad", "schedule": "step", "step_epochs": 1},
+    "adam": {"optimizer": "adam", "schedule": "constant"},
+    "weighted": {"sampling": "weighted"},
+    "early stopping": {"patience": 1, "lr": 0.0, "schedule": "constant"},
+    "warps and colours": {
+        "rotation": 20,
+        "perspective": 0.2,
+        "crop_scale": 0.5,
+        "hue": 0.1,
+        "contrast": 0.3,
+        "pool": 2,
+    },
+    "bfloat16": {"precision": "bfloat16", "ema_decay": 0.5},
+    "float16": {"precision": "float16", "reduction": "sum", "pos_weight_cap": 8.0},  # overflows: the scale moves
+    "much at once": {
+        **{"architecture": "tinyvgg", "precision": "bfloat16", "schedule": "plateau", "warmup_epochs": 1},
+        **{"plateau_patience": 0, "ema_decay": 0.9, "mixup": 0.4, "cutmix": 1.0, "sampling": "oversample"},
+    },
+}
+
+
+def stored(state):
+    """As it comes back from a file."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def followed(epochs):
+    """Everything of a training, copied: what an `Epoch` refers to lives until the next one only."""
+    return [(e.number, e.metrics, e.predictions, copy.deepcopy(e.weights), stored(e.state)) for e in epochs]
+
+
+@pytest.mark.parametrize("options", RESUMED.values(), ids=RESUMED)
+def test_resume_is_bit_equal_after_any_epoch(draw_data, options):
+    config, data = ClassifyConfig(**(TINY | options)), draw_data(train=13)
+    whole = followed(train(config, data))
+    assert len(whole) == (2 if config.patience else 3)
+    for done in range(1, len(whole) + 1):
+        torch.manual_seed(done)  # whatever ran before
+        rest = followed(train(config, data, resume=whole[done - 1][-1]))
+        assert len(rest) == len(whole) - done
+        for (number, metrics, predictions, weights, _), expected in zip(rest, whole[done:], strict=True):
+            assert (number, metrics) == expected[:2]
+            assert all(np.array_equal(predictions[name], array) for name, array in expected[2].items())
+            assert weights.keys() == expected[3].keys()
+            assert all(torch.equal(weights[name], tensor) for name, tensor in expected[3].items())
+
+
+def test_the_state_tells_the_history(draw_data):
+    *_, (_, _, _, _, state) = epochs = followed(train(ClassifyConfig(**TINY), draw_data()))
+    assert state["history"] == [metrics for _, metrics, _, _, _ in epochs]
+
+
+class Scalar(nn.Module):
+    """One weight that starts at 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, 1, 1, 1))
+
+
+def fitted(draws=4, scores=None, loss=None, **options):
+    """Trainings of one weight, whose loss is itself unless `loss` makes it of the batch's indices: plain descent."""
+    settings = {"optimizer": "sgd", "momentum": 0, "lr": 1.0, "schedule": "constant", "weight_decay": 0, "epochs": 1}
+    model, batches, remaining = Scalar(), [], iter(scores or ())
+
+    def batch_loss(index):
+        batches.append(index.tolist())
+        return (model.weight.sum() if loss is None else loss(index) + 0 * model.weight.sum()), len(index)
+
+    def evaluate(evaluated):
+        assert not evaluated.training
+        return ({"val_score": next(remaining)} if scores else {}), {"weight": evaluated.weight.detach().clone().numpy()}
+
+    epochs = fit(
+        model,
+        TrainConfig(**(settings | options)),
+        draw=lambda: torch.arange(draws),
+        batch_loss=batch_loss,
+        train_metrics=lambda outputs: {"train_images": sum(outputs)},
+        evaluate=evaluate,
+        metric="val_score",
+        device=CPU,
+    )
+    return [(e.number, e.metrics, e.predictions) for e in epochs], batches
+
+
+@pytest.mark.parametrize(
+    ("draws", "batch_size", "sizes"),
+    [(9, 4, [3, 3, 3]), (8, 4, [4, 4]), (5, 2, [3, 2]), (7, 3, [3, 2, 2]), (3, 8, [3]), (3, 1, [1, 1, 1]), (1, 2, [1])],
+)
+def test_batches_are_of_nearly_equal_size_and_never_of_one_image(draws, batch_size, sizes):
+    epochs, batches = fitted(draws=draws, batch_size=batch_size)
+    assert [len(batch) for batch in batches] == sizes
+    assert [i for batch in batches for i in batch] == list(range(draws))
+    assert epochs[0][1]["train_images"] == draws
+
+
+def test_the_train_loss_is_the_mean_over_images():
+    epochs, _ = fitted(draws=7, batch_size=3, loss=lambda index: index.float().mean())
+    assert epochs[0][1]["train_loss"] == pytest.approx(3.0)
+
+
+def test_the_average_is_what_is_evaluated():
+    # Of weights -1, -2, -3, -4: it starts at the first, then half of each.
+    epochs, _ = fitted(draws=4, batch_size=1, ema_decay=0.5)
+    assert epochs[0][2]["weight"].item() == pytest.approx(((-1 * 0.5 - 2 * 0.5) * 0.5 - 3 * 0.5) * 0.5 - 4 * 0.5)
+    epochs, _ = fitted(draws=4, batch_size=1)
+    assert epochs[0][2]["weight"].item() == -4
+
+
+def test_lr_is_the_mean_of_the_epochs_batches():
+    # From 1 to 0 in eighths: 1, 7/8, 6/8, 5/8, and then 4/8 … 1/8
+    epochs, _ = fitted(draws=4, batch_size=1, epochs=2, schedule="linear", end_factor=0)
+    assert [metrics["lr"] for _, metrics, _ in epochs] == pytest.approx([6.5 / 8, 2.5 / 8])
+
+
+@pytest.mark.parametrize(
+    ("patience", "scores", "ends"),
+    [
+        (2, [0.1, 0.2, 0.2, 0.3, 0.1, 0.2, 0.9], 6),  # an equal score is no gain
+        (1, [0.1, 0.2, 0.2, 0.3], 3),
+        (1, [0.4, 0.3, 0.5], 2),
+        (3, [0.1, 0.2, 0.3, 0.4], 4),
+        (None, [0.4, 0.3, 0.2, 0.1], 4),
+    ],
+)
+def test_early_stopping_ends_the_training(patience, scores, ends):
+    epochs, _ = fitted(epochs=len(scores), patience=patience, scores=scores)
+    assert [number for number, _, _ in epochs] == list(range(1, ends + 1))
+
+
+def test_without_a_score_neither_early_stopping_nor_plateau_act():
+    epochs, _ = fitted(epochs=4, patience=1, schedule="plateau", plateau_patience=0)
+    assert [metrics["lr"] for _, metrics, _ in epochs] == [1.0] * 4
+
+
+def iter_loss(values):
+    left = iter(values)
+    return lambda index: torch.tensor(next(left))
+
+
+def test_divergence_raises():
+    with pytest.raises(FloatingPointError, match="loss became nan in epoch 2"):
+        fitted(epochs=3, loss=iter_loss([1.0, math.nan, 1.0]))
+    with pytest.raises(FloatingPointError, match="loss became inf in epoch 1"):
+        fitted(loss=iter_loss([math.inf]))
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, [3.0, -4.0]),
+        ({"clip_norm": 1.0}, [0.6, -0.8]),  # of norm 5
+        ({"clip_norm": 10.0}, [3.0, -4.0]),
+        ({"clip_value": 3.5}, [3.0, -3.5]),
+        ({"clip_norm": 1.0, "clip_value": 0.7}, [0.6, -0.7]),  # by norm first
+    ],
+)
+def test_gradient_clipping(options, expected):
+    model = nn.ParameterList([torch.zeros(1), torch.zeros(1)])  # the norm is over all parameters together
+    for p, gradient in zip(model, (3.0, -4.0), strict=True):
+        p.grad = torch.tensor([gradient])
+    clip_gradients(model, TrainConfig(**options))
+    assert [p.grad.item() for p in model] == pytest.approx(expected, rel=1e-5)
+
+
+def test_clipping_acts_on_unscaled_gradients():
+    epochs, _ = fitted(draws=1, clip_value=0.25, precision="float16")
+    assert epochs[0][2]["weight"].item() == -0.25
+
+
+def test_an_epochs_seed_depends_on_seed_and_number_alone():
+    def drawn(seed, number, before=0):
+        torch.manual_seed(before)
+        torch.rand(before)
+        seed_epoch(seed, number)
+        return tuple(torch.rand(4).tolist())
+
+    assert drawn(3, 5) == drawn(3, 5, before=7)
+    assert len({drawn(seed, number) for seed in range(5) for number in range(5)}) == 25
+    assert drawn(2**70, 1) != drawn(2**70 + 1, 1)
+
+
+def test_resident_rows_are_copies():
+    array = np.arange(2 * 3 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3, 3)
+    resident = Resident(array, CPU)
+    rows = resident[torch.tensor([1, 1])]
+    assert np.array_equal(rows.numpy(), array[[1, 1]])
+    rows.zero_()
+    assert array[1].any()
+    assert len(resident) == 2
+
+
+def test_to_unit():
+    images = torch.tensor([[[[0, 51, 255]]]], dtype=torch.uint8).repeat(2, 5, 4, 1)
+    unit = to_unit(images)
+    assert unit.shape == (2, 3, 5, 4)
+    assert unit[1, :, 2, 2].tolist() == pytest.approx([0, 0.2, 1])
+    assert unit.is_contiguous(memory_format=torch.channels_last)
