@@ -31,7 +31,10 @@ DEFAULTS: dict[str, Any] = {
     "quiet": False,
 }
 # What may differ when a run is continued; the rest is the run's own.
-CHANGEABLE = {"trials", "time_budget", "concurrent", "cpus_per_trial", "gpus_per_trial", "address", "quiet", "resume"}
+CHANGEABLE = {
+    *("trials", "time_budget", "concurrent", "cpus_per_trial", "gpus_per_trial", "address"),
+    *("dry_run", "quiet", "resume"),
+}
 
 
 class Parser(argparse.ArgumentParser):

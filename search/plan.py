@@ -117,7 +117,10 @@ def make_problem(
     fixed |= {"weights": weights} | {k: v for k, v in settings.items() if k not in pins}
     problem = Problem(task, module, fixed, pins, facts)
     study = optuna.create_study(sampler=SeededSampler("random", 0, pins))
-    architectures = sorted({problem.config(study.ask()).architecture for _ in range(PROBES)})
+    trials = [study.ask() for _ in range(PROBES)]
+    architectures = sorted({problem.config(trial).architecture for trial in trials})
+    if idle := pins.keys() - {name for trial in trials for name in trial.params}:
+        raise ValueError(f"--set {min(idle)} has no effect beside the other settings: leave it out or change those")
     for name in architectures:
         check_name(name)
     model_weights.resolve(weights, architectures)

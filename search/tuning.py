@@ -10,7 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-QUIET = {
+ENVIRONMENT = {
+    # Workers keep what they free: without it a tenth of a CPU training goes into page faults (see glibc's mallopt).
+    "MALLOC_TRIM_THRESHOLD_": str(2**31),
+    "MALLOC_MMAP_THRESHOLD_": str(2**31),
+    # No noise, and nothing of Tune's that we do not use.
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -23,7 +27,7 @@ QUIET = {
     "TUNE_GLOBAL_CHECKPOINT_S": "600",  # Tune's own snapshots: we never read them
     "RAY_AIR_NEW_OUTPUT": "0",
 }
-os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
+os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
 
 import ray  # noqa: E402  reads the settings above
 from ray import tune  # noqa: E402

@@ -167,7 +167,7 @@ PORTFOLIO: tuple[dict[str, Any], ...] = (
     {  # a plain modern recipe: AdamW, one cycle, random resized crop
         **_PLAIN,
         "architecture": "resnet18",
-        "batch_size": 32,
+        "batch_size": 16,
         "optimizer": "adamw",
         "lr": 1e-3,
         "weight_decay": 0.05,

@@ -1,0 +1,122 @@
+import contextlib
+import fcntl
+import io
+import logging
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from voctrain.data.sample import make_sample
+
+SPACE = """
+def suggest(trial, problem):
+    assert problem["classes"] == 20
+    return {
+        "architecture": "simple",
+        "batch_size": 16,
+        "optimizer": trial.suggest_categorical("optimizer", ("adamw", "adam")),
+        "lr": trial.suggest_float("lr", 1e-3, 1e-2, log=True),
+    }
+"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of a command: its exit status and what it wrote."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory) -> Iterator[Path]:
+    """A small set in the Kaggle layout, and a cache of its own for all sets."""
+    root = tmp_path_factory.mktemp("data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(root / "cache"))
+        make_sample(root / "set", num_labelled=40, num_unlabelled=8, max_size=40)
+        yield root / "set"
+
+
+@pytest.fixture
+def space(tmp_path) -> Path:
+    """A small space of one architecture, without a portfolio."""
+    file = tmp_path / "space.py"
+    file.write_text(SPACE)
+    return file
+
+
+@pytest.fixture(scope="session")
+def call() -> Callable[..., Outcome]:
+    """Call a command's main in this process; its locks end with the call, as they would with a process."""
+
+    def command(main: Callable[[list[str]], int], *arguments: object) -> Outcome:
+        handles = []
+
+        def flock(handle: int, operation: int) -> None:
+            fcntl.flock(handle, operation)
+            handles.append(handle)
+
+        out, err = io.StringIO(), io.StringIO()
+        locking = SimpleNamespace(flock=flock, LOCK_EX=fcntl.LOCK_EX, LOCK_NB=fcntl.LOCK_NB)
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            patch.setattr("search.runfolder.fcntl", locking)
+            try:
+                status = main([str(a) for a in arguments])
+            except SystemExit as end:  # argparse
+                status = end.code
+            finally:
+                for handle in handles:
+                    os.close(handle)
+        return Outcome(status, out.getvalue(), err.getvalue())
+
+    return command
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[str]:
+    """The address of the one Ray cluster that all tests share; this process is connected to it."""
+    from search.tuning import ray
+
+    context = ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    yield context.address_info["gcs_address"]
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def on_cluster(call, cluster) -> Callable[..., Outcome]:
+    """Call a command's main on the shared cluster, one CPU and no GPU a training."""
+
+    def command(main: Callable[[list[str]], int], *arguments: object) -> Outcome:
+        with pytest.MonkeyPatch.context() as patch:
+            for module in ("driver", "tuning"):
+                patch.setattr(f"search.{module}.connect", lambda address, cpus: "no dashboard", raising=False)
+            return call(main, *arguments, "--cpus-per-trial", 1, "--gpus-per-trial", 0)
+
+    return command
+
+
+@pytest.fixture(scope="session")
+def run(on_cluster, dataset) -> Callable[..., Outcome]:
+    """`search.run classify`: of a new run on the small set, one trial after the other, unless it resumes one."""
+    from search.run import main
+
+    def command(*arguments: object) -> Outcome:
+        new = ("--data", dataset, "--image-size", 32, "--epochs", 3, "--trials", 2, "--concurrent", 1)
+        return on_cluster(main, "classify", *(() if "--resume" in arguments else new), *arguments)
+
+    return command
+
+
+@pytest.fixture(scope="session")
+def finished(run, tmp_path_factory) -> Path:
+    """A run of four trials; tests that change it take a copy."""
+    out = tmp_path_factory.mktemp("runs")
+    outcome = run("--trials", 4, "--concurrent", 2, "--set", "architecture=simple", "--out", out, "--name", "finished")
+    assert outcome.status == 0, outcome
+    return out / "finished"

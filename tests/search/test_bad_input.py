@@ -1,0 +1,411 @@
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from search import final, run, submit
+from voctrain.models import build_classifier
+
+SIZE = ("--image-size", 32, "--epochs", 3, "--trials", 2)
+
+
+def contents(folder: Path) -> dict[Path, bytes | None]:
+    return {p: p.read_bytes() if p.is_file() else None for p in folder.rglob("*")}
+
+
+@pytest.fixture
+def refused(call, tmp_path, monkeypatch):
+    """Call a main with bad arguments in an empty folder: the one line that it answers, without its `error: `."""
+    monkeypatch.setattr("ray.init", lambda *a, **k: pytest.fail("nothing may start"))
+    monkeypatch.setattr("search.plan.PROBES", 40)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    def command(main, *arguments):
+        before = contents(tmp_path)
+        outcome = call(main, *arguments)
+        assert outcome.status == 2, outcome
+        errors = [line for line in outcome.err.splitlines() if not line.startswith("warning: ")]
+        assert len(errors) == 1, outcome
+        assert errors[0].startswith("error: ")
+        assert contents(tmp_path) == before
+        return errors[0].removeprefix("error: ")
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def begun(call, dataset, tmp_path_factory) -> Path:
+    """A run whose folder is complete and in which no trial has started; tests take a copy."""
+    from search.arguments import run_parser
+    from search.driver import _study
+    from search.session import prepare
+
+    def begin(arguments):
+        _study(prepare(vars(run_parser().parse_args(arguments))))
+        return 0
+
+    place = ("--out", tmp_path_factory.mktemp("runs"), "--name", "begun")
+    assert call(begin, "classify", "--data", dataset, *SIZE, *place, "--set", "architecture=simple").status == 0
+    return Path(place[1], "begun")
+
+
+@pytest.fixture
+def unstarted(begun, tmp_path) -> Path:
+    return Path(shutil.copytree(begun, tmp_path / "runs" / "begun"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "task"),
+        (("detect",), "choose from"),
+        (("classify", "--trials", "0"), "--trials: must be a whole number of at least 1, but got '0'"),
+        (("classify", "--trials", "many"), "--trials"),
+        (("classify", "--epochs", "0"), "--epochs"),
+        (("classify", "--image-size", "31"), "--image-size: must be a whole number of at least 32"),
+        (("classify", "--sampler", "guess"), "--sampler"),
+        (("classify", "--seed", "-1"), "--seed"),
+        (("classify", "--time-budget", "soon"), "--time-budget: must be a time such as 90s"),
+        (("classify", "--time-budget", "0s"), "--time-budget"),
+        (("classify", "--concurrent", "0"), "--concurrent"),
+        (("classify", "--cpus-per-trial", "0"), "--cpus-per-trial"),
+        (("classify", "--gpus-per-trial", "-1"), "--gpus-per-trial"),
+        (("classify", "--gpus-per-trial", "1.5"), "--gpus-per-trial"),
+        (("classify", "--set"), "--set"),
+        (("classify", "--tirals", "3"), "--tirals"),
+    ],
+)
+def test_arguments_that_do_not_parse(arguments, message, refused):
+    assert message in refused(run.main, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--set", "lr"), "--set takes key=value, but got 'lr'"),
+        (("--set", "architecture=resnet19"), "resnet19"),
+        (("--set", "learning_rate=1"), "unknown configuration key 'learning_rate'"),
+        (("--set", "lr=-1"), "0 <= lr must hold, but got -1"),
+        (("--set", "optimizer=lion"), "optimizer must be one of adamw"),
+        (("--set", "optimizer=adam", "momentum=0.9"), "--set momentum has no effect beside"),
+        (("--set", "optimizer=adam", "momentum=0.3"), "momentum goes with optimizer=sgd"),
+        (("--set", "epochs=5"), "--epochs"),
+        (("--gpus-per-trial", "64"), "--gpus-per-trial must be at most the"),
+        (("--cpus-per-trial", "4096"), "--cpus-per-trial must be at most the"),
+        (("--use-val",), "use_val needs the devkit layout"),
+        (("--space", "missing.py"), "missing.py is not a file"),
+        (("--resume", "missing"), "no run folder"),
+        (("--warm-start", "missing"), "no run folder"),
+        (("--weights", "missing.pt"), "there is no file"),
+        (("--weights", "."), "holds neither final/final.pt nor best.pt"),
+        (("--out", "/proc"), "give --out a folder that you may write to"),
+        (("--address", "127.0.0.1:1"), "no Ray cluster at 127.0.0.1:1"),
+        (("--address", "nowhere.invalid:6379"), "no Ray cluster at nowhere.invalid:6379"),
+    ],
+)
+def test_arguments_of_run(arguments, message, refused, dataset):
+    assert message in refused(run.main, "classify", "--data", dataset, *SIZE, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1", "has no suggest(trial, problem)"),
+        ("suggest = 1", "has no suggest(trial, problem)"),
+        ("def suggest(trial", "cannot be imported: SyntaxError"),
+        ("import nothing_of_this_name", "cannot be imported: ModuleNotFoundError"),
+        ("def suggest(trial, problem):\n    raise KeyError('x')", "suggest of the space fails: KeyError"),
+        ("def suggest(trial, problem):\n    return None", "must return a dict"),
+        ("def suggest(trial, problem):\n    return {'lr': -1.0}", "0 <= lr must hold"),
+        ("def suggest(trial, problem):\n    return {'rate': 1.0}", "unknown configuration key 'rate'"),
+        ("def suggest(trial, problem):\n    return {'architecture': 'resnet19'}", "resnet19"),
+    ],
+)
+def test_spaces(text, message, refused, dataset, tmp_path):
+    (tmp_path / "space.py").write_text(text)
+    assert message in refused(run.main, "classify", "--data", dataset, *SIZE, "--space", tmp_path / "space.py")
+
+
+def test_a_space_that_is_no_python_file(refused, dataset, tmp_path):
+    (tmp_path / "space.txt").write_text("")
+    message = refused(run.main, "classify", "--data", dataset, *SIZE, "--space", tmp_path / "space.txt")
+    assert "does not end in .py" in message
+
+
+def edit(name, change):
+    """Change the text of a file of a set."""
+
+    def spoil(root):
+        (root / name).write_text(change((root / name).read_text()))
+
+    return spoil
+
+
+def save(name, array, **options):
+    return lambda root: np.save(root / name, array, **options)
+
+
+def truncate(root):
+    file = root / "train/img/train_3.npy"
+    file.write_bytes(file.read_bytes()[:200])
+
+
+def resize_mask(root):
+    file = root / "train/seg/train_3.npy"
+    np.save(file, np.load(file)[1:])
+
+
+def few(root):
+    table = root / "train/train_set.csv"
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:19]))
+
+
+def cell(value):
+    """The first row's first label becomes `value`."""
+
+    def change(text):
+        head, first, *rest = text.splitlines()
+        number, _, *labels = first.split(",")
+        return "\n".join([head, ",".join([number, value, *labels]), *rest])
+
+    return edit("train/train_set.csv", change)
+
+
+TABLE, IMAGE, MASK = "train/train_set.csv", "train/img/train_3.npy", "train/seg/train_3.npy"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (shutil.rmtree, "is not there"),
+        (lambda root: (root / TABLE).unlink(), "holds neither"),
+        (edit(TABLE, lambda text: text.replace("boat", "ship", 1)), "boat"),
+        (cell("2"), "labels in"),
+        (cell("-1"), "labels in"),
+        (edit(TABLE, lambda text: text + text.splitlines()[-1]), "twice"),
+        (lambda root: (root / IMAGE).unlink(), "is missing"),
+        (truncate, "train_3.npy"),
+        (save(IMAGE, np.array([{}], dtype=object), allow_pickle=True), "train_3.npy"),
+        (lambda root: (root / IMAGE).write_bytes(pickle.dumps(print)), "train_3.npy"),
+        (save(IMAGE, np.zeros((32, 32, 3))), "images must be uint8"),
+        (save(IMAGE, np.zeros((32, 32), np.uint8)), "images must be uint8"),
+        (resize_mask, "same height and width"),
+        (save(MASK, np.zeros((32, 32))), "masks must be integers"),
+        (save(MASK, np.full((32, 32), 21)), "has 21"),
+        (few, "at least 20 labelled images"),
+    ],
+)
+def test_sets(spoil, message, refused, dataset, tmp_path):
+    root = shutil.copytree(dataset, tmp_path / "set")
+    if message.startswith(("has 21", "masks")):  # of the image's own size, so that only the values are wrong
+        np.save(root / IMAGE, np.zeros((32, 32, 3), np.uint8))
+    spoil(root)
+    assert message in refused(run.main, "classify", "--data", root, *SIZE)
+
+
+def test_an_undecodable_jpeg_is_named(refused, tmp_path):
+    root = tmp_path / "VOC"
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (root / folder).mkdir(parents=True)
+    for i in range(20):
+        Image.new("RGB", (40, 30)).save(root / f"JPEGImages/{i}.jpg")
+        Image.new("L", (40, 30), i + 1).save(root / f"SegmentationClass/{i}.png")
+    (root / "ImageSets/Segmentation/train.txt").write_text("\n".join(map(str, range(20))))
+    (root / "JPEGImages/7.jpg").write_bytes(b"\xff\xd8 no picture")
+    assert "7.jpg" in refused(run.main, "classify", "--data", root, *SIZE)
+
+
+def test_a_class_without_a_positive_is_a_warning(call, dataset, tmp_path):
+    root = shutil.copytree(dataset, tmp_path / "set")
+    head, *rows = (root / TABLE).read_text().splitlines()
+    column = head.split(",").index("boat")
+    cells = [row.split(",") for row in rows]
+    rows = [",".join([*c[:column], "0", *c[column + 1 :]]) for c in cells]
+    (root / TABLE).write_text("\n".join([head, *rows]))
+    outcome = call(run.main, "classify", "--data", root, *SIZE, "--set", "architecture=simple", "--dry-run")
+    assert outcome.status == 0, outcome
+    assert "warning: class 'boat' has no positive image" in outcome.err
+
+
+class TestWeights:
+    def refuse(self, refused, dataset, file):
+        pins = ("--set", "architecture=simple")
+        return refused(run.main, "classify", "--data", dataset, *SIZE, *pins, "--weights", file)
+
+    def test_a_file_of_anything(self, refused, dataset, tmp_path):
+        (tmp_path / "w.pt").write_bytes(b"not weights at all")
+        assert "w.pt" in self.refuse(refused, dataset, tmp_path / "w.pt")
+
+    def test_pickled_objects_are_not_loaded(self, refused, dataset, tmp_path):
+        torch.save({"model": print}, tmp_path / "w.pt")
+        assert "holds pickled objects" in self.refuse(refused, dataset, tmp_path / "w.pt")
+
+    def test_weights_of_another_model(self, refused, dataset, tmp_path):
+        torch.save(build_classifier("complex", image_size=32).state_dict(), tmp_path / "w.pt")
+        assert "is of another model" in self.refuse(refused, dataset, tmp_path / "w.pt")
+
+
+class TestResume:
+    def test_a_folder_that_is_not_a_run(self, refused, tmp_path):
+        assert "has no run.json" in refused(run.main, "classify", "--resume", tmp_path)
+
+    @pytest.mark.parametrize("text", ["", "[]", "{}", '{"task": "classify"', "\0"])
+    def test_a_broken_run_json(self, text, refused, unstarted):
+        (unstarted / "run.json").write_text(text)
+        assert "is not the description of a run" in refused(run.main, "classify", "--resume", unstarted)
+
+    def test_another_task(self, refused, unstarted):
+        facts = json.loads((unstarted / "run.json").read_text())
+        (unstarted / "run.json").write_text(json.dumps(facts | {"task": "segment"}))
+        assert "is a run of segment" in refused(run.main, "classify", "--resume", unstarted)
+        assert "is segment" in refused(run.main, "classify", "--data", "x", "--warm-start", unstarted)
+
+    def test_other_data(self, refused, unstarted, dataset, tmp_path):
+        root = shutil.copytree(dataset, tmp_path / "other")
+        image = np.load(root / IMAGE)
+        image[0, 0, 0] ^= 1
+        np.save(root / IMAGE, image)
+        assert "are not those of" in refused(run.main, "classify", "--resume", unstarted, "--data", root)
+
+    def test_the_same_data_elsewhere_will_do(self, call, unstarted, dataset, tmp_path):
+        root = shutil.copytree(dataset, tmp_path / "moved")
+        assert call(run.main, "classify", "--resume", unstarted, "--data", root, "--dry-run").status == 0
+
+    @pytest.mark.parametrize(
+        "changed",
+        [
+            ("--epochs", 4),
+            ("--image-size", 33),
+            ("--sampler", "random"),
+            ("--seed", 1),
+            ("--name", "other"),
+            ("--set", "lr=0.1"),
+            ("--weights", "imagenet"),
+            ("--space", "space.py"),
+            ("--warm-start", "run"),
+            ("--use-val",),
+        ],
+    )
+    def test_arguments_that_may_not_change(self, changed, refused, unstarted):
+        message = refused(run.main, "classify", "--resume", unstarted, *changed)
+        assert message.startswith(changed[0])
+        assert "cannot become" in message
+
+    def test_arguments_said_again(self, call, unstarted):
+        outcome = call(run.main, "classify", "--resume", unstarted, *SIZE, "--set", "architecture=simple", "--dry-run")
+        assert outcome.status == 0, outcome
+
+    def test_an_existing_name(self, refused, unstarted, dataset):
+        place = ("--out", unstarted.parent, "--name", unstarted.name)
+        message = refused(run.main, "classify", "--data", dataset, *SIZE, *place)
+        assert f"continue it with --resume {unstarted}" in message
+
+    def test_a_second_driver(self, refused, unstarted):
+        code = "import fcntl, os, sys; h = os.open(sys.argv[1], os.O_RDWR); fcntl.flock(h, fcntl.LOCK_EX)"
+        code += "; print('locked', flush=True); sys.stdin.read()"
+        with subprocess.Popen(
+            [sys.executable, "-c", code, unstarted / "run.lock"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as first:
+            assert first.stdout.readline() == "locked\n"
+            assert "is being driven by another process" in refused(run.main, "classify", "--resume", unstarted)
+            first.stdin.close()
+
+    def test_out_below_a_file(self, refused, dataset, tmp_path):
+        (tmp_path / "file").write_text("")
+        message = refused(run.main, "classify", "--data", dataset, *SIZE, "--out", tmp_path / "file")
+        assert "give --out a folder" in message
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+    def test_out_not_writable(self, refused, dataset, tmp_path):
+        (tmp_path / "closed").mkdir(mode=0o500)
+        message = refused(run.main, "classify", "--data", dataset, *SIZE, "--out", tmp_path / "closed")
+        assert "give --out a folder that you may write to" in message
+
+
+class TestFinal:
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ((), "give a run folder, or --config"),
+            (("run", "--config", "best.json"), "give a run folder, or --config"),
+            (("--config", "best.json"), "--config needs --data"),
+            (("run", "--top", "0"), "--top"),
+            (("run", "--seeds", "x"), "--seeds"),
+            (("missing",), "no run folder"),
+            (("--config", "missing.json", "--data", "x"), "missing.json"),
+        ],
+    )
+    def test_arguments(self, arguments, message, refused):
+        assert message in refused(final.main, *arguments)
+
+    def test_a_run_without_a_score(self, refused, unstarted):
+        assert "has no trial that scored" in refused(final.main, unstarted)
+
+    @pytest.mark.parametrize("text", ["", "[]", "{}", '{"task": "paint", "config": {}}', '{"task": "classify"}', "\0"])
+    def test_not_a_best_json(self, text, refused, tmp_path, dataset):
+        (tmp_path / "best.json").write_text(text)
+        message = refused(final.main, "--config", tmp_path / "best.json", "--data", dataset)
+        assert "--config takes a best.json" in message
+
+    @pytest.mark.parametrize(
+        ("config", "arguments", "message"),
+        [
+            ({"lr": -1}, (), "0 <= lr must hold"),
+            ({}, ("--gpus-per-trial", 64), "--gpus-per-trial must be at most"),
+            ({"architecture": "resnet19"}, (), "resnet19"),
+            ({"weights": "/missing.pt"}, (), "/missing.pt"),
+            ({}, ("--address", "127.0.0.1:1"), "no Ray cluster"),
+        ],
+    )
+    def test_a_configuration(self, config, arguments, message, refused, tmp_path, dataset):
+        best = {"task": "classify", "config": {"architecture": "simple", "image_size": 32, **config}}
+        (tmp_path / "best.json").write_text(json.dumps(best))
+        given = ("--config", tmp_path / "best.json", "--data", dataset, "--out", tmp_path / "out", *arguments)
+        if "--address" in arguments:
+            (tmp_path / "out" / "final").mkdir(parents=True)  # it is locked before the cluster is asked
+            (tmp_path / "out" / "final" / "run.lock").touch()
+        assert message in refused(final.main, *given)
+
+
+class TestSubmit:
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ((), "required"),
+            (("--data", "x"), "--classify"),
+            (("--data", "x", "--classify", "missing"), "holds neither final/final.pt nor best.pt"),
+            (("--data", "x", "--classify", "."), "holds neither final/final.pt nor best.pt"),
+            (
+                ("--data", "x", "--classify", ".", "--out", "missing/s.csv"),
+                "--out must be a file in an existing folder",
+            ),
+            (("--data", "x", "--classify", ".", "--out", "."), "--out must be a file"),
+        ],
+    )
+    def test_arguments(self, arguments, message, refused):
+        assert message in refused(submit.main, *arguments)
+
+    @pytest.mark.parametrize(
+        ("saved", "message"),
+        [
+            ({"weight": torch.zeros(2)}, "is not a checkpoint of ours"),
+            ({"task": "classify", "model": print}, "is not a checkpoint of ours"),
+            ({"task": "segment", "thresholds": []}, "is of segment"),
+        ],
+    )
+    def test_checkpoints(self, saved, message, refused, dataset, tmp_path):
+        torch.save(saved, tmp_path / "best.pt")
+        for given in (tmp_path, tmp_path / "best.pt"):
+            assert message in refused(submit.main, "--data", dataset, "--classify", given)

@@ -1,0 +1,112 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from search import final
+from voctrain import classify
+from voctrain.config import ClassifyConfig
+from voctrain.data import load
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def done(finished, on_cluster, tmp_path_factory):
+    """A finished run with its final model, and what the command printed."""
+    run = Path(shutil.copytree(finished, tmp_path_factory.mktemp("final") / "run"))
+    outcome = on_cluster(final.main, run, "--top", 2, "--seeds", 2)
+    assert outcome.status == 0, outcome
+    return run, outcome
+
+
+def read(folder):
+    return json.loads((folder / "final" / "final.json").read_text())
+
+
+def histories_of(run, candidate):
+    places = [run / "final" / "trainings" / name for name in candidate["folders"]]
+    return [json.loads((place / "result.json").read_text()) for place in places]
+
+
+def test_the_mean_chooses_and_the_error_is_that_of_its_scores(done):
+    run, outcome = done
+    result = read(run)
+    assert len(result["candidates"]) == result["seeds"] == 2
+    for candidate in result["candidates"]:
+        curves = np.array([[m["val_mAP"] for m in history] for history in histories_of(run, candidate)])  # (2, 3)
+        epoch = curves.mean(0).argmax()
+        assert candidate["epochs"] == epoch + 1
+        a, b = curves[:, epoch]
+        assert candidate["scores"] == [a, b]
+        assert candidate["score"] == pytest.approx((a + b) / 2)
+        assert candidate["standard_error"] == pytest.approx(abs(a - b) / 2)  # std (ddof 1) / sqrt(2), of two
+        assert candidate["best"]["scores"] == curves.max(1).tolist()
+        assert candidate["last"]["score"] == pytest.approx(curves[:, -1].mean())
+    winner = max(result["candidates"], key=lambda c: c["score"])
+    assert (result["winner"], result["score"], result["epochs"]) == (winner["name"], winner["score"], winner["epochs"])
+    assert result["standard_error"] == winner["standard_error"]
+    assert f"val_mAP {result['score']:.4f} ± {result['standard_error']:.4f} over 2 seeds" in outcome.out
+
+
+def test_the_best_trials_are_trained_with_other_seeds(done):
+    run, _ = done
+    best = json.loads((run / "best.json").read_text())
+    first = read(run)["candidates"][0]
+    assert first["name"] == f"trial {best['trial']}"
+    assert first["config"] == best["config"]
+    again = ClassifyConfig.from_dict({**first["config"], "seed": first["config"]["seed"] + 1})
+    facts = json.loads((run / "run.json").read_text())
+    data = load(facts["data"]["path"], image_size=32).with_split(**{f"{k}_ids": v for k, v in facts["split"].items()})
+    expected = [epoch.metrics["val_mAP"] for epoch in classify.train(again, data)]
+    assert [m["val_mAP"] for m in histories_of(run, first)[0]] == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_final_model_is_of_all_images(done, dataset):
+    run, _ = done
+    result, saved = read(run), torch.load(run / "final" / "final.pt", weights_only=True)
+    assert saved["epoch"] == result["epochs"]
+    for name in ("score", "standard_error", "thresholds"):
+        assert saved[name] == result[name]
+    config = ClassifyConfig.from_dict(saved["config"])
+    data = load(dataset, image_size=32).all_train()
+    for epoch in classify.train(config, data):
+        if epoch.number == result["epochs"]:
+            expected = {name: tensor.clone() for name, tensor in epoch.weights.items()}
+    assert saved["model"].keys() == expected.keys()
+    for name, tensor in saved["model"].items():
+        torch.testing.assert_close(tensor, expected[name])
+    model, _ = classify.restore(saved)
+    assert classify.predict(model, data.test_images, config).shape == (8, 20)
+
+
+def test_a_second_call_trains_nothing(done, on_cluster):
+    run, _ = done
+    before = {p: p.stat().st_mtime_ns for p in (run / "final" / "trainings").rglob("*")}
+    result = read(run)
+    outcome = on_cluster(final.main, run, "--top", 2, "--seeds", 2)
+    assert outcome.status == 0, outcome
+    assert {p: p.stat().st_mtime_ns for p in (run / "final" / "trainings").rglob("*")} == before
+    assert read(run) == result
+
+
+def test_a_configuration_elsewhere(done, on_cluster, dataset, tmp_path):
+    run, _ = done
+    best = json.loads((run / "best.json").read_text())
+    best["config"]["schedule"], best["config"]["end_factor"] = "plateau", None  # replayed, for there is no validation
+    best["config"]["div_factor"] = None
+    (tmp_path / "best.json").write_text(json.dumps(best))
+    given = ("--config", tmp_path / "best.json", "--data", dataset, "--out", tmp_path / "out")
+    outcome = on_cluster(final.main, *given, "--seeds", 1)
+    assert outcome.status == 0, outcome
+    result = read(tmp_path / "out")
+    assert result["standard_error"] is None
+    [candidate] = result["candidates"]
+    saved = torch.load(tmp_path / "out" / "final" / "final.pt", weights_only=True)
+    assert saved["config"]["schedule"] == "replay"
+    assert saved["config"]["lr_by_epoch"] == pytest.approx(
+        [m["lr"] for m in histories_of(tmp_path / "out", candidate)[0]]
+    )

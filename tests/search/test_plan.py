@@ -1,0 +1,187 @@
+import warnings
+from types import SimpleNamespace
+
+import optuna
+import pytest
+import torch
+
+from search.dryrun import first_configurations
+from search.plan import load_space, make_problem, parse_settings, share_resources
+from search.tasks import TASKS
+from voctrain import classify
+
+TASK = TASKS["classify"]
+DATA = SimpleNamespace(classes=("a", "b", "c"))
+
+
+def problem(space=None, weights="none", **settings):
+    run = {"seed": 3, "epochs": 9, "image_size": 32}
+    return make_problem(TASK, DATA, space=space, settings=settings, weights=weights, device="cpu", **run)
+
+
+@pytest.fixture
+def space(tmp_path):
+    def write(text):
+        (tmp_path / "space.py").write_text(text)
+        return str(tmp_path / "space.py")
+
+    return write
+
+
+def sampled(found, number=30):
+    study = optuna.create_study(
+        sampler=optuna.samplers.PartialFixedSampler(found.pins, optuna.samplers.RandomSampler(1))
+    )
+    trials = [study.ask() for _ in range(number)]
+    return [(found.config(trial), trial.params) for trial in trials]
+
+
+class TestSettings:
+    def test_values_are_literals_or_text(self):
+        texts = [
+            "lr=1e-3",
+            "ema=true",
+            "ema2=False",
+            "mixup=0",
+            "architecture=simple",
+            "clip=none",
+            "a=b=c",
+            "l=(1, 2)",
+        ]
+        assert parse_settings(texts) == {
+            "lr": 1e-3,
+            "ema": True,
+            "ema2": False,
+            "mixup": 0,
+            "architecture": "simple",
+            "clip": None,
+            "a": "b=c",
+            "l": (1, 2),
+        }
+
+    @pytest.mark.parametrize("text", ["lr", "=3", ""])
+    def test_a_setting_has_a_key_and_a_value(self, text):
+        with pytest.raises(ValueError, match="--set takes key=value"):
+            parse_settings([text])
+
+
+class TestProblem:
+    def test_the_run_is_in_every_configuration(self):
+        for config, _ in sampled(problem()):
+            assert (config.seed, config.epochs, config.image_size, config.weights) == (3, 9, 32, "none")
+
+    def test_a_searched_value_is_pinned_and_its_branch_follows(self):
+        found = problem(optimizer="sgd", momentum=0.85)
+        assert found.pins == {"optimizer": "sgd", "momentum": 0.85}
+        for config, params in sampled(found):
+            assert (config.optimizer, config.momentum) == (params["optimizer"], params["momentum"]) == ("sgd", 0.85)
+
+    def test_a_value_outside_of_the_space_is_fixed(self):
+        found = problem(batch_size=8, precision="float32", schedule="constant")
+        assert found.pins == {}
+        for config, params in sampled(found):
+            assert (config.batch_size, config.precision, config.schedule) == (8, "float32", "constant")
+            assert "precision" not in params
+            assert config.div_factor is config.gamma is None  # suggested for other schedules, they do not apply
+
+    def test_the_space_is_told_the_run(self, space):
+        path = space("def suggest(trial, problem):\n    return {'architecture': 'simple', 'lr': sum(problem['tell'])}")
+        text = "def suggest(trial, problem):\n    assert problem == " + repr(
+            {"seed": 3, "epochs": 9, "image_size": 32, "weights": "none", "classes": 3, "device": "cpu"}
+        )
+        with pytest.raises(ValueError, match="KeyError: 'tell'"):
+            problem(path)
+        assert problem(space(text + "\n    return {'architecture': 'simple'}")).architectures == ("simple",)
+
+    def test_architectures_are_those_that_it_may_suggest(self):
+        assert problem(architecture="simple").architectures == ("simple",)
+        assert set(problem().architectures) == set(TASK.space.SMALL)
+
+    def test_a_weights_file_of_ours_brings_its_architecture(self, tmp_path):
+        data = SimpleNamespace(classes=DATA.classes, images=torch.zeros(2, 32, 32, 3).byte().numpy(), train=[0, 1])
+        config = TASK.config(architecture="simple", image_size=32)
+        model = classify.new_model(config, data)
+        torch.save(classify.checkpoint(config, data, model.state_dict(), {}), tmp_path / "best.pt")
+        found = problem(weights=str(tmp_path / "best.pt"))
+        assert (found.architectures, found.pins) == (("simple",), {"architecture": "simple"})
+        with pytest.raises(ValueError, match="architecture=simple"):
+            problem(weights=str(tmp_path / "best.pt"), architecture="complex")
+
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"epochs": 3}, "--set epochs must be given as --epochs"),
+            ({"image_size": 64}, "--set image_size must be given as --image-size"),
+            ({"nothing": 3}, "unknown configuration key 'nothing'"),
+            ({"lr": -1}, "0 <= lr must hold"),
+            ({"architecture": "resnet19"}, "unknown classifier 'resnet19'"),
+            ({"schedule": "cosine", "div_factor": 10.0}, "--set div_factor has no effect"),
+            ({"optimizer": "adam", "momentum": 0.1}, "momentum goes with optimizer=sgd"),
+        ],
+    )
+    def test_settings_that_cannot_be(self, settings, message):
+        with pytest.raises(ValueError, match=message):
+            problem(**settings)
+
+
+class TestPortfolio:
+    def test_it_is_whole_without_settings(self):
+        names = [name for name, _ in problem().portfolio()]
+        assert names == [f"portfolio {i}" for i in range(1, len(TASK.space.PORTFOLIO) + 1)]
+
+    def test_pins_are_in_it_and_what_no_longer_fits_is_not(self):
+        found = problem(architecture="simple", schedule="one_cycle")
+        entries = dict(found.portfolio())
+        assert entries
+        assert {(e["architecture"], e["schedule"]) for e in entries.values()} == {("simple", "one_cycle")}
+        for entry in entries.values():
+            assert found.config(optuna.trial.FixedTrial(entry | {"div_factor": 25.0})).architecture == "simple"
+
+    def test_what_the_space_does_not_hold_is_left_out_silently(self, space):
+        found = problem(space("def suggest(t, problem):\n    return {'lr': t.suggest_float('lr', 0.1, 0.5)}"))
+        assert found.portfolio() == []
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            assert found.fitting({"lr": 0.2}) == {"lr": 0.2}
+            assert found.fitting({"lr": 0.05}) is None
+
+    def test_it_comes_first_then_the_sampler_which_repeats_itself(self):
+        found = problem(architecture="simple")
+        number = len(found.portfolio())
+        configs = first_configurations(found, "tpe", number + 2)
+        assert [c.optimizer for c in configs[:number]] == [e["optimizer"] for _, e in found.portfolio()]
+        assert configs[number] != configs[number + 1]
+        assert configs == first_configurations(found, "tpe", number + 2)
+
+
+class TestResources:
+    @pytest.mark.parametrize(
+        ("have", "asked", "expected"),
+        [
+            ({"CPU": 2}, {}, (2, 1, 0)),
+            ({"CPU": 8}, {"concurrent": 2}, (2, 4, 0)),
+            ({"CPU": 8}, {"cpus_per_trial": 3}, (2, 3, 0)),
+            ({"CPU": 8}, {"concurrent": 4, "cpus_per_trial": 4}, (2, 4, 0)),
+            ({"CPU": 8}, {"trials": 3}, (3, 2, 0)),
+            ({"CPU": 2}, {"concurrent": 5}, (2, 1, 0)),
+            ({"CPU": 16, "GPU": 2}, {}, (2, 8, 1)),
+            ({"CPU": 16, "GPU": 2}, {"concurrent": 4}, (4, 4, 0.5)),
+            ({"CPU": 16, "GPU": 1}, {"gpus_per_trial": 0.25}, (4, 4, 0.25)),
+            ({"CPU": 16, "GPU": 2}, {"gpus_per_trial": 2}, (1, 16, 2)),
+            ({"CPU": 4, "GPU": 1}, {"gpus_per_trial": 0}, (4, 1, 0)),
+        ],
+    )
+    def test_shares(self, have, asked, expected):
+        nothing = {"concurrent": None, "cpus_per_trial": None, "gpus_per_trial": None, "trials": 50}
+        assert share_resources(have, nothing | asked) == expected
+
+    @pytest.mark.parametrize("asked", [{"gpus_per_trial": 2}, {"cpus_per_trial": 9}])
+    def test_no_more_than_there_is(self, asked):
+        nothing = {"concurrent": None, "cpus_per_trial": None, "gpus_per_trial": None, "trials": 50}
+        with pytest.raises(ValueError, match="must be at most the"):
+            share_resources({"CPU": 8, "GPU": 1}, nothing | asked)
+
+
+def test_the_own_space_is_the_default():
+    assert load_space(None, TASK) is TASK.space

@@ -1,0 +1,331 @@
+import csv
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from optuna.trial import TrialState
+from sklearn.metrics import average_precision_score
+
+from search import study as studies
+from search.run import main
+from search.study import read_study
+from search.worker import Worker, trial_log
+from voctrain import classify
+from voctrain.config import ClassifyConfig
+from voctrain.data import load
+
+pytestmark = pytest.mark.slow
+
+
+def trials_of(folder: Path):
+    return studies.started(read_study(folder / "study.journal"))
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "trials.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def read(folder: Path, name: str) -> dict:
+    return json.loads((folder / f"{name}.json").read_text())
+
+
+def data_of(folder: Path):
+    facts = read(folder, "run")
+    split = facts["split"]
+    return load(facts["data"]["path"], image_size=32).with_split(split["train"], split["val"])
+
+
+def wait_for(condition, seconds=120):
+    """What `condition` returns, as soon as it is true."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.01)
+    return value
+
+
+@pytest.fixture
+def copied(finished, tmp_path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "copy"))
+
+
+class TestRunFolder:
+    def test_nothing_is_missing(self, finished):
+        names = {"run.json", "study.journal", "trials.csv", "best.json", "best.pt", "val_predictions.npz"}
+        assert names | {"report.html", "logs", "ray"} <= {p.name for p in finished.iterdir()}
+        assert not list(finished.glob(".*"))  # temporary files
+        assert list(finished.glob("ray/*/events.out.tfevents*"))
+        report = (finished / "report.html").read_text()
+        assert "val_mAP" in report
+        assert not re.search(r"(src|href)=|url\(|@import", report)
+
+    def test_run_json_tells_what_was_run(self, finished, dataset):
+        facts, data = read(finished, "run"), load(dataset, image_size=32)
+        assert facts["task"] == "classify"
+        assert facts["metric"] == "val_mAP"
+        assert facts["arguments"]["trials"] == 4
+        assert facts["data"]["fingerprint"] == data.fingerprint
+        assert facts["classes"] == list(data.classes)
+        assert sorted(facts["split"]["train"] + facts["split"]["val"]) == sorted(data.ids)
+        assert torch.__version__.startswith(facts["versions"]["torch"])
+        assert {"seed", "git", "baseline"} <= facts.keys()
+        assert facts["seconds"] > 0
+
+    def test_best_is_the_best_epoch_of_the_best_trial(self, finished):
+        best, trials = read(finished, "best"), trials_of(finished)
+        number, epoch, score = max(
+            ((t.number, e, v) for t in trials for e, v in t.intermediate_values.items()), key=lambda x: x[2]
+        )
+        assert (best["trial"], best["epoch"], best["score"]) == (number, epoch, score)
+        assert best["metrics"]["val_mAP"] == score
+        assert best["config"] == trials[number].user_attrs[studies.CONFIG]
+        assert ClassifyConfig.from_dict(best["config"]).architecture == "simple"
+
+    def test_the_checkpoint_predicts_what_was_scored(self, finished):
+        best, data = read(finished, "best"), data_of(finished)
+        saved = torch.load(finished / best["checkpoint"], weights_only=True)
+        assert saved["config"] == best["config"]
+        assert saved["thresholds"] == best["thresholds"]
+        assert (saved["task"], saved["trial"], saved["epoch"]) == ("classify", best["trial"], best["epoch"])
+        model, config = classify.restore(saved)
+        held = np.load(finished / "val_predictions.npz", allow_pickle=False)
+        assert held["ids"].tolist() == [data.ids[i] for i in data.val]
+        assert np.array_equal(held["y_true"], data.labels[data.val])
+        np.testing.assert_allclose(held["y_prob"], classify.predict(model, data.images[data.val], config), atol=1e-6)
+
+    def test_the_score_is_that_of_the_predictions(self, finished):
+        held = np.load(finished / "val_predictions.npz", allow_pickle=False)
+        present = held["y_true"].any(0)
+        score = average_precision_score(held["y_true"][:, present], held["y_prob"][:, present], average="macro")
+        assert read(finished, "best")["score"] == pytest.approx(score, abs=1e-9)
+
+    def test_trials_csv_has_a_row_a_trial(self, finished):
+        rows, trials = rows_of(finished), trials_of(finished)
+        assert [int(row["number"]) for row in rows] == [t.number for t in trials] == [0, 1, 2, 3]
+        for row, trial in zip(rows, trials, strict=True):
+            assert row["state"] == trial.state.name.lower()
+            assert row["state"] in ("complete", "pruned")
+            assert float(row["score"]) == max(trial.intermediate_values.values())
+            assert int(row["epochs"]) == len(trial.intermediate_values)
+            assert float(row["lr"]) == trial.params["lr"]
+            assert row["origin"] == f"portfolio {trial.number + 1}"
+            assert row["error"] == ""
+            assert row["node"]
+            assert f"process {row['pid']}:" in (finished / row["log"]).read_text()
+            assert float(row["seconds"]) > 0
+
+
+class TestContinued:
+    def test_the_time_budget_stops_and_the_printed_line_goes_on_to_more_trials(self, copied, run):
+        before, facts = trials_of(copied), read(copied, "run")
+        stopped = run("--resume", copied, "--trials", 6, "--time-budget", "1s")  # the first part took longer
+        assert stopped.status == 0, stopped
+        command = re.search(r"stopped with 2 trials to go; continue with: python -m (.*)", stopped.out)[1]
+        module, task, *arguments = shlex.split(command)
+        assert (module, task) == ("search.run", "classify")
+        continued = run(*arguments)
+        assert continued.status == 0, continued
+        assert "stopped" not in continued.out
+        after = trials_of(copied)
+        assert after[:4] == before
+        assert len(after) == len(rows_of(copied)) == 6
+        assert all(t.state.is_finished() for t in after)
+        assert read(copied, "run")["arguments"]["trials"] == 6
+        assert read(copied, "run")["seconds"] > facts["seconds"]
+
+        table = (copied / "trials.csv").read_bytes()
+        nothing = run("--resume", copied, "--time-budget", "2h")
+        assert nothing.status == 0, nothing
+        assert "next: python -m search.final" in nothing.out
+        assert trials_of(copied) == after
+        assert (copied / "trials.csv").read_bytes() == table
+
+    def test_warm_start_tries_what_was_best_elsewhere(self, finished, run, space, tmp_path):
+        outcome = run("--warm-start", finished, "--trials", 1, "--space", space, "--out", tmp_path, "--name", "warm")
+        assert outcome.status == 0, outcome
+        [row] = rows_of(tmp_path / "warm")  # of the other run's trials, this space holds one
+        assert row["origin"] == "finished, trial 3"
+        assert (float(row["lr"]), row["optimizer"]) == (1e-3, "adamw")
+
+
+class TestChoices:
+    @pytest.mark.parametrize("sampler", ["random", "qmc"])
+    def test_samplers_and_a_space_of_ones_own(self, sampler, run, space, tmp_path, cluster):
+        arguments = ("--space", space, "--sampler", sampler, "--out", tmp_path, "--name", "own", "--address", cluster)
+        outcome = run(*arguments, "--quiet")
+        assert outcome.status == 0, outcome
+        lines = outcome.out.splitlines()
+        assert [line.split()[0] for line in lines] == ["best", "random", "next:", "python"]
+        trials = trials_of(tmp_path / "own")
+        assert [set(t.params) for t in trials] == [{"optimizer", "lr"}] * 2
+        assert trials[0].params != trials[1].params
+        assert {row["origin"] for row in rows_of(tmp_path / "own")} == {"sampler"}
+        if sampler == "random":
+            space.write_text("raise AssertionError('the run has its own copy')")
+            assert run("--resume", tmp_path / "own", "--trials", 3).status == 0
+            assert set(trials_of(tmp_path / "own")[2].params) == {"optimizer", "lr"}
+
+    def test_settings_early_stopping_and_the_sampler_that_does_not_prune(self, run, tmp_path):
+        settings = ("architecture=simple", "optimizer=sgd", "momentum=0.85", "lr=0", "patience=1", "precision=float32")
+        searched = ("--sampler", "gp", "--trials", 2, "--epochs", 9)
+        outcome = run(*searched, "--set", *settings, "--out", tmp_path, "--name", "set")
+        assert outcome.status == 0, outcome
+        assert "--sampler gp learns from complete trials only: nothing is pruned" in outcome.out
+        for trial in trials_of(tmp_path / "set"):
+            assert (trial.params["optimizer"], trial.params["momentum"]) == ("sgd", 0.85)  # pinned
+            config = trial.user_attrs[studies.CONFIG]
+            assert (config["lr"], config["precision"]) == (0.0, "float32")  # outside of the space
+            assert "precision" not in trial.params
+            assert trial.state == TrialState.COMPLETE
+            assert len(trial.intermediate_values) == 2  # at a rate of 0 the second epoch is no better
+
+    @pytest.mark.parametrize("form", ["run", "file"])
+    def test_weights_of_a_run_or_file(self, form, finished, run, tmp_path):
+        given, pins = finished, ()
+        if form == "file":
+            given, pins = tmp_path / "weights.pt", ("architecture=simple",)
+            torch.save(torch.load(finished / "best.pt", weights_only=True)["model"], given)
+        arguments = ("--weights", given, "--epochs", 1, "--trials", 1, "--out", tmp_path, "--name", "tuned")
+        outcome = run(*arguments, "--set", "lr=0", "precision=float32", *pins)
+        assert outcome.status == 0, outcome
+        best = read(tmp_path / "tuned", "best")
+        assert best["config"]["architecture"] == "simple"
+        source = finished / "best.pt" if form == "run" else given
+        assert best["config"]["weights"] == str(source)
+        assert best["score"] == pytest.approx(read(finished, "best")["score"], abs=0.05)
+
+    def test_a_dry_run_starts_nothing(self, call, dataset, tmp_path, monkeypatch):
+        monkeypatch.setattr("ray.init", lambda *a, **k: pytest.fail("a dry run needs no cluster"))
+        size = ("--image-size", 32, "--epochs", 3, "--trials", 20, "--set", "architecture=simple")
+        outcome = call(main, "classify", "--data", dataset, *size, "--dry-run", "--out", tmp_path / "runs")
+        assert (outcome.status, outcome.err) == (0, "")
+        assert "20 trials of up to 3 epochs" in outcome.out
+        assert re.search(r"one epoch .* took [\d.]+ s: about \d+:\d\d in all", outcome.out)
+        assert len(re.findall(r"^\d: .*lr=.*architecture=simple", outcome.out, re.M)) == 5
+        assert not (tmp_path / "runs").exists()
+
+
+BROKEN = """
+def suggest(trial, problem):
+    config = {{"architecture": "simple", "optimizer": "sgd", "lr": trial.suggest_float("lr", 1e-3, 1e-2)}}
+    diverging, failing = {diverging}, {failing}
+    if trial.number in diverging:
+        config["lr"] = 1e30
+    if trial.number in failing:
+        config |= {{"sampling": "copies", "copies_except": "unicorn"}}
+    return config
+"""
+
+
+class TestTrouble:
+    def broken(self, run, tmp_path, *arguments, diverging=(), failing=()):
+        file = tmp_path / "broken.py"
+        file.write_text(BROKEN.format(diverging=diverging, failing=failing))
+        outcome = run("--space", file, "--out", tmp_path, "--name", "broken", "--quiet", *arguments)
+        return outcome, tmp_path / "broken"
+
+    def test_the_search_goes_on_past_broken_trials(self, run, tmp_path):
+        outcome, folder = self.broken(run, tmp_path, "--trials", 3, diverging=(0,), failing=(1,))
+        assert outcome.status == 0, outcome
+        rows = rows_of(folder)
+        assert [row["state"] for row in rows] == ["failed", "failed", "complete"]
+        assert "diverged: the " in rows[0]["error"]
+        assert "ValueError: copies_except must be one of" in rows[1]["error"]
+        assert [row["score"] != "" for row in rows] == [False, False, True]
+        assert "Traceback" in (folder / rows[1]["log"]).read_text()
+        assert read(folder, "best")["trial"] == 2
+        told = [(t.state, t.value) for t in trials_of(folder)][:2]
+        assert told == [(TrialState.COMPLETE, 0.0), (TrialState.FAIL, None)]  # the sampler learns of the first
+
+    def test_three_equal_failures_in_a_row_end_it(self, run, tmp_path):
+        outcome, folder = self.broken(run, tmp_path, "--trials", 9, failing=range(9))
+        assert outcome.status == 1
+        assert re.fullmatch(r"error: 3 trials in a row failed: .*unicorn.* \(see .*/logs\)\n", outcome.err)
+        assert len(rows_of(folder)) == 3
+
+    def test_a_run_without_a_score_has_failed(self, run, tmp_path):
+        outcome, folder = self.broken(run, tmp_path, "--trials", 2, diverging=range(2))
+        assert outcome.status == 1
+        assert re.fullmatch(r"error: no trial has scored: .*\n", outcome.err)
+        assert not (folder / "best.json").exists()
+
+    def test_a_lost_worker_is_replaced_and_goes_on_from_its_checkpoint(self, run, tmp_path, space, monkeypatch):
+        class Saving(Worker):  # local: Ray ships it by value
+            def setup(self, config, **more):
+                import search.training
+
+                search.training.SAVE_SECONDS = 0.0
+                Worker.setup(self, config, **more)
+
+        monkeypatch.setattr("search.tuning.Worker", Saving)
+        log = trial_log(tmp_path / "lost", 0)
+        killed = []
+
+        def kill():
+            wait_for(lambda: log.exists() and "epoch 5," in log.read_text())
+            killed.append(int(re.search(r"process (\d+):", log.read_text())[1]))
+            os.kill(killed[0], signal.SIGKILL)
+
+        thread = threading.Thread(target=kill)
+        thread.start()
+        searched = ("--space", space, "--sampler", "gp", "--trials", 1, "--epochs", 150)
+        outcome = run(*searched, "--out", tmp_path, "--name", "lost", "--quiet")
+        thread.join()
+        assert outcome.status == 0, outcome
+        lives = log.read_text().split("trial 0 on ")[1:]
+        assert len(lives) == 2
+        pids = [int(re.search(r"process (\d+):", life)[1]) for life in lives]
+        assert pids[0] == killed[0] != pids[1]
+        continued = re.findall(r"epoch (\d+), seconds ([\d.]+)", lives[1])
+        told_again = sum(seconds == continued[0][1] for _, seconds in continued)
+        assert told_again >= 1  # the epochs of the checkpoint, all told with the time that it had cost
+        [trial] = trials_of(tmp_path / "lost")
+        assert trial.state == TrialState.COMPLETE
+        assert sorted(trial.intermediate_values) == list(range(1, 151))
+        config, data = ClassifyConfig.from_dict(trial.user_attrs[studies.CONFIG]), data_of(tmp_path / "lost")
+        expected = [epoch.metrics["val_mAP"] for epoch in classify.train(config, data)]
+        assert list(trial.intermediate_values.values()) == pytest.approx(expected, abs=1e-9)
+
+    def test_ctrl_c_stops_cleanly_and_the_printed_line_goes_on(self, run, dataset, space, tmp_path):
+        folder = tmp_path / "stopped"
+        size = ["--image-size", "32", "--epochs", "90", "--trials", "2", "--concurrent", "1", "--gpus-per-trial", "0"]
+        command = [sys.executable, "-m", "search.run", "classify", "--data", str(dataset), *size]
+        with subprocess.Popen(
+            [*command, "--space", str(space), "--name", folder.name, "--out", "."],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            try:
+                log = trial_log(folder, 0)
+                wait_for(lambda: process.poll() is not None or (log.exists() and "epoch 2," in log.read_text()))
+                os.killpg(process.pid, signal.SIGINT)  # as a terminal does it
+                out, err = process.communicate(timeout=90)
+            finally:
+                process.kill()
+        assert process.returncode == 130, out + err
+        assert "Traceback" not in out + err
+        command = "python -m search.run classify --resume stopped"
+        assert f"stopped with 2 trials to go; continue with: {command}\n" in out
+        assert [t.state for t in trials_of(folder)] == [TrialState.RUNNING]
+
+        continued = run("--resume", folder)
+        assert continued.status == 0, continued
+        trials = trials_of(folder)
+        assert [t.state.is_finished() for t in trials] == [True, True]
+        for trial in trials:
+            assert sorted(trial.intermediate_values) == list(range(1, len(trial.intermediate_values) + 1))

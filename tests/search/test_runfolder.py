@@ -1,0 +1,215 @@
+import csv
+import json
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import optuna
+import pytest
+import torch
+from optuna.trial import TrialState
+
+from search.files import write_torch
+from search.runfolder import KEPT_WEIGHTS, RunFolder, lock, read_run
+from search.tasks import TASKS
+from search.training import STATE, WEIGHTS, pack
+from search.worker import trial_folder
+
+TASK = TASKS["classify"]
+TRUTH = np.eye(20, dtype=np.uint8)[:6]
+
+
+@pytest.fixture
+def study():
+    return optuna.create_study(direction="maximize")
+
+
+@pytest.fixture
+def folder(tmp_path, study):
+    return RunFolder(tmp_path, TASK, study)
+
+
+def predictions(number):
+    y_prob = np.random.default_rng(number).random(TRUTH.shape).astype(np.float32)
+    return {"ids": np.array([f"i{i}" for i in range(len(TRUTH))]), "y_true": TRUTH, "y_prob": y_prob}
+
+
+def write(folder, number, epoch, score):
+    """What a worker leaves of a trial: the weights of this epoch, and its last state."""
+    files = trial_folder(folder.folder, number)
+    files.mkdir(parents=True, exist_ok=True)
+    saved = {"task": "classify", "config": {"lr": number}, "metrics": {"val_mAP": score}, "model": {}}
+    saved |= {"epoch": epoch, "score": score, "predictions": pack(predictions(number))}
+    write_torch(files / WEIGHTS, saved)
+    write_torch(files / STATE, {})
+
+
+def add(folder, values, state=TrialState.PRUNED, weights=True, **attributes):
+    """A trial with these scores; its number."""
+    trial = folder.study.ask()
+    trial.suggest_float("lr", 0, 1)
+    for epoch, value in enumerate(values, 1):
+        trial.report(value, epoch)
+    for name, value in attributes.items():
+        trial.set_user_attr(name, value)
+    if weights:
+        write(folder, trial.number, int(np.argmax(values)) + 1, max(values))
+    if state != TrialState.RUNNING:
+        folder.study.tell(trial, max(values) if state == TrialState.COMPLETE else None, state)
+    return trial.number
+
+
+def best_of(folder):
+    best = json.loads((folder.folder / "best.json").read_text())
+    saved = torch.load(folder.folder / "best.pt", weights_only=True)
+    held = np.load(folder.folder / "val_predictions.npz", allow_pickle=False)
+    for name in ("trial", "epoch", "score", "config", "metrics", "thresholds"):
+        assert best[name] == saved[name]
+    assert np.array_equal(held["y_prob"], predictions(best["trial"])["y_prob"])
+    assert "predictions" not in saved
+    return best["trial"], best["epoch"], best["score"]
+
+
+class TestBar:
+    def test_it_is_the_last_score_that_is_kept(self, folder):
+        for score in (0.5, 0.7):
+            add(folder, [score])
+        add(folder, [0.9], TrialState.RUNNING)
+        assert folder.bar() < TASK.worst  # even a trial of the worst score is worth keeping
+        add(folder, [0.6, 0.1])
+        assert KEPT_WEIGHTS == 3
+        assert folder.bar() == 0.5
+        add(folder, [0.8])
+        assert folder.bar() == 0.6
+
+
+class TestUpdate:
+    def test_only_the_best_finished_and_the_running_keep_their_files(self, folder):
+        scores = [0.3, 0.9, 0.5, 0.8, 0.7]
+        for score in scores:
+            add(folder, [score], TrialState.COMPLETE)
+        running = add(folder, [0.1], TrialState.RUNNING)
+        folder.update()
+        kept = {int(p.name) for p in (folder.folder / "checkpoints").iterdir()}
+        assert kept == {1, 3, 4, running}
+        assert not (trial_folder(folder.folder, 1) / STATE).exists()
+        assert (trial_folder(folder.folder, 1) / WEIGHTS).exists()
+        assert (trial_folder(folder.folder, running) / STATE).exists()
+        assert best_of(folder) == (1, 1, 0.9)
+
+    def test_broken_trials_keep_nothing(self, folder):
+        add(folder, [0.9], TrialState.FAIL, error="boom")
+        add(folder, [0.9], TrialState.COMPLETE, error="diverged: nan")
+        folder.update()
+        assert not list((folder.folder / "checkpoints").iterdir())
+        assert not (folder.folder / "best.json").exists()
+
+
+class TestPublish:
+    def test_nothing_yet(self, folder):
+        folder.update()
+        add(folder, [0.5], TrialState.RUNNING, weights=False)
+        folder.update()
+        assert not (folder.folder / "best.json").exists()
+
+    def test_it_is_the_best_epoch_not_the_last_and_pruned_trials_count(self, folder):
+        add(folder, [0.2, 0.6, 0.3], TrialState.COMPLETE)
+        folder.update()
+        assert best_of(folder) == (0, 2, 0.6)
+        add(folder, [0.7, 0.4])
+        folder.update()
+        assert best_of(folder) == (1, 1, 0.7)
+        add(folder, [0.7])  # of equal ones the earlier
+        folder.update()
+        assert best_of(folder) == (1, 1, 0.7)
+
+    def test_of_a_running_trial_what_has_been_written_counts(self, folder):
+        add(folder, [0.6], TrialState.COMPLETE)
+        running = add(folder, [0.1, 0.5, 0.9], TrialState.RUNNING, weights=False)
+        folder.update()
+        assert best_of(folder) == (0, 1, 0.6)
+        write(folder, running, 2, 0.5)
+        folder.update()
+        assert best_of(folder) == (0, 1, 0.6)
+        write(folder, running, 3, 0.9)
+        folder.update()
+        assert best_of(folder) == (running, 3, 0.9)
+
+    def test_a_new_process_writes_them_again_whatever_it_finds(self, folder):
+        add(folder, [0.6], TrialState.COMPLETE)
+        folder.update()
+        (folder.folder / "best.json").write_text("{}")
+        RunFolder(folder.folder, TASK, folder.study).update()
+        assert best_of(folder) == (0, 1, 0.6)
+
+    def test_damaged_weights_are_passed_over(self, folder):
+        add(folder, [0.6], TrialState.COMPLETE)
+        number = add(folder, [0.9], TrialState.RUNNING)
+        (trial_folder(folder.folder, number) / WEIGHTS).write_bytes(b"PK torn")
+        folder.update()
+        assert best_of(folder) == (0, 1, 0.6)
+
+
+def test_trials_csv(folder):
+    add(folder, [0.2, 0.6, 0.3], TrialState.COMPLETE, worker=["host", 7], seconds=1.5, origin="portfolio 1")
+    add(folder, [0.5], TrialState.FAIL, error='KeyError: "a,b"\n')
+    folder.study.enqueue_trial({"lr": 0.5})
+    folder.update()
+    with open(folder.folder / "trials.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2  # one that waits is not a trial yet
+    lr = str(folder.study.trials[0].params["lr"])
+    assert rows[0] == {
+        "number": "0",
+        "state": "complete",
+        "score": "0.6",
+        "best_epoch": "2",
+        "epochs": "3",
+        "seconds": "1.5",
+        "lr": lr,
+        "origin": "portfolio 1",
+        "error": "",
+        "node": "host",
+        "pid": "7",
+        "log": "logs/0000.log",
+    }
+    assert (rows[1]["state"], rows[1]["score"], rows[1]["error"]) == ("failed", "", 'KeyError: "a,b"\n')
+    assert rows[1]["origin"] == "sampler"
+
+
+class TestLock:
+    def test_another_process_holds_it_as_long_as_it_lives(self, tmp_path):
+        code = "import fcntl, os, sys; h = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT); fcntl.flock(h, fcntl.LOCK_EX)"
+        code += "; print('locked', flush=True); sys.stdin.read()"
+        with subprocess.Popen(
+            [sys.executable, "-c", code, tmp_path / "run.lock"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as other:
+            assert other.stdout.readline() == "locked\n"
+            with pytest.raises(ValueError, match="is being driven by another process"):
+                lock(tmp_path)
+            other.send_signal(signal.SIGKILL)
+        lock(tmp_path)
+
+    def test_ours_keeps_another_process_away(self, tmp_path):
+        lock(tmp_path)
+        code = (
+            "import fcntl, os, sys; h = os.open(sys.argv[1], os.O_RDWR); fcntl.flock(h, fcntl.LOCK_EX | fcntl.LOCK_NB)"
+        )
+        other = subprocess.run([sys.executable, "-c", code, tmp_path / "run.lock"], capture_output=True, text=True)
+        assert "BlockingIOError" in other.stderr
+
+
+class TestReadRun:
+    def test_what_is_there(self, tmp_path):
+        (tmp_path / "run.json").write_text('{"task": "classify", "arguments": {}}')
+        assert read_run(tmp_path)["task"] == "classify"
+
+    def test_no_folder_and_no_run(self, tmp_path):
+        with pytest.raises(ValueError, match="no run folder"):
+            read_run(tmp_path / "missing")
+        with pytest.raises(ValueError, match=r"has no run.json"):
+            read_run(tmp_path)

@@ -1,0 +1,111 @@
+import csv
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from search.submit import main
+from voctrain import classify
+from voctrain.config import ClassifyConfig
+from voctrain.data import load
+from voctrain.metrics import decide
+from voctrain.submission import decode
+
+
+@pytest.fixture(scope="module")
+def data(dataset):
+    return load(dataset, image_size=32)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(data):
+    """A model of ours after one epoch, with thresholds that most classes do not reach."""
+    config = ClassifyConfig(architecture="simple", image_size=32, epochs=1)
+    [epoch] = classify.train(config, data)
+    saved = classify.checkpoint(config, data, epoch.weights, epoch.metrics)
+    model, config = classify.restore(saved)
+    probabilities = classify.predict(model, data.test_images, config)
+    return saved | {"thresholds": np.quantile(probabilities, 0.8, axis=0).tolist()}
+
+
+@pytest.fixture
+def folder(checkpoint, tmp_path):
+    (tmp_path / "run").mkdir()
+    torch.save(checkpoint, tmp_path / "run" / "best.pt")
+    return tmp_path / "run"
+
+
+def submitted(call, dataset, given, *more):
+    """The rows (Id, Predicted) of the submission, and what was said."""
+    out = given.parent / "submission.csv"
+    outcome = call(main, "--data", dataset, "--classify", given, "--out", out, *more)
+    assert outcome.status == 0, outcome
+    with open(out, newline="") as file:
+        head, *rows = csv.reader(file)
+    assert head == ["Id", "Predicted"]
+    return rows, outcome.out
+
+
+def expected(checkpoint, data, thresholds, **options):
+    model, config = classify.restore(checkpoint)
+    return decide(classify.predict(model, data.test_images, config, **options), np.array(thresholds))
+
+
+def decoded(rows):
+    return np.array([decode(code, (20,)) for name, code in rows if name.endswith("_classification")])
+
+
+def test_each_code_is_what_the_model_decides(call, dataset, folder, checkpoint, data):
+    rows, said = submitted(call, dataset, folder)
+    names = [f"{i}_{kind}" for i in data.test_ids for kind in ("classification", "segmentation")]
+    assert [name for name, _ in rows] == names
+    assert {code for name, code in rows if name.endswith("_segmentation")} == {""}
+    answer = expected(checkpoint, data, checkpoint["thresholds"])
+    assert np.array_equal(decoded(rows), answer)
+    assert answer.sum() > len(answer)  # some image has several
+    assert "8 images" in said
+    assert "best.pt" in said
+
+
+def test_a_file_will_do(call, dataset, folder):
+    assert submitted(call, dataset, folder / "best.pt")[0] == submitted(call, dataset, folder)[0]
+
+
+def test_an_image_without_any_class_has_the_likeliest(call, dataset, tmp_path, checkpoint, data):
+    torch.save(checkpoint | {"thresholds": [1.1] * 20}, tmp_path / "best.pt")
+    rows, _ = submitted(call, dataset, tmp_path / "best.pt")
+    model, config = classify.restore(checkpoint)
+    top = classify.predict(model, data.test_images, config).argmax(1)
+    assert np.array_equal(decoded(rows), np.eye(20, dtype=bool)[top])
+
+
+def test_the_final_model_goes_first(call, dataset, folder, checkpoint, data):
+    (folder / "final").mkdir()
+    torch.save(checkpoint | {"thresholds": [0.0] * 20}, folder / "final" / "final.pt")
+    rows, said = submitted(call, dataset, folder)
+    assert decoded(rows).all()
+    assert "final.pt" in said
+
+
+def test_flipped_images_count_too(call, dataset, folder, checkpoint, data):
+    rows, _ = submitted(call, dataset, folder, "--flip")
+    assert np.array_equal(decoded(rows), expected(checkpoint, data, checkpoint["thresholds"], flip=True))
+
+
+def test_a_set_without_test_images_is_refused_and_nothing_is_written(call, dataset, folder, tmp_path):
+    root = shutil.copytree(dataset, tmp_path / "set")
+    shutil.rmtree(root / "test")
+    outcome = call(main, "--data", root, "--classify", folder, "--out", tmp_path / "s.csv")
+    assert outcome.status == 2
+    assert outcome.err.startswith(f"error: {root} has no test images to submit")
+    assert len(outcome.err.splitlines()) == 1
+    assert not (tmp_path / "s.csv").exists()
+
+
+@pytest.mark.slow
+def test_a_run_of_the_search(call, dataset, finished, data, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    rows, _ = submitted(call, dataset, tmp_path / "run")
+    saved = torch.load(finished / "best.pt", weights_only=True)
+    assert np.array_equal(decoded(rows), expected(saved, data, saved["thresholds"]))

@@ -1,0 +1,103 @@
+"""The law of the house: who may import whom, who may print, and what --help may load."""
+
+import ast
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+OURS = ("search", "spaces", "voctrain")
+HEAVY = ("torch", "torchvision", "ray", "pandas", "optuna", "sklearn")
+
+
+def sources(*packages):
+    return [file for package in packages for file in sorted((ROOT / package).rglob("*.py"))]
+
+
+def imported(file):
+    """The modules that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file} imports relatively"
+            yield node.module
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+def top(names):
+    return {name.split(".")[0] for name in names}
+
+
+def test_the_scan_sees_imports():
+    assert "ray" in top(imported(ROOT / "search" / "tuning.py"))
+    assert len(sources(*OURS)) > 20
+
+
+@pytest.mark.parametrize("file", sources("voctrain"), ids=lambda f: str(f.relative_to(ROOT)))
+def test_how_a_trial_trains_knows_nothing_of_the_search(file):
+    assert not top(imported(file)) & {"ray", "optuna", "search", "spaces"}
+
+
+@pytest.mark.parametrize("file", sources("spaces"), ids=lambda f: str(f.relative_to(ROOT)))
+def test_spaces_import_nothing_of_ours_nor_torch_nor_ray(file):
+    assert not top(imported(file)) & {*OURS, "torch", "torchvision", "ray"}
+
+
+def test_there_is_no_other_package():
+    folders = {p.name for p in ROOT.iterdir() if any(p.glob("*.py")) and not p.name.startswith(".")}
+    assert folders == {*OURS, "tests"}
+    assert not [file for file in sources(*OURS) if file.name in ("utils.py", "helpers.py")]
+
+
+@pytest.mark.parametrize("file", sources("voctrain"), ids=lambda f: str(f.relative_to(ROOT)))
+def test_only_the_command_of_the_data_prints_and_reads_arguments(file):
+    if file == ROOT / "voctrain" / "data" / "__main__.py":
+        return
+    assert not top(imported(file)) & {"argparse", "rich"}
+    for node in ast.walk(ast.parse(file.read_text())):
+        assert not (isinstance(node, ast.Name) and node.id in ("print", "input")), f"line {node.lineno}"
+        assert not (isinstance(node, ast.Attribute) and node.attr == "argv"), f"line {node.lineno}"
+
+
+def test_layers_of_the_training():
+    """config, data, models, losses, metrics, augment, optim ← loop ← classify."""
+    order = {"loop": 1, "classify": 2}
+    for file in sources("voctrain"):
+        here = order.get(file.stem, 0) if file.parent.name == "voctrain" else 0
+        ours = [name.split(".")[1] for name in imported(file) if name.startswith("voctrain.")]
+        assert all(order.get(name, 0) < max(here, 1) or name == file.stem for name in ours), file
+
+
+@pytest.mark.parametrize("command", ["search.run", "search.final", "search.submit", "voctrain.data"])
+def test_help_loads_nothing_heavy(command):
+    code = f"import runpy, sys; sys.argv = ['x', '--help']; runpy.run_module('{command}', run_name='__main__')"
+    code = f"import sys\ntry:\n    {code}\nexcept SystemExit as end:\n    assert not end.code\n"
+    code += f"print('loaded:', *(name for name in {HEAVY} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert "usage:" in done.stdout
+    assert done.stdout.splitlines()[-1] == "loaded:"
+
+
+def test_help_answers_at_once():
+    def seconds():
+        started = time.perf_counter()
+        done = subprocess.run([sys.executable, "-m", "search.run", "--help"], capture_output=True, text=True, cwd=ROOT)
+        assert done.returncode == 0
+        return time.perf_counter() - started
+
+    assert min(seconds() for _ in range(3)) < 0.5
+
+
+def test_each_dependency_names_a_file_that_needs_it():
+    project = (ROOT / "pyproject.toml").read_text()
+    lines = re.findall(r'^ +"([\w-]+)(?:\[[\w,]+\])?[^"]*",\s*# ([\w./]+)', project, re.M)
+    modules = {"pillow": "PIL", "scikit-learn": "sklearn", "pytest-timeout": "pytest"}
+    assert len(lines) == len(re.findall(r'^ +"[\w-]+.*[<>=].*",', project, re.M)) > 10
+    for name, place in lines:
+        files = sorted((ROOT / place).rglob("*.py")) if place.endswith("/") else [ROOT / place]
+        assert any(name == "ruff" or modules.get(name, name) in top(imported(file)) for file in files), (name, place)
