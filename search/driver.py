@@ -4,28 +4,25 @@ import math
 import shutil
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import optuna
-import ray
 
 from search import study as studies
 from search.files import write_json
 from search.live import Progress, describe
-from search.plan import share_resources
 from search.report import write_report
 from search.runfolder import RunFolder, lock
 from search.searcher import SAME_FAILURES, StudyASHA, StudySearcher
 from search.session import Session, typed
-from search.tuning import Interrupt, check_shared, connect, execute
+from search.tuning import Interrupt, execute
 
 WARM_STARTS = 5  # configurations taken from another run
 
 
 def search(session: Session, dashboard: str) -> int:
-    """Run a session on the connected cluster. Returns the exit status."""
+    """Run a session on the connected cluster. Returns the exit status, see `search.run.main`."""
     arguments, task, facts = session.arguments, session.problem.task, session.facts
     concurrent, cpus, gpus = session.resources
     study = _study(session)
@@ -44,7 +41,6 @@ def search(session: Session, dashboard: str) -> int:
         write_json(session.folder / "run.json", facts)
 
     def changed(trial: optuna.trial.FrozenTrial) -> None:
-        progress.epoch()
         if trial.state.is_finished():
             folder.update()
             save_facts()
@@ -88,19 +84,6 @@ def search(session: Session, dashboard: str) -> int:
     folder.update()
     write_report(session.folder, study, facts)
     return _conclude(session, study, searcher.broken, interrupt.signal)
-
-
-def connected(session: Session) -> tuple[Session, str]:
-    """The session with the resources of its Ray cluster, and where that cluster's dashboard is.
-
-    Raises `ValueError` where there is no cluster or it cannot run the session.
-    """
-    address = session.arguments["address"]
-    dashboard = connect(address, session.resources[0] * session.resources[1])
-    if address is not None:
-        check_shared(next(p for p in session.folder.parents if p.exists()))
-        session = replace(session, resources=share_resources(ray.cluster_resources(), session.arguments))
-    return session, dashboard
 
 
 def _study(session: Session) -> optuna.Study:

@@ -31,10 +31,10 @@ def main(argv: list[str] | None = None) -> int:
         parser().error("give a run folder, or --config best.json with --data")
     if arguments.config is not None and arguments.data is None:
         parser().error("--config needs --data: the set to train on")
-    from search.finalist import connected, finish, prepare
+    from search.finalist import finish, prepare
 
     try:
-        plan = connected(prepare(arguments))
+        plan = prepare(arguments)
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

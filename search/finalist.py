@@ -23,7 +23,7 @@ from search import study as studies
 from search import tuning
 from search.files import read_torch, write_json, write_torch
 from search.live import duration
-from search.plan import local_resources, share_resources
+from search.plan import share_resources
 from search.runfolder import lock, read_run, write_npz
 from search.session import typed
 from search.tasks import TASKS, Task
@@ -51,7 +51,7 @@ class Plan:
 
 
 def prepare(arguments: argparse.Namespace) -> Plan:
-    """Check the arguments and load the data. Raises `ValueError` or `OSError` for a mistake of the user."""
+    """Check the arguments, load the data and connect. Raises `ValueError` or `OSError` for a mistake of the user."""
     if arguments.run is not None:
         run = Path(arguments.run).resolve()
         facts = read_run(run)
@@ -74,24 +74,15 @@ def prepare(arguments: argparse.Namespace) -> Plan:
     for _, config in candidates:
         check_name(config.architecture)
         model_weights.resolve(config.weights, [config.architecture])
-    wanted = {"trials": len(candidates) * arguments.seeds, **vars(arguments)}
-    resources = share_resources(local_resources(), wanted) if arguments.address is None else (1, 1, 0.0)
     baseline = task.baseline(data, candidates[0][1].seed)
     folder = run / "final"
+    wanted = {"trials": len(candidates) * arguments.seeds, **vars(arguments)}
+    writable = next(p for p in (folder, *folder.parents) if p.exists())
+    resources = share_resources(tuning.available(arguments.address, writable), wanted)
     folder.mkdir(parents=True, exist_ok=True)
     lock(folder)
+    tuning.connect(arguments.address, resources[0] * resources[1])
     return Plan(folder, task, data, candidates, arguments.seeds, arguments, baseline, resources)
-
-
-def connected(plan: Plan) -> Plan:
-    """The plan with the resources of its Ray cluster. Raises `ValueError` where that is missing or cannot do it."""
-    address, (concurrent, cpus, _) = plan.arguments.address, plan.resources
-    tuning.connect(address, concurrent * cpus)
-    if address is None:
-        return plan
-    tuning.check_shared(plan.folder)
-    wanted = {"trials": len(plan.candidates) * plan.seeds, **vars(plan.arguments)}
-    return dataclasses.replace(plan, resources=share_resources(ray.cluster_resources(), wanted))
 
 
 def finish(plan: Plan) -> int:

@@ -17,7 +17,7 @@ RATE_SECONDS = 60.0  # over which epochs/s are counted
 
 
 class Progress:
-    """Shows a study as it grows. Use as a context; call `changed` after each change of a trial, `tick` often."""
+    """Shows a study as it grows. Use as a context, and call `tick` often."""
 
     def __init__(
         self, study: optuna.Study, *, head: str, trials: int, metric: str, deadline: float, quiet: bool = False
@@ -28,7 +28,7 @@ class Progress:
         self.live = Live(console=self.console, auto_refresh=False, transient=False)
         self.started, self.shown = time.monotonic(), 0.0
         self.done_before = len([t for t in studies.started(study) if t.state.is_finished()])
-        self.epochs_seen: deque[float] = deque()  # when epochs were reported
+        self.epochs: deque[tuple[float, int]] = deque()  # when how many were there
 
     def __enter__(self) -> "Progress":
         if self.console.is_terminal:
@@ -38,17 +38,12 @@ class Progress:
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        self._show(force=True)
+        self.tick(force=True)
         if self.console.is_terminal:
             self.live.stop()
 
-    def epoch(self) -> None:
-        self.epochs_seen.append(time.monotonic())
-
-    def tick(self) -> None:
-        self._show()
-
-    def _show(self, force: bool = False) -> None:
+    def tick(self, force: bool = False) -> None:
+        """Show the study again if it is time to, or at once."""
         now = time.monotonic()
         if not force and now - self.shown < (0.5 if self.console.is_terminal else PLAIN_SECONDS):
             return
@@ -73,10 +68,12 @@ class Progress:
         ]
 
     def _rate(self) -> float:
-        now = time.monotonic()
-        while self.epochs_seen and now - self.epochs_seen[0] > RATE_SECONDS:
-            self.epochs_seen.popleft()
-        return len(self.epochs_seen) / max(1.0, min(RATE_SECONDS, now - self.started))
+        """Epochs a second, over the last minute."""
+        self.epochs.append((time.monotonic(), sum(len(t.intermediate_values) for t in studies.started(self.study))))
+        while self.epochs[-1][0] - self.epochs[0][0] > RATE_SECONDS:
+            self.epochs.popleft()
+        (before, old), (now, new) = self.epochs[0], self.epochs[-1]
+        return (new - old) / max(now - before, 1e-9)
 
     def _left(self, done: int) -> str:
         """The time left, by the trials done so far in this session and the time budget."""

@@ -3,7 +3,6 @@
 import ast
 import importlib.util
 import math
-import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,7 +11,6 @@ from types import ModuleType
 from typing import Any
 
 import optuna
-import torch
 from optuna.distributions import BaseDistribution
 
 from search.study import SeededSampler
@@ -169,7 +167,3 @@ def share_resources(resources: Mapping[str, float], arguments: Mapping[str, Any]
     gpus = min(1.0, have_gpus / concurrent) if gpus is None else gpus
     room = min(have_cpus // cpus, math.floor(have_gpus / gpus + 1e-9) if gpus else concurrent)
     return min(concurrent, max(1, room)), cpus, gpus
-
-
-def local_resources() -> dict[str, float]:
-    return {"CPU": len(os.sched_getaffinity(0)), "GPU": torch.cuda.device_count()}

@@ -17,9 +17,11 @@ def main(argv: list[str] | None = None) -> int:
             from search.dryrun import describe_session
 
             return describe_session(session)
-        from search.driver import connected, search
+        from search.driver import search
+        from search.tuning import connect
 
-        session, dashboard = connected(session)
+        concurrent, cpus, _ = session.resources
+        dashboard = connect(session.arguments["address"], concurrent * cpus)
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

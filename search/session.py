@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from search.arguments import CHANGEABLE, DEFAULTS
-from search.plan import Problem, load_space, local_resources, make_problem, parse_settings, share_resources
+from search.plan import Problem, load_space, make_problem, parse_settings, share_resources
 from search.runfolder import lock, read_run
 from search.study import PRUNING_SAMPLERS
 from search.tasks import TASKS
+from search.tuning import available
 from voctrain.data import Data, load
 from voctrain.models.classifiers import input_size
 
@@ -32,7 +34,7 @@ class Session:
     facts: dict[str, Any]  # run.json
     data: Data
     problem: Problem
-    resources: tuple[int, int, float]  # trials at a time, CPUs and GPUs of each; on a cluster found out there
+    resources: tuple[int, int, float]  # trials at a time, CPUs and GPUs of each
 
     @property
     def command(self) -> str:
@@ -75,7 +77,8 @@ def prepare(given: Mapping[str, Any]) -> Session:
             )
         data = data.with_split(facts["split"]["train"], facts["split"]["val"])
 
-    resources = share_resources(local_resources(), arguments) if arguments["address"] is None else (1, 1, 0.0)
+    writable = next(p for p in (folder, *folder.parents) if p.exists())
+    resources = share_resources(available(arguments["address"], writable), arguments)
     problem = make_problem(
         task,
         data,
@@ -145,8 +148,6 @@ def _new_folder(arguments: dict[str, Any]) -> Path:
 
 
 def _writable(folder: Path) -> bool:
-    import tempfile
-
     try:
         with tempfile.TemporaryFile(dir=folder):
             return True

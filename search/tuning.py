@@ -30,6 +30,7 @@ ENVIRONMENT = {
 os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
 
 import ray  # noqa: E402  reads the settings above
+import torch  # noqa: E402
 from ray import tune  # noqa: E402
 from ray.tune.logger import TBXLoggerCallback  # noqa: E402
 
@@ -38,6 +39,18 @@ from search.worker import Worker  # noqa: E402
 from voctrain.data import Data  # noqa: E402
 
 LOST_WORKERS = 3  # times that a trial is continued from its last checkpoint after its worker was lost
+
+
+def available(address: str | None, folder: Path) -> dict[str, float]:
+    """The CPUs and GPUs of this machine, or of the Ray cluster at `address`, which is connected to.
+
+    Raises `ValueError` where there is no cluster, or one whose nodes cannot write in `folder`.
+    """
+    if address is None:
+        return {"CPU": len(os.sched_getaffinity(0)), "GPU": torch.cuda.device_count()}
+    connect(address, 0)
+    check_shared(folder)
+    return ray.cluster_resources()
 
 
 def connect(address: str | None, cpus: int) -> str:
@@ -49,7 +62,7 @@ def connect(address: str | None, cpus: int) -> str:
     try:
         if place := re.fullmatch(r"([^:/]+):(\d+)", address or ""):  # Ray itself would try for minutes
             socket.create_connection((place[1], int(place[2])), timeout=10).close()
-        context = ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **local)
+        context = ray.init(address, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True, **local)
     except (OSError, RuntimeError, ValueError) as error:
         raise ValueError(f"no Ray cluster at {address}: {str(error).splitlines()[0]}") from None
     for noisy in ("ray.tune", "tensorboardX"):

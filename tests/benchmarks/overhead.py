@@ -27,8 +27,9 @@ from typing import Any
 
 import torch
 
-from search.plan import local_resources, share_resources
+from search.plan import share_resources
 from search.study import CONFIG, ERROR, SECONDS, read_study, started
+from search.tuning import available
 from voctrain import classify
 from voctrain.config import ClassifyConfig
 from voctrain.data import Data, load
@@ -97,7 +98,7 @@ def trainings(run: Path) -> list[tuple[dict[str, Any], int]]:
 def bare_loop(jobs: list[tuple[dict[str, Any], int]], facts: dict[str, Any]) -> tuple[float, float, float]:
     """Train them all: wall seconds, and wall and CPU seconds of the trainings themselves."""
     arguments = facts["arguments"]
-    concurrent, threads, _ = share_resources(local_resources(), arguments)
+    concurrent, threads, _ = share_resources(available(None, Path()), arguments)
     data = load(arguments["data"], image_size=arguments["image_size"], use_val=arguments["use_val"])
     data = data.with_split(facts["split"]["train"], facts["split"]["val"])
     context = get_context("spawn")

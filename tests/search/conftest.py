@@ -94,8 +94,7 @@ def on_cluster(call, cluster) -> Callable[..., Outcome]:
 
     def command(main: Callable[[list[str]], int], *arguments: object) -> Outcome:
         with pytest.MonkeyPatch.context() as patch:
-            for module in ("driver", "tuning"):
-                patch.setattr(f"search.{module}.connect", lambda address, cpus: "no dashboard", raising=False)
+            patch.setattr("search.tuning.connect", lambda address, cpus: "no dashboard")
             return call(main, *arguments, "--cpus-per-trial", 1, "--gpus-per-trial", 0)
 
     return command

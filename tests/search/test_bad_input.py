@@ -373,9 +373,6 @@ class TestFinal:
         best = {"task": "classify", "config": {"architecture": "simple", "image_size": 32, **config}}
         (tmp_path / "best.json").write_text(json.dumps(best))
         given = ("--config", tmp_path / "best.json", "--data", dataset, "--out", tmp_path / "out", *arguments)
-        if "--address" in arguments:
-            (tmp_path / "out" / "final").mkdir(parents=True)  # it is locked before the cluster is asked
-            (tmp_path / "out" / "final" / "run.lock").touch()
         assert message in refused(final.main, *given)
 
 

@@ -14,6 +14,11 @@ TASK = TASKS["classify"]
 DATA = SimpleNamespace(classes=("a", "b", "c"))
 
 
+@pytest.fixture(autouse=True)
+def few_probes(monkeypatch):
+    monkeypatch.setattr("search.plan.PROBES", 60)
+
+
 def problem(space=None, weights="none", **settings):
     run = {"seed": 3, "epochs": 9, "image_size": 32}
     return make_problem(TASK, DATA, space=space, settings=settings, weights=weights, device="cpu", **run)
