@@ -88,6 +88,7 @@ def prepare(arguments: argparse.Namespace) -> Plan:
 def finish(plan: Plan) -> int:
     """Do the plan, continuing what an interrupted call left. Returns the exit status."""
     started = time.monotonic()
+    print(f"{len(plan.candidates)} configurations × {plan.seeds} seeds, {plan.resources[0]} at a time", flush=True)
     with tuning.Interrupt() as interrupt:
         try:
             _train_all(plan, {f: c for _, config in plan.candidates for f, c in _retrainings(plan, config)}, interrupt)

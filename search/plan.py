@@ -116,7 +116,11 @@ def make_problem(
     problem = Problem(task, module, fixed, pins, facts)
     study = optuna.create_study(sampler=SeededSampler("random", 0, pins))
     trials = [study.ask() for _ in range(PROBES)]
-    architectures = sorted({problem.config(trial).architecture for trial in trials})
+    configs = [problem.config(trial) for trial in trials]
+    # Two parameters may set one field, each for a choice of its own: then the field is fixed for both.
+    if split := {k for k in pins if any(getattr(c, k, None) not in (None, pins[k]) for c in configs)}:
+        problem = replace(problem, fixed=fixed | {k: pins[k] for k in split})
+    architectures = sorted({c.architecture for c in configs})
     if idle := pins.keys() - {name for trial in trials for name in trial.params}:
         raise ValueError(f"--set {min(idle)} has no effect beside the other settings: leave it out or change those")
     for name in architectures:

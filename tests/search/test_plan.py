@@ -82,12 +82,20 @@ class TestProblem:
             assert (config.optimizer, config.momentum) == (params["optimizer"], params["momentum"]) == ("sgd", 0.85)
 
     def test_a_value_outside_of_the_space_is_fixed(self):
-        found = problem(batch_size=8, precision="float32", schedule="constant")
+        found = problem(batch_size=7, precision="float32", schedule="constant")
         assert found.pins == {}
         for config, params in sampled(found):
-            assert (config.batch_size, config.precision, config.schedule) == (8, "float32", "constant")
+            assert (config.batch_size, config.precision, config.schedule) == (7, "float32", "constant")
             assert "precision" not in params
             assert config.div_factor is config.gamma is None  # suggested for other schedules, they do not apply
+
+    def test_a_field_of_two_parameters_is_set_for_both(self):
+        optimizers = set()
+        for config, _ in sampled(problem(lr=0.004)):
+            assert config.lr == 0.004
+            optimizers.add(config.optimizer)
+        assert "sgd" in optimizers  # whose rate is another parameter
+        assert len(optimizers) > 1
 
     def test_the_space_is_told_the_run(self, space):
         path = space("def suggest(trial, problem):\n    return {'architecture': 'simple', 'lr': sum(problem['tell'])}")

@@ -70,7 +70,7 @@ def test_a_parameter_is_called_as_the_field_that_it_sets(problem):
         assert {name: params[name] for name in own} == {name: config[name] for name in own}
         assert params.keys() - fields.keys() <= {
             *("step_part", "clip", "augmentation", "color", "color_strength", "mixing", "mixing_alpha"),
-            *("ema", "ema_steps"),
+            *("ema", "ema_steps", "lr_sgd"),
         }
 
 
@@ -98,7 +98,17 @@ def test_both_ends_of_every_range_are_configurations(problem):
         for name, distribution in distributions.items():
             if not isinstance(distribution, optuna.distributions.CategoricalDistribution):
                 ranges[name] = (params, distribution)
-    expected = {"lr", "weight_decay", "momentum", "div_factor", "end_factor", "step_part", "gamma", "plateau_patience"}
+    expected = {
+        "lr",
+        "lr_sgd",
+        "weight_decay",
+        "momentum",
+        "div_factor",
+        "end_factor",
+        "step_part",
+        "gamma",
+        "plateau_patience",
+    }
     expected |= {"crop_scale", "rotation", "shear", "perspective", "color_strength", "gamma_neg", "pos_weight_cap"}
     expected |= {"focal_gamma", "label_smoothing", "mixing_alpha", "ema_steps"}
     assert ranges.keys() - {"warmup_epochs"} == expected
