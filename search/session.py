@@ -124,7 +124,7 @@ def _continued_arguments(given: Mapping[str, Any], facts: dict[str, Any], folder
     before = facts["arguments"]
     if given["task"] != facts["task"]:
         raise ValueError(f"{given['resume']} is a run of {facts['task']}, not of {given['task']}: say {facts['task']}")
-    asked = _new_arguments({**before, **given})
+    asked = _new_arguments({**before, "dry_run": False, "quiet": False, **given})
     for name in given:
         if name not in CHANGEABLE and asked[name] != before[name] and name != "data":
             raise ValueError(

@@ -1,0 +1,196 @@
+"""kill -9 of the driver, again and again: whatever the moment, --resume ends as if nothing had happened.
+
+Run with `pytest -m faults tests/faults -s`; FAULT_SEED repeats the moments of an earlier run.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from search import study as studies
+from voctrain.data.sample import make_sample
+from voctrain.metrics import classify_metrics
+
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(600)]
+
+SEED = int(os.environ.get("FAULT_SEED", time.time_ns() % 2**32))
+TRIALS, KILLS = 12, 12
+NEAR = 0.05  # seconds from a write
+# Every fourth kill is bound to a write of the journal, every fourth to one of a checkpoint.
+AIMS = ("any", "journal", "any", "checkpoint") * (KILLS // 4)
+
+# A search whose workers save their state after each epoch, and whose sampler learns within so few trials.
+DRIVER = """
+import sys
+import search.study, search.tuning
+from search.run import main
+from search.worker import Worker
+
+class Saving(Worker):
+    def setup(self, config, **more):
+        import search.training
+        search.training.SAVE_SECONDS = 0.0
+        Worker.setup(self, config, **more)
+
+search.study.STARTUP_TRIALS = 6
+search.tuning.Worker = Saving
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+class Driver:
+    """A search in a process of its own, one trial at a time."""
+
+    def __init__(self, folder: Path, *arguments: object):
+        self.folder, self.mark = folder, uuid.uuid4().hex
+        resources = ("--concurrent", 1, "--cpus-per-trial", 1, "--gpus-per-trial", 0, "--quiet")
+        command = [sys.executable, "-c", DRIVER, "classify", *map(str, (*arguments, *resources))]
+        self.log = folder.with_suffix(".txt").open("a")
+        self.process = subprocess.Popen(
+            command, env={**os.environ, "FAULT_MARK": self.mark}, stdout=self.log, stderr=self.log
+        )
+
+    def wait_for_run(self) -> float:
+        """When its run.json appeared."""
+        while not (self.folder / "run.json").exists():
+            assert self.running(), self.said()
+            time.sleep(0.001)
+        return time.time()
+
+    def running(self) -> bool:
+        return self.process.poll() is None
+
+    def said(self) -> str:
+        return Path(self.log.name).read_text()
+
+    def end(self) -> int:
+        """Its exit status; what Ray started for it has gone."""
+        status = self.process.wait(timeout=300)
+        deadline = time.monotonic() + 120
+        while left := [p for p in Path("/proc").glob("[0-9]*") if self._ours(p)]:
+            assert time.monotonic() < deadline, f"Ray's processes outlived their driver: {left}"
+            time.sleep(0.2)
+        self.log.close()
+        return status
+
+    def _ours(self, process: Path) -> bool:
+        try:
+            return self.mark.encode() in (process / "environ").read_bytes()
+        except OSError:
+            return False
+
+    def written(self, aim: str) -> float:
+        """When the journal, a checkpoint or any of them was last written."""
+        files = [self.folder / "study.journal"] if aim != "checkpoint" else []
+        files += self.folder.glob("checkpoints/*/*.pt") if aim != "journal" else []
+        times = []
+        for file in files:
+            with contextlib.suppress(FileNotFoundError):
+                times.append(file.stat().st_mtime)
+        return max(times, default=0.0)
+
+
+@pytest.fixture(scope="module")
+def begin(tmp_path_factory):
+    """Start a new run of that name, or continue it."""
+    root = tmp_path_factory.mktemp("faults")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(root / "cache"))
+        make_sample(root / "set", num_labelled=40, num_unlabelled=1, max_size=40)
+        search = ("--data", root / "set", "--image-size", 32, "--epochs", 9, "--trials", TRIALS, "--seed", 5)
+
+        def command(name: str) -> Driver:
+            folder = root / name
+            if folder.exists():
+                return Driver(folder, "--resume", folder)
+            return Driver(folder, *search, "--set", "architecture=simple", "--out", root, "--name", name)
+
+        yield command
+
+
+@pytest.fixture(scope="module")
+def undisturbed(begin) -> tuple[Path, float]:
+    """The folder of a run that nobody killed, and the seconds from its run.json to its last trial's end."""
+    driver = begin("undisturbed")
+    started = driver.wait_for_run()
+    assert driver.end() == 0, driver.said()
+    return driver.folder, driver.written("journal") - started
+
+
+def trials_of(folder: Path):
+    """What the journal holds, a torn last line apart; the journal itself stays as it is."""
+    copy = Path(shutil.copy(folder / "study.journal", folder.with_suffix(".journal")))
+    return studies.started(studies.open_study(copy, studies.SeededSampler("random", 0, {})))
+
+
+def kill(driver: Driver, moment: float, delay: float, aim: str) -> float | None:
+    """Kill the driver `moment` seconds from its run.json, or `delay` after the next write from then.
+
+    Returns the seconds since the last write; None where the run was over before.
+    """
+    time.sleep(max(0.0, driver.wait_for_run() + moment - time.time()))
+    last = driver.written(aim)
+    while aim != "any" and driver.running() and driver.written(aim) == last:
+        time.sleep(0.001)
+    last = driver.written(aim)
+    time.sleep(delay if aim != "any" else 0)
+    alive = driver.running()
+    driver.process.send_signal(signal.SIGKILL)
+    return time.time() - last if alive else None
+
+
+@pytest.mark.parametrize("number", range(KILLS))
+def test_a_killed_run_is_continued_as_if_nothing_had_happened(number, begin, undisturbed):
+    reference, seconds = undisturbed
+    rng = np.random.default_rng([SEED, number])
+    for attempt in range(5):
+        moment, delay, aim = rng.uniform(0, seconds), rng.uniform(0, NEAR / 2), AIMS[number]
+        driver = begin(f"killed-{number}-{attempt}")
+        distance = kill(driver, moment, delay, aim)
+        driver.end()
+        print(f"FAULT_SEED={SEED} kill {number} at {moment:.3f} of {seconds:.1f} s: {distance} s after a write ({aim})")
+        if distance is not None and (aim == "any" or distance < NEAR):
+            break
+    else:
+        pytest.fail("the run was over, or the write too far, each time")
+
+    folder = driver.folder
+    before = [t for t in trials_of(folder) if t.state.is_finished()]
+    driver = begin(folder.name)
+    assert driver.end() == 0, driver.said()
+
+    after, expected = trials_of(folder), trials_of(reference)
+    print(f"  {len(before)} of {TRIALS} trials had finished")
+    assert [t.number for t in after] == list(range(TRIALS))
+    by_number = {t.number: t for t in after}
+    for trial in before:
+        assert by_number[trial.number] == trial  # not repeated, not lost: its times are the same, too
+    for trial, other in zip(after, expected, strict=True):
+        assert (trial.params, trial.state, trial.values) == (other.params, other.state, other.values)
+        assert trial.intermediate_values == other.intermediate_values
+    check_best(folder, after)
+    assert json.loads((folder / "best.json").read_text()) == json.loads((reference / "best.json").read_text())
+
+
+def check_best(folder: Path, trials):
+    """best.* are the best epoch of the best trial."""
+    best = json.loads((folder / "best.json").read_text())
+    saved = torch.load(folder / "best.pt", weights_only=True)
+    top = min(
+        (-v, t.number, e) for t in trials if studies.score(t) is not None for e, v in t.intermediate_values.items()
+    )
+    assert (-best["score"], best["trial"], best["epoch"]) == top
+    assert (saved["trial"], saved["epoch"], saved["score"]) == (best["trial"], best["epoch"], best["score"])
+    held = np.load(folder / "val_predictions.npz", allow_pickle=False)
+    assert classify_metrics(held["y_true"], held["y_prob"])["val_mAP"] == best["score"]
