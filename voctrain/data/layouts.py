@@ -86,7 +86,8 @@ def _read_kaggle(root: Path, use_val: bool) -> Source:
     train, test, seg = root / "train" / "train_set.csv", root / "test" / "test_set.csv", root / "train" / "seg"
     rows = _read_table(train, VOC_CLASSES)
     ids = _checked_ids([row["Id"] for row in rows], train)
-    test_ids = _checked_ids([row["Id"] for row in _read_table(test, ())], test) if test.parent.is_dir() else ()
+    hidden = [row["Id"] for row in _read_table(test, ())] if test.parent.is_dir() else []
+    test_ids = _checked_ids(hidden, test, allow_none=True)
     images = [root / "train" / "img" / f"train_{i}.npy" for i in ids]
     masks = [seg / f"train_{i}.npy" for i in ids] if seg.is_dir() else []
     test_images = [root / "test" / "img" / f"test_{i}.npy" for i in test_ids]
