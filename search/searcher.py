@@ -83,6 +83,8 @@ class StudySearcher(NeverRestored, Searcher):
             return
         result = result or {}
         self._record(trial, result)
+        if "seconds" in result:
+            trial.set_user_attr(studies.SECONDS, round(result["seconds"], 2))
         values = self._frozen(trial).intermediate_values
         outcome, message = result.get("outcome"), result.get("error")
         if error:
@@ -106,8 +108,6 @@ class StudySearcher(NeverRestored, Searcher):
         if studies.WORKER not in frozen.user_attrs:
             trial.set_user_attr(studies.WORKER, [result["hostname"], result["pid"]])
         trial.report(result[self.metric], result["epoch"])
-        if result.get("done"):
-            trial.set_user_attr(studies.SECONDS, round(result["seconds"], 2))
 
     def _frozen(self, trial: optuna.Trial) -> FrozenTrial:
         return self.study._storage.get_trial(trial._trial_id)

@@ -48,7 +48,7 @@ class Worker(tune.Trainable):
         random.seed(config["number"])
         np.random.seed(config["number"])
         self.log = trial_log(self.run, config["number"])
-        self.epochs = self._train(config)
+        self.epochs, self.seconds = self._train(config), 0.0
         return True
 
     def _train(self, config: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -68,7 +68,7 @@ class Worker(tune.Trainable):
         try:
             report = next(self.epochs)
         except StopIteration:
-            return {"done": True, "outcome": "ended"}
+            return self._last("ended")
         except FloatingPointError as error:
             return self._broken("diverged", f"diverged: {error}")
         except torch.OutOfMemoryError as error:
@@ -76,13 +76,16 @@ class Worker(tune.Trainable):
         except Exception as error:
             self._write(traceback.format_exc())
             return self._broken("failed", f"{type(error).__name__}: {error}".splitlines()[0])
-        shown = ", ".join(f"{k} {v:.4g}" for k, v in report.items())
-        self._write(shown)
+        self.seconds = report["seconds"]
+        self._write(", ".join(f"{k} {v:.4g}" for k, v in report.items()))
         return report
 
     def _broken(self, outcome: str, message: str) -> dict[str, Any]:
         self._write(message)
-        return {"done": True, "outcome": outcome, "error": message}
+        return self._last(outcome) | {"error": message}
+
+    def _last(self, outcome: str) -> dict[str, Any]:
+        return {"done": True, "outcome": outcome, "seconds": self.seconds}
 
     def _write(self, text: str) -> None:
         with contextlib.suppress(OSError), open(self.log, "a") as file:

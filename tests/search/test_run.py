@@ -119,7 +119,7 @@ class TestRunFolder:
             assert row["state"] in ("complete", "pruned")
             assert float(row["score"]) == max(trial.intermediate_values.values())
             assert int(row["epochs"]) == len(trial.intermediate_values)
-            assert float(row["lr"]) == trial.params["lr"]
+            assert float(row["weight_decay"]) == trial.params["weight_decay"]
             assert row["origin"] == f"portfolio {trial.number + 1}"
             assert row["error"] == ""
             assert row["node"]
