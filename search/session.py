@@ -64,7 +64,7 @@ def prepare(given: Mapping[str, Any]) -> Session:
 
     data = load(arguments["data"], image_size=arguments["image_size"], use_val=arguments["use_val"])
     if arguments["data"] == "sample" and not arguments["quiet"]:
-        print("no --data given: using the built-in sample, a drawn set with 20 classes")
+        print("using the built-in sample, a drawn set with 20 classes; give your own with --data DIR")
     for warning in data.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if arguments["sampler"] not in PRUNING_SAMPLERS and not arguments["quiet"]:
