@@ -22,7 +22,7 @@ WARM_STARTS = 5  # configurations taken from another run
 
 
 def search(session: Session, dashboard: str) -> int:
-    """Run a session on the connected cluster. Returns the exit status, see `search.run.main`."""
+    """Run what is left of a session on the connected cluster. Returns the exit status, see `search.run.main`."""
     arguments, task, facts = session.arguments, session.problem.task, session.facts
     concurrent, cpus, gpus = session.resources
     study = _study(session)
@@ -69,17 +69,18 @@ def search(session: Session, dashboard: str) -> int:
         quiet=arguments["quiet"],
     )
     with Interrupt() as interrupt, progress:
-        execute(
-            searcher,
-            scheduler,
-            data=session.data,
-            task=task.name,
-            run=session.folder,
-            cpus=cpus,
-            gpus=gpus,
-            stop=lambda: interrupt.signal is not None or time.monotonic() > deadline,
-            tick=progress.tick,
-        )
+        if not session.complete:
+            execute(
+                searcher,
+                scheduler,
+                data=session.data,
+                task=task.name,
+                run=session.folder,
+                cpus=cpus,
+                gpus=gpus,
+                stop=lambda: interrupt.signal is not None or time.monotonic() > deadline,
+                tick=progress.tick,
+            )
     save_facts()
     folder.update()
     write_report(session.folder, study, facts)

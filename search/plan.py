@@ -103,7 +103,8 @@ def make_problem(
     fixed: seed, epochs and image_size. Resolves the weights. Raises `ValueError` with what is wrong and how to mend it.
     """
     module = load_space(space, task)
-    facts = {**fixed, "weights": weights, "classes": len(data.classes), "device": device}
+    facts = {**fixed, "weights": weights, "classes": len(data.classes), "masks": data.masks is not None}
+    facts["device"] = device
     for name in fixed:
         if name in settings:
             raise ValueError(f"--set {name} must be given as --{name.replace('_', '-')}")
@@ -120,6 +121,8 @@ def make_problem(
     # Two parameters may set one field, each for a choice of its own: then the field is fixed for both.
     if split := {k for k in pins if any(getattr(c, k, None) not in (None, pins[k]) for c in configs)}:
         problem = replace(problem, fixed=fixed | {k: pins[k] for k in split})
+    for config in configs:
+        task.module.check(config, data)
     architectures = sorted({c.architecture for c in configs})
     if idle := pins.keys() - {name for trial in trials for name in trial.params}:
         raise ValueError(f"--set {min(idle)} has no effect beside the other settings: leave it out or change those")

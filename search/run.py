@@ -21,7 +21,9 @@ def main(argv: list[str] | None = None) -> int:
         from search.tuning import connect
 
         concurrent, cpus, _ = session.resources
-        dashboard = connect(session.arguments["address"], concurrent * cpus)
+        dashboard = "nothing left to run"
+        if not session.complete:
+            dashboard = connect(session.arguments["address"], concurrent * cpus)
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -14,7 +14,7 @@ from typing import Any
 from search.arguments import CHANGEABLE, DEFAULTS
 from search.plan import Problem, load_space, make_problem, parse_settings, share_resources
 from search.runfolder import lock, read_run
-from search.study import PRUNING_SAMPLERS
+from search.study import PRUNING_SAMPLERS, read_study, started
 from search.tasks import TASKS
 from search.tuning import available
 from voctrain.data import Data, load
@@ -35,6 +35,12 @@ class Session:
     data: Data
     problem: Problem
     resources: tuple[int, int, float]  # trials at a time, CPUs and GPUs of each
+    ended: int  # trials of its earlier parts
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of its trials have ended already."""
+        return self.ended >= self.arguments["trials"]
 
     @property
     def command(self) -> str:
@@ -91,7 +97,8 @@ def prepare(given: Mapping[str, Any]) -> Session:
         image_size=arguments["image_size"],
     )
     facts = {**facts, "arguments": arguments} if resumed else _new_facts(arguments, data, problem)
-    return Session(folder, resumed, arguments, facts, data, problem, resources)
+    ended = sum(t.state.is_finished() for t in started(read_study(folder / "study.journal"))) if resumed else 0
+    return Session(folder, resumed, arguments, facts, data, problem, resources, ended)
 
 
 def typed(path: Path) -> str:

@@ -1,18 +1,17 @@
 """The search space of multi-label classification. Source of the choices: SEED.md §2 and §5.
 
 `suggest(trial, problem)` draws a configuration from an Optuna trial; `problem` holds the run's plain facts: image_size,
-weights, epochs, classes (their number), device. A parameter is called as the configuration field that it sets.
+weights, epochs, classes (their number), device, masks (whether there are any). A parameter is called as the configuration field that it sets.
 """
 
 from typing import Any
 
 # From scratch on few images, small and middle-sized networks that a CPU trains too; the notebook's own beside them.
-SMALL = (
-    *("simple", "complex", "resnet18", "resnet34", "resnet50"),
-    *("mobilenet_v3_small", "mobilenet_v3_large", "shufflenet_v2_x1_0"),
-)
+SMALL = ("simple", "complex", "resnet9", "resnet18", "resnet34", "resnet50", "mobilenet_v3_small")
+# Of these a CPU can afford to see each image several times.
+LIGHT = ("simple", "complex", "resnet9", "mobilenet_v3_small")
 # With published weights, or with a GPU, the larger ones earn their time.
-LARGE = ("efficientnet_b0", "regnet_y_800mf", "convnext_tiny", "tinyvgg")
+LARGE = ("mobilenet_v3_large", "efficientnet_b0", "regnet_y_800mf", "convnext_tiny", "tinyvgg")
 PRETRAINED = (
     *("resnet18", "resnet34", "resnet50"),
     *("mobilenet_v3_large", "efficientnet_b0", "regnet_y_800mf", "convnext_tiny"),
@@ -44,7 +43,10 @@ def suggest(trial: Any, problem: dict[str, Any]) -> dict[str, Any]:
     else:
         low, high = (1e-4, 1e-2) if scratch else (1e-5, 3e-3)
         config["lr"] = trial.suggest_float("lr", low, high, log=True)
-    config |= _schedule(trial, problem) | _augmentation(trial) | _loss(trial) | _regularisation(trial)
+    if scratch and (problem["device"] != "cpu" or config["architecture"] in LIGHT):
+        # Without another's knowledge few images want many looks; each view costs an epoch's time again.
+        config["views"] = trial.suggest_int("views", 1, 4)
+    config |= _schedule(trial, problem) | _augmentation(trial) | _loss(trial, problem) | _regularisation(trial)
     return config
 
 
@@ -88,7 +90,7 @@ def _augmentation(trial: Any) -> dict[str, Any]:
     return config
 
 
-def _loss(trial: Any) -> dict[str, Any]:
+def _loss(trial: Any, problem: dict[str, Any]) -> dict[str, Any]:
     loss = trial.suggest_categorical("loss", ("bce", "focal", "asymmetric"))
     config: dict[str, Any] = {"loss": loss}
     if loss == "asymmetric":
@@ -97,6 +99,9 @@ def _loss(trial: Any) -> dict[str, Any]:
         config["pos_weight_cap"] = trial.suggest_float("pos_weight_cap", 1, 50, log=True)
     if loss == "focal":
         config["focal_gamma"] = trial.suggest_float("focal_gamma", 0.5, 3)
+    if problem["masks"] and trial.suggest_categorical("mask_supervision", (True, False)):
+        # Below the range it is as good as none; above it the labels are hardly looked at.
+        config["mask_loss"] = trial.suggest_float("mask_loss", 0.3, 30, log=True)
     config["sampling"] = trial.suggest_categorical("sampling", ("shuffle", "weighted", "oversample"))
     return config
 
@@ -112,12 +117,28 @@ def _regularisation(trial: Any) -> dict[str, Any]:
 
 
 _PLAIN = {
+    "views": 1,
     "color": "none",
     "mixing": "none",
     "label_smoothing": 0.0,
+    "mask_supervision": False,
     "ema": False,
     "sampling": "shuffle",
     "clip": "none",
+}
+
+_MODERN = {
+    **_PLAIN,
+    "batch_size": 16,
+    "optimizer": "adamw",
+    "lr": 1e-3,
+    "weight_decay": 0.05,
+    "schedule": "one_cycle",
+    "div_factor": 25.0,
+    "augmentation": "crop",
+    "crop_scale": 0.4,
+    "loss": "bce",
+    "pos_weight_cap": 1.0,
 }
 
 # Parameters to try first: the notebook's recipes in sound form (SEED.md §5: positive weights where `weight=` weighed
@@ -167,17 +188,23 @@ PORTFOLIO: tuple[dict[str, Any], ...] = (
         "pos_weight_cap": 50.0,
     },
     {  # a plain modern recipe: AdamW, one cycle, random resized crop
-        **_PLAIN,
+        **_MODERN,
         "architecture": "resnet18",
-        "batch_size": 16,
-        "optimizer": "adamw",
-        "lr": 1e-3,
-        "weight_decay": 0.05,
-        "schedule": "one_cycle",
-        "div_factor": 25.0,
-        "augmentation": "crop",
-        "crop_scale": 0.4,
-        "loss": "bce",
-        "pos_weight_cap": 1.0,
+    },
+    {  # the best we know for few images: small networks, taught by the masks too
+        **_MODERN,
+        "architecture": "complex",
+        "mask_supervision": True,
+        "mask_loss": 3.0,
+    },
+    {
+        **_MODERN,
+        "architecture": "resnet9",
+        "batch_size": 8,
+        "views": 3,
+        "mask_supervision": True,
+        "mask_loss": 10.0,
+        "color": "jitter",
+        "color_strength": 0.3,
     },
 )

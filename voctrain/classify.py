@@ -11,12 +11,14 @@ from voctrain.augment import augment, mix
 from voctrain.config import ClassifyConfig
 from voctrain.data import Data
 from voctrain.loop import EVAL_BATCH, Epoch, Resident, autocast, fit, seed_epoch, to_unit
-from voctrain.losses import classification_loss
+from voctrain.losses import classification_loss, object_cross_entropy
 from voctrain.metrics import classify_metrics
 from voctrain.models import build_classifier
+from voctrain.models.mask_heads import MaskHeads
 from voctrain.sampling import sampling_pool
 
 METRIC = "val_mAP"
+TRANSFORMERS = ("vit_", "swin_")  # have no maps for mask_loss
 AUXILIARY = 0.3  # weight of an auxiliary output's loss (Szegedy et al., 2015)
 
 
@@ -27,19 +29,31 @@ def train(
 
     `resume` is the `state` of an earlier `Epoch`. Predictions: ids, y_true (N, C) uint8, y_prob (N, C) float32.
     """
+    check(config, data)
     device = torch.device(device)
     seed_epoch(config.seed, 0)
     model = new_model(config, data)
     images = Resident(data.images, device)
+    masks = Resident(data.masks, device) if config.mask_loss else None
     labels = torch.tensor(data.labels, dtype=torch.float32, device=device)
     criterion = classification_loss(config, data.labels[data.train]).to(device)
     pool = sampling_pool(data.labels[data.train], config, data.classes)
     train_index, val_index = torch.tensor(data.train), torch.tensor(data.val)
 
     def batch_loss(index: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        batch, target = mix(augment(to_unit(images[index]), config), labels[index.to(device)], config)
-        logits, *auxiliary = _outputs(model(batch))
-        loss = criterion(logits, target) + AUXILIARY * sum(criterion(a, target) for a in auxiliary)
+        index = index.repeat(config.views)
+        batch, target = to_unit(images[index]), labels[index.to(device)]
+        if masks is None:
+            batch, target, _ = mix(augment(batch, config), target, config)
+            logits, *auxiliary = _outputs(model(batch))
+            located = 0.0
+        else:
+            batch, mask = augment(batch, config, masks[index])
+            batch, target, mask = mix(batch, target, config, mask)
+            with model.mask_heads.watch(model.net) as maps:
+                logits, *auxiliary = _outputs(model(batch))
+            located = config.mask_loss * sum(object_cross_entropy(m, mask) for m in maps) / len(maps)
+        loss = criterion(logits, target) + AUXILIARY * sum(criterion(a, target) for a in auxiliary) + located
         return loss, (logits.detach(), target)
 
     def train_metrics(outputs: list[tuple[Tensor, Tensor]]) -> dict[str, float]:
@@ -75,6 +89,17 @@ def train(
     )
 
 
+def check(config: ClassifyConfig, data: Data) -> None:
+    """Raise `ValueError` where `config` asks for what `data` do not have."""
+    if config.mask_loss and data.masks is None:
+        raise ValueError(f"mask_loss needs masks, and these data have none: leave mask_loss={config.mask_loss:g} out")
+    if config.mask_loss and config.architecture.startswith(TRANSFORMERS):
+        raise ValueError(f"mask_loss needs a convolutional network, but got architecture={config.architecture}")
+    if config.copies_except is not None and config.copies_except not in data.classes:
+        valid = ", ".join(data.classes)
+        raise ValueError(f"copies_except must be one of {valid}, but got {config.copies_except!r}")
+
+
 def new_model(config: ClassifyConfig, data: Data) -> nn.Module:
     """The untrained model; its normalisation is that of its weights, else the statistics of the train fold."""
     model = build_classifier(
@@ -82,6 +107,8 @@ def new_model(config: ClassifyConfig, data: Data) -> nn.Module:
     )
     if not model.own_normalisation:
         model.set_normalisation(*channel_statistics(data.images, data.train))
+    if config.mask_loss:
+        model.mask_heads = MaskHeads(model.net, image_size=model.input_size, num_classes=len(data.classes))
     return model
 
 
@@ -106,7 +133,7 @@ def checkpoint(config: ClassifyConfig, data: Data, weights: dict[str, Tensor], m
         "mean": weights["mean"].flatten().tolist(),
         "std": weights["std"].flatten().tolist(),
         "metrics": dict(metrics),
-        "model": {name: tensor.detach().cpu().clone() for name, tensor in weights.items()},
+        "model": {k: v.detach().cpu().clone() for k, v in weights.items() if not k.startswith("mask_heads.")},
     }
 
 

@@ -63,6 +63,7 @@ class TrainConfig:
 
     patience: int | None = number(None, 1)  # early stopping: epochs without a better score; None never stops
 
+    views: int = number(1, 1)  # of each image in its batch, differently augmented (Hoffer et al., 2020)
     hflip: float = number(0.5, 0, 1)  # probabilities of the flips
     vflip: float = number(0.0, 0, 1)
     rotation: float = number(0.0, 0, 180)  # ± degrees
@@ -144,6 +145,8 @@ class ClassifyConfig(TrainConfig):
     gamma_neg: float | None = only_with("loss", ("asymmetric",), 4.0, 0)
     gamma_pos: float | None = only_with("loss", ("asymmetric",), 0.0, 0)
     prob_shift: float | None = only_with("loss", ("asymmetric",), 0.05, 0, 1)  # negatives below it cost nothing
+
+    mask_loss: float = number(0.0, 0)  # weight of a loss that shows where the classes are, see models.mask_heads
 
     sampling: str = choice("shuffle", "copies", "weighted", "oversample", "undersample")  # see voctrain.sampling
     extra_copies: int | None = only_with("sampling", ("copies",), 4, 1)  # of each image, in the pool that is drawn from

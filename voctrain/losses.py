@@ -80,3 +80,25 @@ class AsymmetricLoss(WeightedLoss):
         q = (-torch.expm1(log_not_q)).clamp(min=1e-8)
         positive = self.pos_weight * (self.gamma_pos * log_not_p).exp() * -log_p
         return target * positive + (1 - target) * q**self.gamma_neg * -log_not_q
+
+
+VOID = 255  # mask value where nothing is known
+
+
+def object_cross_entropy(logits: Tensor, masks: Tensor) -> Tensor:
+    """Cross-entropy of cells against a mask, in which every class of every image counts the same, however large.
+
+    logits (B, 1 + C, h, w), background first; masks (B, H, W) integer, 0..C and void. A cell's target is the share of
+    each class among its pixels. Classes of less than a quarter of a cell, and void, do not count; 0 where nothing does.
+    """
+    shares = cell_shares(masks, logits.shape[1], logits.shape[-2:])  # (B, 1 + C, h, w)
+    area = shares.sum((2, 3))  # (B, 1 + C), in cells
+    losses = -(shares * logits.float().log_softmax(1)).sum((2, 3)) / area.clamp(min=1e-6)
+    counts = area >= 0.25
+    return losses[counts].sum() / counts.sum().clamp(min=1)
+
+
+def cell_shares(masks: Tensor, num_values: int, size: tuple[int, int]) -> Tensor:
+    """Share of each value 0..num_values - 1 among the pixels of each cell: (B, H, W) → float (B, num_values, h, w)."""
+    one_hot = F.one_hot(masks.long().clamp(max=num_values), num_values + 1)[..., :num_values]  # void is above all
+    return F.adaptive_avg_pool2d(one_hot.permute(0, 3, 1, 2).float(), size)

@@ -36,8 +36,6 @@ def sampling_pool(labels: np.ndarray, config: ClassifyConfig, classes: tuple[str
     if config.sampling == "copies":
         kept_single = np.zeros(len(labels), dtype=bool)
         if config.copies_except is not None:
-            if config.copies_except not in classes:
-                raise ValueError(f"copies_except must be one of {', '.join(classes)}, but got {config.copies_except!r}")
             kept_single = labels[:, classes.index(config.copies_except)] > 0
         return Pool(torch.from_numpy(np.where(kept_single, 1, 1 + config.extra_copies)), copies=True)
 

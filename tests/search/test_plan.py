@@ -11,7 +11,7 @@ from search.tasks import TASKS
 from voctrain import classify
 
 TASK = TASKS["classify"]
-DATA = SimpleNamespace(classes=("a", "b", "c"))
+DATA = SimpleNamespace(classes=("a", "b", "c"), masks=())
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +100,7 @@ class TestProblem:
     def test_the_space_is_told_the_run(self, space):
         path = space("def suggest(trial, problem):\n    return {'architecture': 'simple', 'lr': sum(problem['tell'])}")
         text = "def suggest(trial, problem):\n    assert problem == " + repr(
-            {"seed": 3, "epochs": 9, "image_size": 32, "weights": "none", "classes": 3, "device": "cpu"}
+            {"seed": 3, "epochs": 9, "image_size": 32, "weights": "none", "classes": 3, "device": "cpu", "masks": True}
         )
         with pytest.raises(ValueError, match="KeyError: 'tell'"):
             problem(path)
@@ -111,7 +111,9 @@ class TestProblem:
         assert set(problem().architectures) == set(TASK.space.SMALL)
 
     def test_a_weights_file_of_ours_brings_its_architecture(self, tmp_path):
-        data = SimpleNamespace(classes=DATA.classes, images=torch.zeros(2, 32, 32, 3).byte().numpy(), train=[0, 1])
+        data = SimpleNamespace(
+            classes=DATA.classes, masks=(), images=torch.zeros(2, 32, 32, 3).byte().numpy(), train=[0, 1]
+        )
         config = TASK.config(architecture="simple", image_size=32)
         model = classify.new_model(config, data)
         torch.save(classify.checkpoint(config, data, model.state_dict(), {}), tmp_path / "best.pt")

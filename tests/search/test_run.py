@@ -223,7 +223,7 @@ def suggest(trial, problem):
     diverging, failing = {diverging}, {failing}
     if trial.number in diverging:
         config["lr"] = 1e30
-    if trial.number in failing:
+    if trial.number in failing and trial.study.study_name == "search":  # not when the space is probed
         config |= {{"sampling": "copies", "copies_except": "unicorn"}}
     return config
 """

@@ -14,7 +14,10 @@ from voctrain.models.weights import published_weights
 
 DRAWS = 300
 PROBLEMS = [
-    {"image_size": 96, "classes": 20, "weights": weights, "device": device, "epochs": epochs}
+    {
+        **{"image_size": 96, "classes": 20, "weights": weights, "device": device, "epochs": epochs},
+        "masks": epochs != 5,
+    }
     for weights, device, epochs in [
         *[("none", "cpu", 1), ("none", "cpu", 5), ("none", "cuda", 27)],
         *[("imagenet", "cpu", 27), ("imagenet", "cuda", 5), ("weights.pt", "cuda", 27)],
@@ -70,7 +73,7 @@ def test_a_parameter_is_called_as_the_field_that_it_sets(problem):
         assert {name: params[name] for name in own} == {name: config[name] for name in own}
         assert params.keys() - fields.keys() <= {
             *("step_part", "clip", "augmentation", "color", "color_strength", "mixing", "mixing_alpha"),
-            *("ema", "ema_steps", "lr_sgd"),
+            *("ema", "ema_steps", "lr_sgd", "mask_supervision"),
         }
 
 
@@ -111,7 +114,9 @@ def test_both_ends_of_every_range_are_configurations(problem):
     }
     expected |= {"crop_scale", "rotation", "shear", "perspective", "color_strength", "gamma_neg", "pos_weight_cap"}
     expected |= {"focal_gamma", "label_smoothing", "mixing_alpha", "ema_steps"}
-    assert ranges.keys() - {"warmup_epochs"} == expected
+    assert ranges.keys() - {"warmup_epochs", "mask_loss", "views"} == expected
+    assert ("views" in ranges) == (problem["weights"] == "none")
+    assert ("mask_loss" in ranges) == problem["masks"]
     assert ("warmup_epochs" in ranges) == (problem["epochs"] > 4)
     for name, (params, distribution) in ranges.items():
         for end in (distribution.low, distribution.high):
@@ -139,13 +144,15 @@ def test_architectures_can_be_had(problem):
 @every_problem
 def test_the_portfolio_is_complete_and_within_the_space(problem):
     entries = [entry for entry in PORTFOLIO if entry["architecture"] in architectures(problem)]
-    assert len(entries) == len(PORTFOLIO) - (problem["weights"] == "imagenet")  # `complex` has no published weights
+    assert len(entries) == len(PORTFOLIO) - 3 * (problem["weights"] == "imagenet")  # ours have no published weights
     for entry in entries:
         trial = StrictTrial(entry)  # a name that is missing raises
         config = configured(suggest(trial, problem), problem)
         assert config.architecture == entry["architecture"]
-        asked_for = trial.distributions.keys() | ({"warmup_epochs"} if problem["epochs"] <= 4 else set())
-        assert entry.keys() <= asked_for  # nothing in it is without effect
+        idle = {"warmup_epochs"} if problem["epochs"] <= 4 else set()
+        idle |= set() if problem["masks"] else {"mask_supervision", "mask_loss"}
+        idle |= {"views"} if entry["views"] == 1 or problem["weights"] != "none" else set()
+        assert entry.keys() <= trial.distributions.keys() | idle  # nothing in it is without effect
 
 
 def test_the_portfolio_begins_with_the_notebooks_recipes_cheap_ones_first():

@@ -13,13 +13,15 @@ def draw_data():
         labels = (rng.random((count, 3)) < 0.2).astype(np.uint8)
         labels[np.arange(count), np.resize([2, 2, 1, 2, 1, 0], count)] = 1  # none without a class, and unequal numbers
         images = rng.integers(0, 128, (count, size, size, 3)).astype(np.uint8)
+        masks = np.zeros((count, size, size), np.uint8)
         for c in range(3):
             images[labels[:, c] == 1, 2 + 10 * c : 10 + 10 * c, 4:20, c] += 60
+            masks[labels[:, c] == 1, 2 + 10 * c : 10 + 10 * c, 4:20] = 1 + c
         return Data(
             ids=tuple(f"image {i}" for i in range(count)),
             images=images,
             labels=labels,
-            masks=None,
+            masks=masks,
             train=np.arange(val, count),
             val=np.arange(val),
             test_ids=(),

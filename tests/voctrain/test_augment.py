@@ -279,7 +279,7 @@ def test_grid_of_the_identity_is_the_pixel_centres():
 def mixed(**options):
     """Image i is filled with i, its target is the unit vector i: what was mixed is legible from both."""
     images = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 3, 20, 20).contiguous(memory_format=torch.channels_last)
-    return images, *mix(images, torch.eye(6), config(**options))
+    return images, *mix(images, torch.eye(6), config(**options))[:2]
 
 
 def test_mix_off_returns_the_inputs_themselves():
@@ -308,6 +308,23 @@ def test_cutmix_weighs_targets_by_the_pasted_area(seed):
     torch.testing.assert_close(own, target.diag())
     torch.testing.assert_close(out.mean((1, 2, 3)), target @ torch.arange(6.0))
     assert out.stride() == images.stride()
+
+
+def test_cutmix_pastes_masks_with_the_images():
+    torch.manual_seed(0)
+    images = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 3, 20, 20)
+    out, _, masks = mix(images, torch.eye(6), config(cutmix=1.0), images[:, 0].to(torch.uint8))
+    assert masks.unique().tolist() == list(range(6))
+    assert (masks != images[:, 0]).any()
+    torch.testing.assert_close(masks.float(), out[:, 0])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_of_two_mixed_up_images_the_mask_is_that_of_the_greater_part(seed):
+    images, before = batch(images=6, size=20), torch.arange(6, dtype=torch.uint8).view(6, 1, 1).expand(6, 20, 20)
+    torch.manual_seed(seed)
+    _, target, masks = mix(images, torch.eye(6), config(mixup=1.0), before)
+    assert masks[:, 0, 0].tolist() == target.argmax(1).tolist()
 
 
 def test_mixing_parts_follow_the_beta_distribution():
@@ -343,7 +360,7 @@ def test_boxes_stay_inside_and_have_their_area_where_not_cut_off():
 def test_soft_targets_keep_every_label_of_both_images():
     torch.manual_seed(4)
     target = torch.tensor([[1.0, 1, 0], [0, 1, 1]])
-    _, out = mix(batch(images=2), target, config(mixup=1.0))
+    _, out, _ = mix(batch(images=2), target, config(mixup=1.0))
     kept = out[0, 0].item()
     torch.testing.assert_close(out, torch.tensor([[kept, 1, 1 - kept], [1 - kept, 1, kept]]))
     assert target.tolist() == [[1, 1, 0], [0, 1, 1]]

@@ -21,7 +21,7 @@ STILL = {"lr": 0.0, "schedule": "constant", "hflip": 0.0}  # nothing moves
 EVERYTHING = {
     **{"vflip": 0.5, "rotation": 30, "translate": 0.1, "scale": 0.2, "shear": 10, "perspective": 0.2},
     **{"crop_scale": 0.5, "brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.1, "grayscale": 0.2},
-    **{"mixup": 0.4, "cutmix": 1.0, "sampling": "weighted", "ema_decay": 0.9},
+    **{"mixup": 0.4, "cutmix": 1.0, "sampling": "weighted", "ema_decay": 0.9, "mask_loss": 1.0},
 }
 
 
@@ -64,6 +64,7 @@ EFFECTS = {
     "end_factor": ({"schedule": "linear"}, 2.0),
     "lr_by_epoch": ({"schedule": "replay", "lr_by_epoch": (0.01,)}, (0.02,)),
     "patience": ({"schedule": "constant", "epochs": 3, "lr": 0.0}, 1),
+    "views": ({}, 2),
     "hflip": ({}, 0.0),
     "vflip": ({}, 0.5),
     "rotation": ({}, 20.0),
@@ -89,6 +90,7 @@ EFFECTS = {
     "gamma_neg": ({"loss": "asymmetric"}, 2.0),
     "gamma_pos": ({"loss": "asymmetric"}, 1.0),
     "prob_shift": ({"loss": "asymmetric"}, 0.2),
+    "mask_loss": ({}, 1.0),
     "sampling": ({}, "weighted"),
     "extra_copies": ({"sampling": "copies"}, 1),
     "copies_except": ({"sampling": "copies"}, "person"),
@@ -329,3 +331,22 @@ def test_an_odd_number_of_images_in_batches_of_two(draw_data, name):
 def test_an_unknown_class_is_refused(draw_data):
     with pytest.raises(ValueError, match="copies_except must be one of cat, dog, person, but got 'cow'"):
         trained(draw_data(), sampling="copies", copies_except="cow")
+
+
+def test_masks_teach_while_training_and_leave_nothing_behind(draw_data):
+    data, config = draw_data(), ClassifyConfig(**TINY, mask_loss=1.0)
+    (epoch,) = classify.train(config, data)
+    assert any(name.startswith("mask_heads.") for name in epoch.state["model"])
+    saved = through_a_file(classify.checkpoint(config, data, epoch.weights, epoch.metrics))
+    model, config = classify.restore(saved)
+    assert {name for name in saved["model"] if name.startswith("mask_heads.")} == set()
+    y_prob = classify.predict(model, data.images[data.val], config)
+    np.testing.assert_allclose(y_prob, epoch.predictions["y_prob"], atol=1e-6)
+
+
+def test_what_mask_loss_needs_is_said(draw_data):
+    without = dataclasses.replace(draw_data(), masks=None)
+    with pytest.raises(ValueError, match="mask_loss needs masks, and these data have none: leave mask_loss=1 out"):
+        trained(without, mask_loss=1.0)
+    with pytest.raises(ValueError, match="mask_loss needs a convolutional network, but got architecture=vit_b_16"):
+        trained(draw_data(), mask_loss=1.0, architecture="vit_b_16")

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torchvision.ops import sigmoid_focal_loss
 
 from voctrain.config import ClassifyConfig
-from voctrain.losses import classification_loss
+from voctrain.losses import cell_shares, classification_loss, object_cross_entropy
 
 LABELS = np.array([[1, 0, 1], [0, 0, 1], [0, 0, 1], [0, 0, 1]], dtype=np.uint8)  # 1, 0 and 4 of 4 positive
 EVERY_LOSS = [
@@ -146,3 +146,53 @@ def test_class_weights_move_with_the_module():
 def test_bce_equals_torch_with_soft_targets():
     logits, target = batch(soft=True)
     torch.testing.assert_close(loss_of(logits, target), F.binary_cross_entropy_with_logits(logits, target))
+
+
+VOID = 255
+
+
+def halves() -> torch.Tensor:
+    """A mask of 4 × 4: background on the left, class 1 in the upper right, void in the lower right."""
+    mask = torch.zeros(1, 4, 4, dtype=torch.uint8)
+    mask[:, :2, 2:], mask[:, 2:, 2:] = 1, VOID
+    return mask
+
+
+def test_a_cells_shares_leave_void_out():
+    shares = cell_shares(halves(), 3, (2, 2))
+    assert shares[0, 0].tolist() == [[1, 0], [1, 0]]
+    assert shares[0, 1].tolist() == [[0, 1], [0, 0]]
+    assert shares[0, 2].tolist() == [[0, 0], [0, 0]]
+    assert cell_shares(halves(), 3, (1, 1)).flatten().tolist() == [0.5, 0.25, 0]
+
+
+def test_each_object_counts_as_much_as_the_background():
+    probabilities = torch.full((1, 3, 2, 2), 0.1)
+    probabilities[0, 0, :, 0] = torch.tensor([0.5, 0.25])  # of the background, in its two cells
+    probabilities[0, 1, 0, 1] = 0.2  # of class 1, in its one
+    logits = (probabilities / probabilities.sum(1, keepdim=True)).log()
+    right = [0.5 / 0.7, 0.25 / 0.45, 0.2 / 0.4]
+    expected = (-(math.log(right[0]) + math.log(right[1])) / 2 - math.log(right[2])) / 2
+    assert object_cross_entropy(logits, halves()).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_is_smaller_than_a_quarter_of_a_cell_does_not_count():
+    logits, mask = torch.randn(1, 3, 2, 2), torch.zeros(1, 8, 8, dtype=torch.uint8)
+    nothing = object_cross_entropy(logits, mask)
+    mask[0, 0, :3] = 2  # 3 of the 16 pixels of a cell
+    small = object_cross_entropy(logits, mask)
+    mask[0, 0, :4] = 2
+    shares = cell_shares(mask, 3, (2, 2))
+    assert shares[0, 2, 0, 0] == 0.25
+    terms = [-(shares[0, k] * logits[0].log_softmax(0)[k]).sum() / shares[0, k].sum() for k in (0, 2)]
+    assert object_cross_entropy(logits, mask).item() == pytest.approx(sum(terms).item() / 2, rel=1e-5)
+    assert small.item() == pytest.approx(nothing.item(), abs=0.5)
+    assert small != nothing  # its pixels are not the background's either
+
+
+def test_all_void_costs_nothing():
+    logits = torch.randn(2, 3, 2, 2, requires_grad=True)
+    loss = object_cross_entropy(logits, torch.full((2, 4, 4), VOID))
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad.abs().sum() == 0

@@ -27,6 +27,15 @@ def test_notebook_networks_have_the_notebooks_parameter_counts(name, count):
     assert shapes(model(torch.empty(2, 3, 300, 300, device="meta"))) == [(2, 20)]
 
 
+def test_resnet9_is_small_and_averages_and_maximises_its_last_maps():
+    model = build_classifier("resnet9", image_size=96).eval()
+    # Convolutions and their batch normalisations, then the linear layer.
+    convs = [(3, 32), (32, 64), (64, 64), (64, 64), (64, 128), (128, 256), (256, 256), (256, 256)]
+    assert sum(p.numel() for p in model.parameters()) == sum(9 * a * b + 2 * b for a, b in convs) + 512 * 20 + 20
+    maps = torch.rand(2, 256, 6, 6)
+    torch.testing.assert_close(model.net[-2](maps), torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], 1))
+
+
 def kinds(name):
     ignored = (nn.Conv2d, nn.Linear)
     return " ".join(
@@ -48,9 +57,9 @@ def test_layers_come_in_the_order_of_the_seed():
     assert [m.kernel_size for m in on_meta("tinyvgg").modules() if isinstance(m, nn.MaxPool2d)] == [3, 2, 2]
 
 
-@pytest.mark.parametrize("name", ["simple", "complex", "tinyvgg"])
+@pytest.mark.parametrize("name", ["simple", "complex", "tinyvgg", "resnet9"])
 @pytest.mark.parametrize(("size", "channels"), [(32, 3), (33, 3), (47, 1), (71, 4)])
-def test_notebook_networks_take_any_size_and_channels(name, size, channels):
+def test_our_networks_take_any_size_and_channels(name, size, channels):
     model = build_classifier(name, num_classes=5, image_size=size, in_channels=channels)
     assert model(torch.rand(2, channels, size, size)).shape == (2, 5)
     assert model.input_size == size
@@ -106,10 +115,10 @@ def test_auxiliary_outputs_in_train_mode_only(name, outputs):
     assert type(model.eval()(images)) is torch.Tensor
 
 
-def test_names_are_the_notebooks_and_all_of_torchvisions():
-    assert CLASSIFIERS[:3] == ("simple", "complex", "tinyvgg")
-    assert set(CLASSIFIERS[3:]) == set(models.list_models(module=models))
-    assert len(CLASSIFIERS) >= 83
+def test_names_are_ours_and_all_of_torchvisions():
+    assert CLASSIFIERS[:4] == ("simple", "complex", "tinyvgg", "resnet9")
+    assert set(CLASSIFIERS[4:]) == set(models.list_models(module=models))
+    assert len(CLASSIFIERS) >= 84
 
 
 @pytest.mark.slow
@@ -158,7 +167,7 @@ def test_a_plain_dict_of_its_tensors_restores_a_model(name):
     ("options", "message"),
     [
         ({"name": "resnet43"}, "unknown classifier 'resnet43': did you mean resnet"),
-        ({"name": "q"}, "unknown classifier 'q': use simple, complex, tinyvgg or a torchvision name"),
+        ({"name": "q"}, "unknown classifier 'q': use simple, complex, tinyvgg, resnet9 or a torchvision name"),
         ({"name": "fcn_resnet50"}, "unknown classifier 'fcn_resnet50'"),
         ({"name": "resnet18", "in_channels": 1}, "resnet18 takes 3 channels, but got in_channels=1"),
         ({"name": "simple", "image_size": 8}, "image_size must be at least 16 pixels, but got 8"),

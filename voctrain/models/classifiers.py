@@ -1,4 +1,4 @@
-"""Classifiers: the notebook's three (SEED.md §2) and torchvision's, each with its normalisation inside."""
+"""Classifiers: the notebook's (SEED.md §2), a small ResNet and torchvision's, each with its normalisation inside."""
 
 import difflib
 import functools
@@ -70,8 +70,8 @@ def build_classifier(
     check_name(name)
     if image_size < 16:
         raise ValueError(f"image_size must be at least 16 pixels, but got {image_size}")
-    if in_channels != 3 and name not in NOTEBOOK:
-        raise ValueError(f"{name} takes 3 channels, but got in_channels={in_channels}: use {', '.join(NOTEBOOK)}")
+    if in_channels != 3 and name not in OURS:
+        raise ValueError(f"{name} takes 3 channels, but got in_channels={in_channels}: use {', '.join(OURS)}")
     net = _build_net(name, num_classes, image_size, in_channels)
     model = Classifier(net, input_size=input_size(name, image_size), in_channels=in_channels)
     if weights != "none":
@@ -83,7 +83,7 @@ def check_name(name: str) -> None:
     """Raise `ValueError` unless `name` is one of `CLASSIFIERS`."""
     if name not in CLASSIFIERS:
         close = difflib.get_close_matches(name, CLASSIFIERS, 3)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"use {', '.join(NOTEBOOK)} or a torchvision name"
+        hint = f"did you mean {' or '.join(close)}?" if close else f"use {', '.join(OURS)} or a torchvision name"
         raise ValueError(f"unknown classifier {name!r}: {hint}")
 
 
@@ -122,13 +122,50 @@ def tinyvgg(num_classes: int, image_size: int, in_channels: int) -> nn.Sequentia
     )
 
 
-NOTEBOOK: dict[str, Callable[[int, int, int], nn.Module]] = {"simple": simple, "complex": complex_, "tinyvgg": tinyvgg}
-CLASSIFIERS: tuple[str, ...] = (*NOTEBOOK, *models.list_models(module=models))
+def resnet9(num_classes: int, image_size: int, in_channels: int) -> nn.Sequential:
+    """ResNet-9 (Page, "How to train your ResNet", 2018) of half the width, for small images and few of them.
+
+    Unlike there, the first convolution is pooled too, and the last maps are reduced to their averages and their maxima.
+    """
+
+    def conv(c_in: int, c_out: int) -> list[nn.Module]:
+        return [nn.Conv2d(c_in, c_out, 3, padding=1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU()]
+
+    return nn.Sequential(
+        *[*conv(in_channels, 32), nn.MaxPool2d(2)],
+        *[*conv(32, 64), nn.MaxPool2d(2), Residual(*conv(64, 64), *conv(64, 64))],
+        *[*conv(64, 128), nn.MaxPool2d(2)],
+        *[*conv(128, 256), nn.MaxPool2d(2), Residual(*conv(256, 256), *conv(256, 256))],
+        *[AverageAndMaximum(), nn.Linear(2 * 256, num_classes)],
+    )
+
+
+class Residual(nn.Sequential):
+    """Adds what its layers make of the input to it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + super().forward(x)
+
+
+class AverageAndMaximum(nn.Module):
+    """(B, C, H, W) → (B, 2 C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1)
+
+
+OURS: dict[str, Callable[[int, int, int], nn.Module]] = {
+    "simple": simple,
+    "complex": complex_,
+    "tinyvgg": tinyvgg,
+    "resnet9": resnet9,
+}
+CLASSIFIERS: tuple[str, ...] = (*OURS, *models.list_models(module=models))
 
 
 def input_size(name: str, image_size: int) -> int:
     """The size nearest to `image_size` that the network takes, in eval and in train mode."""
-    if name in NOTEBOOK:
+    if name in OURS:
         return image_size
     if name.startswith(FIXED_SIZE):
         return published_weights(name).transforms().crop_size[0]
@@ -136,8 +173,8 @@ def input_size(name: str, image_size: int) -> int:
 
 
 def _build_net(name: str, num_classes: int, image_size: int, in_channels: int = 3) -> nn.Module:
-    if name in NOTEBOOK:
-        return NOTEBOOK[name](num_classes, image_size, in_channels)
+    if name in OURS:
+        return OURS[name](num_classes, image_size, in_channels)
     options: dict[str, Any] = {}
     if name in AUXILIARY:  # torchvision's own initialisation of these two takes seconds, and is to be given up there
         options = {"aux_logits": True, "init_weights": False}

@@ -1,0 +1,64 @@
+"""Masks as a second teacher of a classifier: while it trains, its deepest maps must say where each class is."""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+STRIDES = (8, 32)  # pixels of the input to a cell: finer maps are too early to know classes, coarser ones too coarse
+
+
+class MaskHeads(nn.Module):
+    """A 1×1 convolution on the last map of each size between `STRIDES` that a network makes, for training only.
+
+    A network without one, which is a shallow one, is taught on its last map. net: takes (B, in_channels, image_size,
+    image_size). Raises `ValueError` where it makes no square maps at all.
+    """
+
+    def __init__(self, net: nn.Module, *, image_size: int, num_classes: int, in_channels: int = 3):
+        super().__init__()
+        shapes = _map_shapes(net, torch.zeros(1, in_channels, image_size, image_size))
+        finest, coarsest = math.ceil(image_size / STRIDES[0]), image_size // STRIDES[1]
+        deepest = {shape[-1]: name for name, shape in shapes.items() if coarsest <= shape[-1] <= finest}
+        if not shapes:
+            raise ValueError("mask_loss needs a network that makes maps (B, C, H, W): use another one, or mask_loss=0")
+        self.names = tuple(deepest.values()) or (list(shapes)[-1],)
+        self.convs = nn.ModuleList(nn.Conv2d(shapes[name][1], 1 + num_classes, 1) for name in self.names)
+
+    @contextlib.contextmanager
+    def watch(self, net: nn.Module) -> Iterator[list[Tensor]]:
+        """Collect the logits (B, 1 + num_classes, h, w) of each map, background first, while `net` runs forward."""
+        found: dict[str, Tensor] = {}
+        logits: list[Tensor] = []
+        with _hooked(net, self.names, found.__setitem__):
+            yield logits
+        logits += [conv(found[name]) for name, conv in zip(self.names, self.convs, strict=True)]
+
+
+def _map_shapes(net: nn.Module, images: Tensor) -> dict[str, torch.Size]:
+    """Shape of the square map that each module of `net` makes of these images, in the order of their making."""
+    shapes: dict[str, torch.Size] = {}
+
+    def note(name: str, output: Tensor) -> None:
+        if isinstance(output, Tensor) and output.ndim == 4 and output.shape[-1] == output.shape[-2] > 1:
+            shapes.pop(name, None)
+            shapes[name] = output.shape
+
+    training = net.training
+    with _hooked(net.eval(), [name for name, _ in net.named_modules() if name], note), torch.no_grad():
+        net(images)
+    net.train(training)
+    return shapes
+
+
+@contextlib.contextmanager
+def _hooked(net: nn.Module, names: Iterable[str], receive: Callable[[str, Any], None]) -> Iterator[None]:
+    """Give `receive` the name and the output of each of these modules of `net` as it runs."""
+    with contextlib.ExitStack() as stack:
+        for name in names:
+            handle = net.get_submodule(name).register_forward_hook(lambda _m, _i, output, n=name: receive(n, output))
+            stack.callback(handle.remove)
+        yield
