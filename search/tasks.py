@@ -17,7 +17,7 @@ from voctrain.thresholds import fit_thresholds
 
 @dataclass(frozen=True)
 class Task:
-    """One of the commands' tasks. `module` has check, train, checkpoint, restore, predict and METRIC (in [worst, 1])."""
+    """One of the commands' tasks. `module` has check, train, checkpoint, restore, predict and METRIC, in [worst, 1]."""
 
     name: str
     module: ModuleType

@@ -1,7 +1,8 @@
 """The search space of multi-label classification. Source of the choices: SEED.md §2 and §5.
 
 `suggest(trial, problem)` draws a configuration from an Optuna trial; `problem` holds the run's plain facts: image_size,
-weights, epochs, classes (their number), device, masks (whether there are any). A parameter is called as the configuration field that it sets.
+weights, epochs, classes (their number), masks (whether there are any), device. A parameter is called as the
+configuration field that it sets.
 """
 
 from typing import Any
