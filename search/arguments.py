@@ -11,8 +11,8 @@ DEFAULTS: dict[str, Any] = {
     "data": "sample",
     "use_val": False,
     "trials": 50,
-    "epochs": None,  # 27
-    "image_size": None,  # 300; the sample's own is smaller
+    "epochs": None,  # 27; the sample's own defaults are smaller
+    "image_size": None,  # 300
     "sampler": "tpe",
     "seed": 0,
     "time_budget": None,
@@ -89,7 +89,7 @@ def run_parser() -> Parser:
     add("--data", metavar="DIR", help="a VOC folder (Kaggle or devkit layout), voc2009, or sample (default)")
     add("--use-val", action="store_true", help="devkit: the labelled images are train.txt and val.txt")
     add("--trials", type=whole(1), metavar="N", help="trials in all, those of a continued run included (50)")
-    add("--epochs", type=whole(1), metavar="N", help="epochs of a trial that is not pruned (27)")
+    add("--epochs", type=whole(1), metavar="N", help="epochs of a trial that is not pruned (27; the sample's are 18)")
     add("--image-size", type=whole(32), metavar="PX", help="side of the square images (300; the sample's is 64)")
     add("--sampler", choices=SAMPLERS, help="tpe (default); gp prunes nothing")
     add("--seed", type=whole(0), metavar="N", help="of the proposals and of the trainings (0)")

@@ -29,7 +29,8 @@ def search(session: Session, dashboard: str) -> int:
     folder = RunFolder(session.folder, task, study)
     scheduler = None
     if arguments["sampler"] in studies.PRUNING_SAMPLERS:
-        scheduler = StudyASHA(metric=task.metric, epochs=arguments["epochs"])
+        # Recipes known to be good run whole: slow starters are among them, and the search's floor is theirs.
+        scheduler = StudyASHA(metric=task.metric, epochs=arguments["epochs"], whole=studies.portfolio_numbers(study))
         scheduler.refill(study)
     folder.update()
 

@@ -12,7 +12,9 @@ from search.study import PRUNING_SAMPLERS, SeededSampler
 from search.training import pick_device
 from voctrain.config import TrainConfig
 
-PRUNED_SHARE = 0.35  # of all epochs that a search with ASHA runs at the most, as a rule: 1/9 of them for all trials,
+PRUNED_SHARE = (
+    0.35  # of their epochs that trials run under ASHA, as a rule and at the most: 1/9 of them for all trials,
+)
 # 2/9 more for a third, 6/9 more for a ninth, and what asynchrony promotes too many
 
 
@@ -23,7 +25,8 @@ def describe_session(session: Session) -> int:
     configs = first_configurations(session.problem, arguments["sampler"], 5)
     seconds = epoch_seconds(session, configs[0])
     prunes = arguments["sampler"] in PRUNING_SAMPLERS
-    epochs = arguments["trials"] * arguments["epochs"] * (PRUNED_SHARE if prunes else 1)
+    whole = min(len(session.problem.portfolio()), arguments["trials"]) if prunes else arguments["trials"]
+    epochs = arguments["epochs"] * (whole + PRUNED_SHARE * (arguments["trials"] - whole))
     print(
         f"{arguments['task']} on {arguments['data']}: {len(data.train)} training, {len(data.val)} validation and"
         f" {len(data.test_ids)} test images at {arguments['image_size']} px"

@@ -73,6 +73,7 @@ def prepare(arguments: argparse.Namespace) -> Plan:
         run = Path(arguments.out or f"runs/{task.name}-final").resolve()
     for _, config in candidates:
         check_name(config.architecture)
+        task.module.check(config, data)
         model_weights.resolve(config.weights, [config.architecture])
     baseline = task.baseline(data, candidates[0][1].seed)
     folder = run / "final"

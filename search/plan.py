@@ -13,7 +13,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution
 
-from search.study import SeededSampler
+from search.study import PORTFOLIO, SeededSampler
 from search.tasks import Task
 from voctrain.config import TrainConfig
 from voctrain.data import Data
@@ -45,7 +45,7 @@ class Problem:
 
     def portfolio(self) -> list[tuple[str, dict[str, Any]]]:
         """The space's configurations to try first that this problem holds, each with its name."""
-        named = ((f"portfolio {i}", self.fitting(p)) for i, p in enumerate(getattr(self.space, "PORTFOLIO", ()), 1))
+        named = ((f"{PORTFOLIO} {i}", self.fitting(p)) for i, p in enumerate(getattr(self.space, "PORTFOLIO", ()), 1))
         return [(name, entry) for name, entry in named if entry is not None]
 
     def fitting(self, params: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -104,6 +104,7 @@ class RunFolder:
             "checkpoint": "best.pt",
             "metrics": saved["metrics"],
             **calibration,
+            **self.task.report(predictions, saved | calibration),
         }
         write_torch(self.folder / "best.pt", saved | calibration | {"trial": number})
         write_npz(self.folder / "val_predictions.npz", predictions)

@@ -1,7 +1,7 @@
 """Ray Tune's two decisions, taken from the study: what to try next, and what to stop."""
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from types import SimpleNamespace
 from typing import Any
 
@@ -135,9 +135,10 @@ class StudyASHA(NeverRestored, ASHAScheduler):
     """ASHA (Li et al., 2020) whose rungs are keyed by the study's trial number and survive a restart.
 
     Rungs at 1/9 and 1/3 of the epochs, a third goes on. `refill` feeds it what the study holds.
+    whole: numbers of trials that are compared with but never stopped.
     """
 
-    def __init__(self, *, metric: str, epochs: int):
+    def __init__(self, *, metric: str, epochs: int, whole: Container[int] = ()):
         super().__init__(
             time_attr="epoch",
             metric=metric,
@@ -146,7 +147,7 @@ class StudyASHA(NeverRestored, ASHAScheduler):
             grace_period=max(1, epochs / 9),
             reduction_factor=3,
         )
-        self.epochs = epochs
+        self.epochs, self.whole = epochs, whole
 
     @property
     def rungs(self) -> set[int]:
@@ -170,7 +171,9 @@ class StudyASHA(NeverRestored, ASHAScheduler):
         super().on_trial_add(controller, _by_number(trial))
 
     def on_trial_result(self, controller, trial, result):
-        return super().on_trial_result(controller, _by_number(trial), result)
+        decision = super().on_trial_result(controller, _by_number(trial), result)
+        spared = trial.config["number"] in self.whole and result[self._time_attr] < self.epochs
+        return TrialScheduler.CONTINUE if spared else decision
 
     def on_trial_complete(self, controller, trial, result):
         super().on_trial_complete(controller, _by_number(trial), result)

@@ -19,6 +19,7 @@ PRUNING_SAMPLERS = ("tpe", "random", "qmc")  # gp learns from complete trials on
 STARTUP_TRIALS = 20  # random ones before TPE believes in itself
 # User attributes of a trial.
 CONFIG, ERROR, WORKER, SECONDS, ORIGIN = "config", "error", "worker", "seconds", "origin"
+PORTFOLIO = "portfolio"  # begins the origin of its trials
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -105,6 +106,11 @@ class SeededSampler(BaseSampler):
 def started(study: optuna.Study) -> list[FrozenTrial]:
     """The trials of the run so far, by number; those only enqueued are not among them."""
     return [t for t in study.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
+
+
+def portfolio_numbers(study: optuna.Study) -> set[int]:
+    """The numbers of the trials that try the space's PORTFOLIO, waiting ones included."""
+    return {t.number for t in study.get_trials(deepcopy=False) if t.user_attrs.get(ORIGIN, "").startswith(PORTFOLIO)}
 
 
 def score(trial: FrozenTrial) -> float | None:

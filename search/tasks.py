@@ -11,7 +11,7 @@ import spaces.classify
 from voctrain import classify
 from voctrain.config import ClassifyConfig, TrainConfig
 from voctrain.data import Data
-from voctrain.metrics import random_baseline
+from voctrain.metrics import classify_report, random_baseline
 from voctrain.thresholds import fit_thresholds
 
 
@@ -26,6 +26,7 @@ class Task:
     worst: float  # told for a trial that diverged or ran out of memory
     baseline: Callable[[Data, int], dict[str, float]]  # beside every score
     calibrate: Callable[[dict[str, np.ndarray]], dict[str, Any]]  # of the validation predictions: what best.pt adds
+    report: Callable[[dict[str, np.ndarray], dict[str, Any]], dict[str, Any]]  # of both: what best.json adds
 
     @property
     def metric(self) -> str:
@@ -41,9 +42,23 @@ def _classify_calibration(predictions: dict[str, np.ndarray]) -> dict[str, Any]:
     return {"thresholds": thresholds.tolist(), "dice_cross_validated": dice}
 
 
+def _classify_report(predictions: dict[str, np.ndarray], saved: dict[str, Any]) -> dict[str, Any]:
+    thresholds, classes = np.array(saved["thresholds"]), saved["classes"]
+    return classify_report(predictions["y_true"], predictions["y_prob"], thresholds, classes)
+
+
 TASKS = {
     task.name: task
     for task in (
-        Task("classify", classify, ClassifyConfig, spaces.classify, 0.0, _classify_baseline, _classify_calibration),
+        Task(
+            name="classify",
+            module=classify,
+            config=ClassifyConfig,
+            space=spaces.classify,
+            worst=0.0,
+            baseline=_classify_baseline,
+            calibrate=_classify_calibration,
+            report=_classify_report,
+        ),
     )
 }

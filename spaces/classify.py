@@ -201,7 +201,7 @@ PORTFOLIO: tuple[dict[str, Any], ...] = (
     {
         **_MODERN,
         "architecture": "resnet9",
-        "batch_size": 8,
+        "lr": 2e-3,
         "views": 3,
         "mask_supervision": True,
         "mask_loss": 10.0,

@@ -90,7 +90,7 @@ def classify_report(
     """Confusion matrices and classification report of `decide`'s answers, as plain values for JSON.
 
     multilabel_confusion: a class [[tn, fp], [fn, tp]]. co_confusion: see there. report: by class or average,
-    precision, recall, f1-score and support. text: the same report, laid out for reading.
+    precision, recall, f1-score and support.
     """
     y_true, y_pred = np.asarray(y_true, dtype=int), decide(y_prob, thresholds).astype(int)
     options = {"target_names": list(classes), "zero_division": 0}
@@ -99,5 +99,4 @@ def classify_report(
         "multilabel_confusion": multilabel_confusion_matrix(y_true, y_pred).tolist(),
         "co_confusion": co_confusion(y_true, y_pred).tolist(),
         "report": {name: {key: float(value) for key, value in row.items()} for name, row in report.items()},
-        "text": classification_report(y_true, y_pred, **options),
     }

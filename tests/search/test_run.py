@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from optuna.trial import TrialState
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, multilabel_confusion_matrix
 
 from search import study as studies
 from search.run import main
@@ -24,6 +24,8 @@ from search.worker import Worker, trial_log
 from voctrain import classify
 from voctrain.config import ClassifyConfig
 from voctrain.data import load
+from voctrain.data.layouts import VOC_CLASSES
+from voctrain.metrics import decide
 
 pytestmark = pytest.mark.slow
 
@@ -92,6 +94,11 @@ class TestRunFolder:
         assert best["metrics"]["val_mAP"] == score
         assert best["config"] == trials[number].user_attrs[studies.CONFIG]
         assert ClassifyConfig.from_dict(best["config"]).architecture == "simple"
+        held = np.load(finished / "val_predictions.npz", allow_pickle=False)
+        answers = decide(held["y_prob"], np.array(best["thresholds"])).astype(int)
+        confusion = multilabel_confusion_matrix(held["y_true"], answers)
+        assert best["multilabel_confusion"] == confusion.tolist()
+        assert best["report"]["cat"]["support"] == held["y_true"].sum(0)[VOC_CLASSES.index("cat")]
 
     def test_the_checkpoint_predicts_what_was_scored(self, finished):
         best, data = read(finished, "best"), data_of(finished)

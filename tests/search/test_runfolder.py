@@ -15,6 +15,7 @@ from search.runfolder import KEPT_WEIGHTS, RunFolder, lock, read_run
 from search.tasks import TASKS
 from search.training import STATE, WEIGHTS, pack
 from search.worker import trial_folder
+from voctrain.data.layouts import VOC_CLASSES
 
 TASK = TASKS["classify"]
 TRUTH = np.eye(20, dtype=np.uint8)[:6]
@@ -39,7 +40,13 @@ def write(folder, number, epoch, score):
     """What a worker leaves of a trial: the weights of this epoch, and its last state."""
     files = trial_folder(folder.folder, number)
     files.mkdir(parents=True, exist_ok=True)
-    saved = {"task": "classify", "config": {"lr": number}, "metrics": {"val_mAP": score}, "model": {}}
+    saved = {
+        "task": "classify",
+        "config": {"lr": number},
+        "metrics": {"val_mAP": score},
+        "model": {},
+        "classes": VOC_CLASSES,
+    }
     saved |= {"epoch": epoch, "score": score, "predictions": pack(predictions(number))}
     write_torch(files / WEIGHTS, saved)
     write_torch(files / STATE, {})

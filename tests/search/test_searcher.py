@@ -144,6 +144,18 @@ def test_a_third_goes_on():
     assert decisions == [go, go, stop, go, stop]
 
 
+def test_whole_trials_are_compared_with_but_never_stopped_early():
+    scheduler = StudyASHA(metric="score", epochs=EPOCHS, whole={1, 2})
+    go, stop = TrialScheduler.CONTINUE, TrialScheduler.STOP
+    decisions = []
+    for number, value in enumerate([0.5, 0.1, 0.2, 0.15]):
+        scheduler.on_trial_add(None, tune_trial(number))
+        decisions.append(scheduler.on_trial_result(None, tune_trial(number), {"epoch": 1, "score": value}))
+    assert decisions == [go, go, go, stop]
+    assert scheduler._brackets[0]._rungs[-1][1] == {0: 0.5, 1: 0.1, 2: 0.2, 3: 0.15}
+    assert scheduler.on_trial_result(None, tune_trial(1), {"epoch": EPOCHS, "score": 0.1}) == stop
+
+
 def test_refilled_rungs_decide_as_before_and_end_what_was_decided():
     searcher = make(trials=4, concurrent=4)
     for name in "abcd":

@@ -16,6 +16,7 @@ from voctrain.data.download import build_folder
 from voctrain.data.layouts import VOC_CLASSES
 
 MIN_PIXELS = 30  # an object of which less is visible is left out
+SIZES = (0.42, 0.72)  # of an object, in units of its class's: mostly small, so that where it stands says nothing
 VOID = 255
 ASPECTS = ((4, 3), (4, 3), (3, 2), (1, 1), (3, 4), (2, 3), (16, 10))
 EXTRA_OBJECTS = (0.40, 0.30, 0.17, 0.09, 0.04)  # probabilities of 0 to 4 objects beside the first
@@ -194,7 +195,7 @@ def _scene(rng: np.random.Generator, lead: str, max_size: int) -> tuple[np.ndarr
     border = 2 * max(1, round(max_size / 80)) + 1
     for number, name in enumerate([lead, *_companions(rng, lead)]):
         look = LOOKS[name]
-        size = look.size * rng.uniform(0.7, 1.2) * (1 if number == 0 else rng.uniform(0.6, 1))
+        size = look.size * rng.uniform(*SIZES) * (1 if number == 0 else rng.uniform(0.6, 1))
         tones, to_object = _silhouette(rng, look.parts, size * np.sqrt(width * height), (width, height))
         visible = (tones > 0) & (mask == 0)
         if visible.sum() < MIN_PIXELS:
