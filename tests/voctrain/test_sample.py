@@ -85,7 +85,7 @@ def test_balance_is_that_of_voc(folder, labels):
     person = labels[:, VOC_CLASSES.index("person")]
     assert person[ridden].mean() > 2 * person[alone].mean()
     pixels = np.concatenate([mask.ravel() for mask in masks(folder)])
-    assert 0.70 <= (pixels == 0).mean() <= 0.78
+    assert 0.80 <= (pixels == 0).mean() <= 0.88
     assert len({mask.shape for mask in masks(folder)}) > 50
 
 
