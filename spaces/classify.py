@@ -8,11 +8,11 @@ configuration field that it sets.
 from typing import Any
 
 # From scratch on few images, small and middle-sized networks that a CPU trains too; the notebook's own beside them.
-SMALL = ("simple", "complex", "resnet9", "resnet18", "resnet34", "resnet50", "mobilenet_v3_small")
+SMALL = ("simple", "complex", "resnet9", "resnet18", "resnet34", "mobilenet_v3_small")
 # Of these a CPU can afford to see each image several times.
 LIGHT = ("simple", "complex", "resnet9", "mobilenet_v3_small")
 # With published weights, or with a GPU, the larger ones earn their time.
-LARGE = ("mobilenet_v3_large", "efficientnet_b0", "regnet_y_800mf", "convnext_tiny", "tinyvgg")
+LARGE = ("resnet50", "mobilenet_v3_large", "efficientnet_b0", "regnet_y_800mf", "convnext_tiny", "tinyvgg")
 PRETRAINED = (
     *("resnet18", "resnet34", "resnet50"),
     *("mobilenet_v3_large", "efficientnet_b0", "regnet_y_800mf", "convnext_tiny"),
@@ -207,5 +207,14 @@ PORTFOLIO: tuple[dict[str, Any], ...] = (
         "mask_loss": 10.0,
         "color": "jitter",
         "color_strength": 0.3,
+    },
+    {
+        **_MODERN,
+        "architecture": "resnet9",
+        "batch_size": 8,
+        "lr": 2e-3,
+        "views": 4,
+        "mask_supervision": True,
+        "mask_loss": 1.0,
     },
 )
