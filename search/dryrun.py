@@ -12,10 +12,9 @@ from search.study import PRUNING_SAMPLERS, SeededSampler
 from search.training import pick_device
 from voctrain.config import TrainConfig
 
-PRUNED_SHARE = (
-    0.35  # of their epochs that trials run under ASHA, as a rule and at the most: 1/9 of them for all trials,
-)
-# 2/9 more for a third, 6/9 more for a ninth, and what asynchrony promotes too many
+# Of their epochs that trials run under ASHA, as a rule and at the most: 1/9 of them for all trials, 2/9 more for a
+# third, 6/9 more for a ninth, and what asynchrony promotes too many.
+PRUNED_SHARE = 0.35
 
 
 def describe_session(session: Session) -> int:

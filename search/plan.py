@@ -103,8 +103,8 @@ def make_problem(
     fixed: seed, epochs and image_size. Resolves the weights. Raises `ValueError` with what is wrong and how to mend it.
     """
     module = load_space(space, task)
-    facts = {**fixed, "weights": weights, "classes": len(data.classes), "masks": data.masks is not None}
-    facts["device"] = device
+    of_data = {"classes": len(data.classes), "masks": data.masks is not None}
+    facts = {**fixed, **of_data, "weights": weights, "device": device}
     for name in fixed:
         if name in settings:
             raise ValueError(f"--set {name} must be given as --{name.replace('_', '-')}")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import warnings
 import zlib
 from collections.abc import Mapping
@@ -110,7 +111,11 @@ def started(study: optuna.Study) -> list[FrozenTrial]:
 
 def portfolio_numbers(study: optuna.Study) -> set[int]:
     """The numbers of the trials that try the space's PORTFOLIO, waiting ones included."""
-    return {t.number for t in study.get_trials(deepcopy=False) if t.user_attrs.get(ORIGIN, "").startswith(PORTFOLIO)}
+    return {
+        t.number
+        for t in study.get_trials(deepcopy=False)
+        if re.fullmatch(rf"{PORTFOLIO} \d+", t.user_attrs.get(ORIGIN, ""))
+    }
 
 
 def score(trial: FrozenTrial) -> float | None:

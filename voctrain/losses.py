@@ -82,9 +82,6 @@ class AsymmetricLoss(WeightedLoss):
         return target * positive + (1 - target) * q**self.gamma_neg * -log_not_q
 
 
-VOID = 255  # mask value where nothing is known
-
-
 def object_cross_entropy(logits: Tensor, masks: Tensor) -> Tensor:
     """Cross-entropy of cells against a mask, in which every class of every image counts the same, however large.
 
@@ -95,10 +92,23 @@ def object_cross_entropy(logits: Tensor, masks: Tensor) -> Tensor:
     area = shares.sum((2, 3))  # (B, 1 + C), in cells
     losses = -(shares * logits.float().log_softmax(1)).sum((2, 3)) / area.clamp(min=1e-6)
     counts = area >= 0.25
-    return losses[counts].sum() / counts.sum().clamp(min=1)
+    return (losses * counts).sum() / counts.sum().clamp(min=1)
 
 
 def cell_shares(masks: Tensor, num_values: int, size: tuple[int, int]) -> Tensor:
-    """Share of each value 0..num_values - 1 among the pixels of each cell: (B, H, W) → float (B, num_values, h, w)."""
-    one_hot = F.one_hot(masks.long().clamp(max=num_values), num_values + 1)[..., :num_values]  # void is above all
-    return F.adaptive_avg_pool2d(one_hot.permute(0, 3, 1, 2).float(), size)
+    """Share of each value 0..num_values - 1 among the pixels of each cell: (B, H, W) → float (B, num_values, h, w).
+
+    A pixel is in one cell; no tensor is larger than the masks (one-hot planes at 300 px would take gigabytes).
+    """
+    (height, width), (rows, columns) = masks.shape[1:], size
+    row, column = (
+        torch.arange(side, device=masks.device) * n // side for side, n in ((height, rows), (width, columns))
+    )
+    cell = row[:, None] * columns + column  # (H, W)
+    value = masks.long().clamp(max=num_values)  # void is above all
+    counts = torch.zeros(len(masks), (num_values + 1) * rows * columns, device=masks.device)
+    index = (value * rows * columns + cell).flatten(1)
+    counts.scatter_add_(1, index, counts.new_ones(()).expand_as(index))
+    counts = counts.view(len(masks), num_values + 1, rows, columns)
+    pixels = counts.sum(1, keepdim=True).clamp(min=1)  # none, where the map is finer than the mask
+    return (counts / pixels)[:, :num_values]

@@ -94,3 +94,12 @@ def test_the_score_is_the_best_epoch_of_pruned_trials_too():
     names = [studies.state_name(t) for t in study.trials]
     assert names == ["pruned", "complete", "failed", "pruned", "running"]
     assert np.isclose(studies.ranked(study)[0].intermediate_values[2], 0.5)
+
+
+def test_only_the_portfolio_is_the_portfolio():
+    study = optuna.create_study()
+    for origin in ("portfolio 1", "portfolio 12", "portfolio-run, trial 3", "portfolio 1, trial 3"):
+        study.enqueue_trial({}, user_attrs={studies.ORIGIN: origin})
+    study.ask()  # one runs, the others wait; the last one is the sampler's
+    study.add_trial(optuna.trial.create_trial(value=0.0))
+    assert studies.portfolio_numbers(study) == {0, 1}

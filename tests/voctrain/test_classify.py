@@ -90,7 +90,7 @@ EFFECTS = {
     "gamma_neg": ({"loss": "asymmetric"}, 2.0),
     "gamma_pos": ({"loss": "asymmetric"}, 1.0),
     "prob_shift": ({"loss": "asymmetric"}, 0.2),
-    "mask_loss": ({}, 1.0),
+    "mask_loss": ({"mask_loss": 1.0}, 2.0),
     "sampling": ({}, "weighted"),
     "extra_copies": ({"sampling": "copies"}, 1),
     "copies_except": ({"sampling": "copies"}, "person"),

@@ -166,6 +166,11 @@ def test_a_cells_shares_leave_void_out():
     assert cell_shares(halves(), 3, (1, 1)).flatten().tolist() == [0.5, 0.25, 0]
 
 
+def test_cells_of_unequal_size_share_all_pixels():
+    mask = torch.tensor([[[0, 1, 1, 2, VOID]]])  # in cells of three and two pixels
+    torch.testing.assert_close(cell_shares(mask, 3, (1, 2))[0, :, 0].T, torch.tensor([[1 / 3, 2 / 3, 0], [0, 0, 0.5]]))
+
+
 def test_each_object_counts_as_much_as_the_background():
     probabilities = torch.full((1, 3, 2, 2), 0.1)
     probabilities[0, 0, :, 0] = torch.tensor([0.5, 0.25])  # of the background, in its two cells
@@ -196,3 +201,8 @@ def test_all_void_costs_nothing():
     loss.backward()
     assert loss.item() == 0
     assert logits.grad.abs().sum() == 0
+
+
+def test_a_map_finer_than_the_mask_has_cells_of_nothing():
+    shares = cell_shares(torch.tensor([[[0, 1]]]), 2, (1, 4))
+    assert shares[0, :, 0].tolist() == [[1, 0, 0, 0], [0, 0, 1, 0]]

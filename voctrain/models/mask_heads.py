@@ -14,13 +14,13 @@ STRIDES = (8, 32)  # pixels of the input to a cell: finer maps are too early to 
 class MaskHeads(nn.Module):
     """A 1×1 convolution on the last map of each size between `STRIDES` that a network makes, for training only.
 
-    A network without one, which is a shallow one, is taught on its last map. net: takes (B, in_channels, image_size,
-    image_size). Raises `ValueError` where it makes no square maps at all.
+    A network without one, which is a shallow one, is taught on its last map. net: takes (B, 3, image_size, image_size).
+    Raises `ValueError` where it makes no square maps at all.
     """
 
-    def __init__(self, net: nn.Module, *, image_size: int, num_classes: int, in_channels: int = 3):
+    def __init__(self, net: nn.Module, *, image_size: int, num_classes: int):
         super().__init__()
-        shapes = _map_shapes(net, torch.zeros(1, in_channels, image_size, image_size))
+        shapes = _map_shapes(net, torch.zeros(1, 3, image_size, image_size))
         finest, coarsest = math.ceil(image_size / STRIDES[0]), image_size // STRIDES[1]
         deepest = {shape[-1]: name for name, shape in shapes.items() if coarsest <= shape[-1] <= finest}
         if not shapes:
