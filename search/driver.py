@@ -65,6 +65,8 @@ def search(session: Session, dashboard: str) -> int:
         study,
         head=f"{typed(session.folder)} | {concurrent} at a time | {dashboard}",
         trials=arguments["trials"],
+        epochs=arguments["epochs"],
+        concurrent=concurrent,
         metric=task.metric,
         deadline=deadline,
         quiet=arguments["quiet"],

@@ -7,14 +7,11 @@ import torch
 
 from search.live import duration
 from search.plan import Problem
+from search.searcher import PRUNED_SHARE
 from search.session import Session
 from search.study import PRUNING_SAMPLERS, SeededSampler
 from search.training import pick_device
 from voctrain.config import TrainConfig
-
-# Of their epochs that trials run under ASHA, as a rule and at the most: 1/9 of them for all trials, 2/9 more for a
-# third, 6/9 more for a ninth, and what asynchrony promotes too many.
-PRUNED_SHARE = 0.35
 
 
 def describe_session(session: Session) -> int:

@@ -1,5 +1,6 @@
 """What a person sees while a search runs: one live block on a terminal, plain lines elsewhere."""
 
+import math
 import time
 from collections import deque
 from typing import Any
@@ -10,7 +11,7 @@ from rich.live import Live
 from rich.text import Text
 
 from search import study as studies
-from search.searcher import counts
+from search.searcher import PRUNED_SHARE, counts
 
 PLAIN_SECONDS = 30.0  # between two plain lines
 RATE_SECONDS = 60.0  # over which epochs/s are counted
@@ -20,14 +21,23 @@ class Progress:
     """Shows a study as it grows. Use as a context, and call `tick` often."""
 
     def __init__(
-        self, study: optuna.Study, *, head: str, trials: int, metric: str, deadline: float, quiet: bool = False
+        self,
+        study: optuna.Study,
+        *,
+        head: str,
+        trials: int,
+        epochs: int,
+        concurrent: int,
+        metric: str,
+        deadline: float,
+        quiet: bool = False,
     ):
-        self.study, self.head, self.trials, self.metric = study, head, trials, metric
+        self.study, self.head, self.metric = study, head, metric
+        self.trials, self.epochs_a_trial, self.concurrent = trials, epochs, concurrent
         self.deadline = deadline  # of time.monotonic
         self.console = Console(quiet=quiet, highlight=False)
         self.live = Live(console=self.console, auto_refresh=False, transient=False)
         self.started, self.shown = time.monotonic(), 0.0
-        self.done_before = len([t for t in studies.started(study) if t.state.is_finished()])
         self.epochs: deque[tuple[float, int]] = deque()  # when how many were there
 
     def __enter__(self) -> "Progress":
@@ -63,7 +73,7 @@ class Progress:
         )
         best = next(iter(studies.ranked(self.study)), None)
         return [
-            f"{state} | {self._rate():.2f} epochs/s | {self._left(done)}",
+            f"{state} | {self._rate():.2f} epochs/s | {self._left()}",
             f"best {self.metric} " + ("-" if best is None else describe(best)),
         ]
 
@@ -75,13 +85,33 @@ class Progress:
         (before, old), (now, new) = self.epochs[0], self.epochs[-1]
         return (new - old) / max(now - before, 1e-9)
 
-    def _left(self, done: int) -> str:
-        """The time left, by the trials done so far in this session and the time budget."""
-        spent, ended = time.monotonic() - self.started, done - self.done_before
-        left = min(
-            spent / ended * (self.trials - done) if ended else float("inf"), max(0.0, self.deadline - time.monotonic())
-        )
-        return f"about {duration(left)} left" if left < float("inf") else "time left: not known yet"
+    def _left(self) -> str:
+        """The time left, by what trials like those to come have cost, and the time budget."""
+        seconds = seconds_left(self.study, self.trials, self.epochs_a_trial) / self.concurrent
+        left = min(seconds, max(0.0, self.deadline - time.monotonic()))
+        return f"about {duration(left)} left" if left < math.inf else "time left: not known yet"
+
+
+def seconds_left(study: optuna.Study, trials: int, epochs: int) -> float:
+    """Seconds of training that the trials to come will take, all added up; infinite before any has ended.
+
+    Those of the portfolio run whole and come first; they and the sampler's are judged each by their own kind.
+    """
+    whole = studies.portfolio_numbers(study)
+    costs: dict[bool, list[float]] = {True: [], False: []}
+    begun = dict.fromkeys(costs, 0.0)  # trials, of which running ones count as far as they have come
+    for trial in studies.started(study):
+        kind = trial.number in whole
+        if trial.state.is_finished():
+            costs[kind].append(trial.user_attrs.get(studies.SECONDS, 0.0))
+        begun[kind] += 1.0 if trial.state.is_finished() else len(trial.intermediate_values) / epochs
+    if not any(costs.values()):
+        return math.inf
+    mean = {kind: sum(known) / len(known) for kind, known in costs.items() if known}
+    mean.setdefault(False, PRUNED_SHARE * mean.get(True, 0.0))
+    mean.setdefault(True, mean[False] / PRUNED_SHARE)
+    first = min(len(whole), trials)
+    return max(0.0, first - begun[True]) * mean[True] + max(0.0, trials - first - begun[False]) * mean[False]
 
 
 def describe(trial: optuna.trial.FrozenTrial) -> str:

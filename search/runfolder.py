@@ -114,7 +114,7 @@ class RunFolder:
         """trials.csv, a row a trial, by number."""
         trials = studies.started(self.study)
         names = sorted({name for t in trials for name in t.params})
-        head = ["number", "state", "score", "best_epoch", "epochs", "seconds"]
+        head = ["number", "state", "score", "best_epoch", "epochs", studies.SECONDS, studies.MEMORY]
         tail = ["origin", "error", "node", "pid", "log"]
         text = StringIO()
         rows = csv.writer(text)
@@ -132,7 +132,8 @@ class RunFolder:
             error = t.user_attrs.get(studies.ERROR)
             origin = t.user_attrs.get(studies.ORIGIN, "sampler")
             params = [t.params.get(n) for n in names]
-            rows.writerow([*facts, t.user_attrs.get(studies.SECONDS), *params, origin, error, node, pid, log])
+            costs = (t.user_attrs.get(cost) for cost in (studies.SECONDS, studies.MEMORY))
+            rows.writerow([*facts, *costs, *params, origin, error, node, pid, log])
         replace(self.folder / "trials.csv", lambda file: file.write_text(text.getvalue()))
 
 

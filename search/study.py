@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 PRUNING_SAMPLERS = ("tpe", "random", "qmc")  # gp learns from complete trials only
 STARTUP_TRIALS = 20  # random ones before TPE believes in itself
 # User attributes of a trial.
-CONFIG, ERROR, WORKER, SECONDS, ORIGIN = "config", "error", "worker", "seconds", "origin"
+CONFIG, ERROR, WORKER, SECONDS, MEMORY, ORIGIN = "config", "error", "worker", "seconds", "memory_gb", "origin"
 PORTFOLIO = "portfolio"  # begins the origin of its trials
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)

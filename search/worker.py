@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from ray import tune
 
+from search import memory
 from search.tasks import TASKS
 from search.training import checkpointed_training, pick_device
 from voctrain.data import Data
@@ -48,21 +49,24 @@ class Worker(tune.Trainable):
         random.seed(config["number"])
         np.random.seed(config["number"])
         self.log = trial_log(self.run, config["number"])
-        self.epochs, self.seconds = self._train(config), 0.0
+        self.epochs, self.costs = self._train(config), {"seconds": 0.0}
         return True
 
     def _train(self, config: dict[str, Any]) -> Iterator[dict[str, Any]]:
         trial_config = TASKS[self.task].config.from_dict(config["config"])
         self._write(f"trial {config['number']} on {socket.gethostname()}, process {os.getpid()}: {trial_config}")
-        yield from checkpointed_training(
+        device = pick_device(self.gpus)
+        memory.reset_peak(device)
+        for report in checkpointed_training(
             self.task,
             trial_config,
             self.data,
             trial_folder(self.run, config["number"]),
-            device=pick_device(self.gpus),
+            device=device,
             rungs=self.rungs,
             bar=config["bar"],
-        )
+        ):
+            yield report | {"memory_gb": memory.peak(device)}
 
     def step(self) -> dict[str, Any]:
         try:
@@ -76,7 +80,7 @@ class Worker(tune.Trainable):
         except Exception as error:
             self._write(traceback.format_exc())
             return self._broken("failed", f"{type(error).__name__}: {error}".splitlines()[0])
-        self.seconds = report["seconds"]
+        self.costs = {name: report[name] for name in ("seconds", "memory_gb")}
         self._write(", ".join(f"{k} {v:.4g}" for k, v in report.items()))
         return report
 
@@ -85,7 +89,7 @@ class Worker(tune.Trainable):
         return self._last(outcome) | {"error": message}
 
     def _last(self, outcome: str) -> dict[str, Any]:
-        return {"done": True, "outcome": outcome, "seconds": self.seconds}
+        return {"done": True, "outcome": outcome, **self.costs}
 
     def _write(self, text: str) -> None:
         with contextlib.suppress(OSError), open(self.log, "a") as file:

@@ -159,7 +159,15 @@ class TestPublish:
 
 
 def test_trials_csv(folder):
-    add(folder, [0.2, 0.6, 0.3], TrialState.COMPLETE, worker=["host", 7], seconds=1.5, origin="portfolio 1")
+    add(
+        folder,
+        [0.2, 0.6, 0.3],
+        TrialState.COMPLETE,
+        worker=["host", 7],
+        seconds=1.5,
+        memory_gb=0.75,
+        origin="portfolio 1",
+    )
     add(folder, [0.5], TrialState.FAIL, error='KeyError: "a,b"\n')
     folder.study.enqueue_trial({"lr": 0.5})
     folder.update()
@@ -174,6 +182,7 @@ def test_trials_csv(folder):
         "best_epoch": "2",
         "epochs": "3",
         "seconds": "1.5",
+        "memory_gb": "0.75",
         "lr": lr,
         "origin": "portfolio 1",
         "error": "",
