@@ -5,7 +5,7 @@ import math
 import re
 from typing import Any
 
-TASK_NAMES = ("classify",)
+TASK_NAMES = ("classify", "segment")
 SAMPLERS = ("tpe", "random", "qmc", "gp")
 DEFAULTS: dict[str, Any] = {
     "data": "sample",
@@ -89,7 +89,7 @@ def run_parser() -> Parser:
     add("--data", metavar="DIR", help="a VOC folder (Kaggle or devkit layout), voc2009, or sample (default)")
     add("--use-val", action="store_true", help="devkit: the labelled images are train.txt and val.txt")
     add("--trials", type=whole(1), metavar="N", help="trials in all, those of a continued run included (50)")
-    add("--epochs", type=whole(1), metavar="N", help="epochs of a trial that is not pruned (27; the sample's are 18)")
+    add("--epochs", type=whole(1), metavar="N", help="epochs of a trial that is not pruned (27; the sample's are 15)")
     add("--image-size", type=whole(32), metavar="PX", help="side of the square images (300; the sample's is 64)")
     add("--sampler", choices=SAMPLERS, help="tpe (default); gp prunes nothing")
     add("--seed", type=whole(0), metavar="N", help="of the proposals and of the trainings (0)")
@@ -111,7 +111,7 @@ def run_parser() -> Parser:
     add(
         "--set", nargs="+", action="extend", metavar="key=value", help="pin searched parameters or configuration fields"
     )
-    add("--weights", metavar="W", help="none (default), imagenet, a weights file, or a run")
+    add("--weights", metavar="W", help="none (default), imagenet, published (segment), a weights file, or a run")
     add("--dry-run", action="store_true", help="say what would run, and how long, and stop")
     add("--quiet", action="store_true", help="print only the result")
     return parser

@@ -10,7 +10,7 @@ from typing import Any
 import optuna
 
 from search import study as studies
-from search.files import write_json
+from search.files import read_torch, write_json
 from search.live import Progress, describe
 from search.report import write_report
 from search.runfolder import RunFolder, lock
@@ -86,6 +86,9 @@ def search(session: Session, dashboard: str) -> int:
             )
     save_facts()
     folder.update()
+    best = session.folder / "best.pt"
+    if task.pictures is not None and best.exists():
+        task.pictures(session.folder / "pictures", read_torch(best), session.data)
     write_report(session.folder, study, facts)
     return _conclude(session, study, searcher.broken, interrupt.signal)
 
@@ -119,7 +122,7 @@ def _conclude(session: Session, study: optuna.Study, broken: str | None, signal:
     best = next(iter(studies.ranked(study)), None)
     if best is not None:
         print(f"best {facts['metric']} {describe(best)}")
-        print(f"random labels {facts['baseline'][facts['metric']]:.4f} | run folder {run}")
+        print(f"{session.problem.task.baseline_name} {facts['baseline'][facts['metric']]:.4f} | run folder {run}")
     if broken is not None:
         print(f"error: {SAME_FAILURES} trials in a row failed: {broken} (see {run}/logs)", file=sys.stderr)
         return 1
@@ -135,5 +138,5 @@ def _conclude(session: Session, study: optuna.Study, broken: str | None, signal:
         return 1
     if not missing:
         print(f"next: python -m search.final {run}")
-        print(f"      python -m search.submit --data {session.arguments['data']} --classify {run}")
+        print(f"      python -m search.submit --data {session.arguments['data']} --{facts['task']} {run}")
     return 0

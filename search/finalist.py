@@ -12,6 +12,7 @@ import hashlib
 import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,8 @@ from search.tasks import TASKS, Task
 from search.training import WEIGHTS, checkpointed_training, pick_device, unpack
 from voctrain.config import TrainConfig
 from voctrain.data import Data, load
-from voctrain.models import weights as model_weights
-from voctrain.models.classifiers import check_name
 
-RESULT, PREDICTIONS = "result.json", "predictions.npz"
+RESULT, PREDICTIONS, ORIGINAL = "result.json", "predictions.npz", "original_size.json"
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,7 @@ class Plan:
     arguments: argparse.Namespace
     baseline: dict[str, float]
     resources: tuple[int, int, float]
+    at_original_size: Callable[[dict[str, Any]], dict[str, float]]  # a checkpoint's metrics
 
 
 def prepare(arguments: argparse.Namespace) -> Plan:
@@ -69,12 +69,13 @@ def prepare(arguments: argparse.Namespace) -> Plan:
     else:
         task, config = _read_config(Path(arguments.config))
         candidates = [(str(arguments.config), config)]
-        data = load(arguments.data, image_size=config.image_size)
+        source, use_val = arguments.data, False
+        data = load(source, image_size=config.image_size)
         run = Path(arguments.out or f"runs/{task.name}-final").resolve()
     for _, config in candidates:
-        check_name(config.architecture)
         task.module.check(config, data)
-        model_weights.resolve(config.weights, [config.architecture])
+        if config.weights != "none":  # downloads them
+            task.module.new_model(config, data)
     baseline = task.baseline(data, candidates[0][1].seed)
     folder = run / "final"
     wanted = {"trials": len(candidates) * arguments.seeds, **vars(arguments)}
@@ -83,7 +84,11 @@ def prepare(arguments: argparse.Namespace) -> Plan:
     folder.mkdir(parents=True, exist_ok=True)
     lock(folder)
     tuning.connect(arguments.address, resources[0] * resources[1])
-    return Plan(folder, task, data, candidates, arguments.seeds, arguments, baseline, resources)
+
+    def at_original_size(saved: dict[str, Any]) -> dict[str, float]:
+        return task.at_original_size(saved, data, source, use_val)
+
+    return Plan(folder, task, data, candidates, arguments.seeds, arguments, baseline, resources, at_original_size)
 
 
 def finish(plan: Plan) -> int:
@@ -104,8 +109,10 @@ def finish(plan: Plan) -> int:
     metric = plan.task.metric
     print(
         f"{metric} {winner['score']:.4f} ± {winner['standard_error'] or 0:.4f} over {plan.seeds} seeds"
-        f" (random labels {plan.baseline[metric]:.4f}), {winner['name']}, {winner['epochs']} epochs"
+        f" ({plan.task.baseline_name} {plan.baseline[metric]:.4f}), {winner['name']}, {winner['epochs']} epochs"
     )
+    for name, value in winner["original_size"].items():
+        print(f"at the images' original sizes {name} {value:.4f}")
     spent = duration(time.monotonic() - started)
     print(f"{typed(plan.folder)}/final.pt trained on all {len(plan.data.ids)} images in {spent}")
     return 0
@@ -130,7 +137,6 @@ def retrain(
             break
     if not stop_after:
         write_npz(place / PREDICTIONS, unpack(read_torch(place / WEIGHTS)["predictions"]))
-        (place / WEIGHTS).unlink()
     (place / "state.pt").unlink(missing_ok=True)
     write_json(place / RESULT, history)
 
@@ -187,14 +193,11 @@ def _choose(plan: Plan) -> tuple[dict[str, Any], dict[str, Any]]:
                 **_mean([curve[epochs - 1] for curve in curves]),
                 "best": _mean([max(curve) for curve in curves]),
                 "last": _mean([curve[-1] for curve in curves]),
-                "metrics": {
-                    key: float(np.mean([history[epochs - 1][key] for history in histories]))
-                    for key in histories[0][epochs - 1]
-                    if key.startswith("val_")
-                },
+                "metrics": _mean_metrics([history[epochs - 1] for history in histories]),
                 "lr_by_epoch": np.mean(
                     [[m["lr"] for m in history[:shortest]] for history in histories], axis=0
                 ).tolist(),
+                "original_size": _mean_metrics([_at_original_size(plan, folder) for folder in folders]),
                 "folders": [folder.name for folder in folders],
             }
         )
@@ -212,6 +215,7 @@ def _choose(plan: Plan) -> tuple[dict[str, Any], dict[str, Any]]:
             "winner": winner["name"],
             "seeds": plan.seeds,
             "baseline": plan.baseline,
+            "original_size": winner["original_size"],
             **calibration,
             "candidates": candidates,
         },
@@ -235,6 +239,20 @@ def _train_final(plan: Plan, winner: dict[str, Any], calibration: dict[str, Any]
     del saved["predictions"], saved["score"]
     score = {"score": winner["score"], "standard_error": winner["standard_error"]}
     write_torch(plan.folder / "final.pt", saved | calibration | score | {"metrics": winner["metrics"]})
+
+
+def _at_original_size(plan: Plan, folder: Path) -> dict[str, float]:
+    """Metrics at the images' original sizes of a retraining's best epoch, whose weights are dropped then."""
+    file = folder / ORIGINAL
+    if not file.exists():
+        write_json(file, plan.at_original_size(read_torch(folder / WEIGHTS)))
+    (folder / WEIGHTS).unlink(missing_ok=True)
+    return json.loads(file.read_text())
+
+
+def _mean_metrics(metrics: list[dict[str, float]]) -> dict[str, float]:
+    """The mean of each validation metric."""
+    return {key: float(np.mean([m[key] for m in metrics])) for key in metrics[0] if key.startswith("val_")}
 
 
 def _mean(scores: list[float]) -> dict[str, Any]:

@@ -17,10 +17,8 @@ from search.study import PORTFOLIO, SeededSampler
 from search.tasks import Task
 from voctrain.config import TrainConfig
 from voctrain.data import Data
-from voctrain.models import build_classifier
-from voctrain.models import weights as model_weights
-from voctrain.models.classifiers import check_name
 
+NAMED_WEIGHTS = ("none", "imagenet", "published")  # all others are files
 PROBES = 200  # random configurations with which a space is checked before it is searched
 
 
@@ -108,7 +106,8 @@ def make_problem(
     for name in fixed:
         if name in settings:
             raise ValueError(f"--set {name} must be given as --{name.replace('_', '-')}")
-    if weights not in ("none", "imagenet") and (architecture := model_weights.file_architecture(weights)):
+    of_file = weights not in NAMED_WEIGHTS
+    if of_file and (architecture := task.module.file_architecture(weights)):
         settings = {"architecture": architecture, **settings}
     searched = _searched(module, facts)
     pins = {k: v for k, v in settings.items() if any(_holds(d, v) for d in searched.get(k, ()))}
@@ -123,15 +122,16 @@ def make_problem(
         problem = replace(problem, fixed=fixed | {k: pins[k] for k in split})
     for config in configs:
         task.module.check(config, data)
-    architectures = sorted({c.architecture for c in configs})
     if idle := pins.keys() - {name for trial in trials for name in trial.params}:
         raise ValueError(f"--set {min(idle)} has no effect beside the other settings: leave it out or change those")
-    for name in architectures:
-        check_name(name)
-    model_weights.resolve(weights, architectures)
-    for name in architectures if weights != "none" else ():  # a file that does not fit is found out here
-        build_classifier(name, num_classes=len(data.classes), image_size=fixed["image_size"], weights=weights)
-    return replace(problem, architectures=tuple(architectures))
+    one_each = {c.architecture: c for c in configs}
+    if of_file and "architecture" not in settings and len(one_each) > 1:
+        raise ValueError(
+            f"{weights} does not say its architecture, and {len(one_each)} are searched: --set architecture=NAME"
+        )
+    for config in one_each.values() if weights != "none" else ():  # downloads them; finds out what does not fit
+        task.module.new_model(config, data)
+    return replace(problem, architectures=tuple(sorted(one_each)))
 
 
 def _searched(space: ModuleType, facts: dict[str, Any]) -> dict[str, list[BaseDistribution]]:

@@ -9,6 +9,7 @@ import optuna
 from search import study as studies
 from search.files import replace
 from search.live import duration
+from search.tasks import TASKS
 
 STYLE = (
     "body{font:14px sans-serif;margin:2em}table{border-collapse:collapse}td,th{border:1px solid #ccc;padding:2px 8px}"
@@ -21,7 +22,7 @@ def write_report(folder: Path, study: optuna.Study, facts: dict[str, Any]) -> No
     failed = [t for t in studies.started(study) if studies.score(t) is None]
     head = [
         ("data", f"{facts['data']['path']}, {facts['data']['labelled']} labelled images"),
-        ("random labels", f"{facts['metric']} {facts['baseline'][facts['metric']]:.4f}"),
+        (TASKS[facts["task"]].baseline_name, f"{facts['metric']} {facts['baseline'][facts['metric']]:.4f}"),
         ("time", duration(facts["seconds"])),
         ("trials", str(len(ranked) + len(failed))),
     ]

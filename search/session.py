@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from search.arguments import CHANGEABLE, DEFAULTS
-from search.plan import Problem, load_space, make_problem, parse_settings, share_resources
+from search.plan import NAMED_WEIGHTS, Problem, load_space, make_problem, parse_settings, share_resources
 from search.runfolder import lock, read_run
 from search.study import PRUNING_SAMPLERS, read_study, started
 from search.tasks import TASKS
 from search.tuning import available
 from voctrain.data import Data, load
-from voctrain.models.classifiers import input_size
 
 IMAGE_SIZE, EPOCHS = 300, 27
-SAMPLE_IMAGE_SIZE, SAMPLE_EPOCHS = 64, 18  # of the built-in sample: minutes, not hours
+SAMPLE_IMAGE_SIZE, SAMPLE_EPOCHS = 64, 15  # of the built-in sample: minutes, not hours
+SEEN_VOC = "published segmentation weights, which have seen VOC: no score to compare with others"
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "scikit-learn")
 
 
@@ -74,6 +74,8 @@ def prepare(given: Mapping[str, Any]) -> Session:
         print("using the built-in sample, a drawn set with 20 classes; give your own with --data DIR")
     for warning in data.warnings:
         print(f"warning: {warning}", file=sys.stderr)
+    if arguments["weights"] == "published" and not arguments["quiet"]:
+        print(SEEN_VOC)
     if arguments["sampler"] not in PRUNING_SAMPLERS and not arguments["quiet"]:
         print(f"--sampler {arguments['sampler']} learns from complete trials only: nothing is pruned")
     if resumed:
@@ -114,14 +116,11 @@ def _new_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     if arguments["epochs"] is None:
         arguments["epochs"] = SAMPLE_EPOCHS if arguments["data"] == "sample" else EPOCHS
     weights = Path(arguments["weights"])
-    if weights.is_dir():  # a run
-        files = [weights / name for name in ("final/final.pt", "best.pt") if (weights / name).is_file()]
-        if not files:
-            raise ValueError(
-                f"--weights {weights} holds neither final/final.pt nor best.pt: give a run that has scored"
-            )
-        arguments["weights"] = str(files[0].resolve())
-    elif arguments["weights"] not in ("none", "imagenet"):
+    if weights.is_dir():  # a run; its final model has seen the validation images
+        if not (weights / "best.pt").is_file():
+            raise ValueError(f"--weights {weights} holds no best.pt: give a run that has scored")
+        arguments["weights"] = str((weights / "best.pt").resolve())
+    elif arguments["weights"] not in NAMED_WEIGHTS:
         arguments["weights"] = str(weights.resolve())
     if arguments["data"] not in ("sample", "voc2009"):
         arguments["data"] = str(Path(arguments["data"]).resolve())
@@ -166,7 +165,8 @@ def _writable(folder: Path) -> bool:
 
 def _new_facts(arguments: dict[str, Any], data: Data, problem: Problem) -> dict[str, Any]:
     """run.json of a new run."""
-    resized = {name: input_size(name, arguments["image_size"]) for name in problem.architectures}
+    input_size, size = problem.task.module.input_size, arguments["image_size"]
+    resized = {name: input_size(name, size) for name in problem.architectures}
     return {
         "task": arguments["task"],
         "metric": problem.task.metric,
@@ -182,7 +182,8 @@ def _new_facts(arguments: dict[str, Any], data: Data, problem: Problem) -> dict[
         "classes": list(data.classes),
         "split": {"train": [data.ids[i] for i in data.train], "val": [data.ids[i] for i in data.val]},
         "baseline": problem.task.baseline(data, arguments["seed"]),
-        "resized_to": {name: size for name, size in resized.items() if size != arguments["image_size"]},
+        "resized_to": {name: seen for name, seen in resized.items() if seen != size},
+        "track": SEEN_VOC if arguments["weights"] == "published" else None,
         "versions": {"python": sys.version.split()[0]} | {name: version(name) for name in PACKAGES},
         "git": _revision(),
         "created": time.strftime("%Y-%m-%d %H:%M:%S"),

@@ -2,31 +2,43 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 import spaces.classify
-from voctrain import classify
-from voctrain.config import ClassifyConfig, TrainConfig
-from voctrain.data import Data
+import spaces.segment
+from search.pictures import write_pictures
+from voctrain import classify, segment
+from voctrain.config import ClassifyConfig, SegmentConfig, TrainConfig
+from voctrain.data import Data, original_masks
+from voctrain.mask_metrics import all_background, iou, score_maps
 from voctrain.metrics import classify_report, random_baseline
 from voctrain.thresholds import fit_thresholds
 
 
 @dataclass(frozen=True)
 class Task:
-    """One of the commands' tasks. `module` has check, train, checkpoint, restore, predict and METRIC, in [worst, 1]."""
+    """One of the commands' tasks.
+
+    `module` has check, new_model, train, checkpoint, restore, input_size, file_architecture and METRIC, in [worst, 1].
+    """
 
     name: str
     module: ModuleType
     config: type[TrainConfig]
     space: ModuleType
     worst: float  # told for a trial that diverged or ran out of memory
-    baseline: Callable[[Data, int], dict[str, float]]  # beside every score
+    baseline_name: str  # what is beside every score
+    baseline: Callable[[Data, int], dict[str, float]]  # by data and seed
     calibrate: Callable[[dict[str, np.ndarray]], dict[str, Any]]  # of the validation predictions: what best.pt adds
     report: Callable[[dict[str, np.ndarray], dict[str, Any]], dict[str, Any]]  # of both: what best.json adds
+    # Validation metrics of a checkpoint at the images' original sizes, by data, their path and use_val.
+    at_original_size: Callable[[dict[str, Any], Data, str, bool], dict[str, float]] = lambda *_: {}
+    # Pictures in a folder, of a checkpoint on the validation images; None: the task has none.
+    pictures: Callable[[Path, dict[str, Any], Data], None] | None = None
 
     @property
     def metric(self) -> str:
@@ -47,6 +59,24 @@ def _classify_report(predictions: dict[str, np.ndarray], saved: dict[str, Any]) 
     return classify_report(predictions["y_true"], predictions["y_prob"], thresholds, classes)
 
 
+def _segment_baseline(data: Data, seed: int) -> dict[str, float]:
+    return all_background(data.masks[data.val], 1 + len(data.classes))
+
+
+def _segment_report(predictions: dict[str, np.ndarray], saved: dict[str, Any]) -> dict[str, Any]:
+    total = predictions["confusion"].sum(0)
+    by_class = zip(("background", *saved["classes"]), iou(total), strict=True)
+    return {"iou": {name: None if np.isnan(v) else float(v) for name, v in by_class}, "confusion": total.tolist()}
+
+
+def _segment_at_original_size(saved: dict[str, Any], data: Data, path: str, use_val: bool) -> dict[str, float]:
+    model, config = segment.restore(saved)
+    maps = segment.predict(model, data.images[data.val], config, sizes=data.sizes[data.val])
+    truths = original_masks(path, [data.ids[i] for i in data.val], use_val=use_val)
+    metrics, _ = score_maps(truths, maps, 1 + len(data.classes))
+    return metrics
+
+
 TASKS = {
     task.name: task
     for task in (
@@ -56,9 +86,23 @@ TASKS = {
             config=ClassifyConfig,
             space=spaces.classify,
             worst=0.0,
+            baseline_name="random labels",
             baseline=_classify_baseline,
             calibrate=_classify_calibration,
             report=_classify_report,
+        ),
+        Task(
+            name="segment",
+            module=segment,
+            config=SegmentConfig,
+            space=spaces.segment,
+            worst=0.0,
+            baseline_name="all background",
+            baseline=_segment_baseline,
+            calibrate=lambda predictions: {},
+            report=_segment_report,
+            at_original_size=_segment_at_original_size,
+            pictures=write_pictures,
         ),
     )
 }

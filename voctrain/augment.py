@@ -1,6 +1,6 @@
-"""Augmentation of whole batches on their device: one warp, then colours, then mixing of images (SEED.md §2).
+"""Augmentation of whole batches on their device: one warp, then colours (SEED.md §2).
 
-Draws come from torch's global generators: the device's own for `augment`, the CPU's for `mix`.
+Draws come from the global generator of the device.
 """
 
 import functools
@@ -11,23 +11,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from voctrain.config import ClassifyConfig, TrainConfig
+from voctrain.config import TrainConfig
+from voctrain.data.layouts import VOID
 
 FLIPS = {"hflip": -1, "vflip": -2}  # and the dimension of each
 EVENTS = (*FLIPS, "grayscale")  # happen with a probability; all others vary by an amount
 DRAWS = {"translate": 2, "perspective": 8, "crop_scale": 4}  # random numbers for an image; 1 for all others
 MAX_ASPECT = 4 / 3  # of a random crop (Szegedy et al., 2015)
-VOID = 255  # mask value where nothing is known
 
 
-def augment(images: Tensor, config: TrainConfig, masks: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+def augment(
+    images: Tensor, config: TrainConfig, masks: Tensor | None = None, focus: Tensor | None = None
+) -> Tensor | tuple[Tensor, Tensor]:
     """Vary images (B, 3, S, S) float32 in [0, 1], and masks (B, S, S) of any integer type with them.
 
+    focus: points (2, B), x and y in [-1, 1], that random crops are to hold; NaN: anywhere.
     Beyond the border images are reflected and masks are 255. Memory format and range are kept; the inputs are not
     written to, and returned as they are where `config` augments nothing.
     """
     names = [name for name in (*GEOMETRY, *COLOURS) if getattr(config, name) != (1.0 if name == "crop_scale" else 0.0)]
     amounts = _draw(names, config, images)
+    if focus is not None and "crop_scale" in amounts:
+        amounts["crop_scale"] = torch.cat([amounts["crop_scale"], focus])
     geometry = {name: amounts[name] for name in GEOMETRY if name in amounts}
     memory_format = torch.channels_last if images.stride(1) == 1 else torch.contiguous_format
     with torch.autocast(images.device.type, enabled=False):  # coordinates need all of float32
@@ -104,12 +109,24 @@ def _matrix(*entries: Tensor | float) -> Tensor:
 
 
 def _crop(amount: Tensor) -> Tensor:
-    """Amounts: the part of the area that is lost, and in [-1, 1] aspect and position of the crop."""
-    lost, aspect, x, y = amount
+    """Amounts: the part of the area that is lost, and in [-1, 1] aspect and position of the crop.
+
+    Two more are a point that it holds: then the position is one among those with this point inside.
+    """
+    (lost, aspect, x, y), point = amount[:4], amount[4:]
     area = 1 - lost
     ratio = (aspect * (-area.log()).clamp(max=math.log(MAX_ASPECT))).exp()  # never wider or higher than the image
     width, height = (area * ratio).sqrt(), (area / ratio).sqrt()
+    if len(point):
+        x, y = (_around(*each) for each in zip(point, (x, y), (width, height), strict=True))
     return _matrix(width, 0, (1 - width) * x, 0, height, (1 - height) * y, 0, 0, 1)
+
+
+def _around(point: Tensor, position: Tensor, size: Tensor) -> Tensor:
+    """The position in [-1, 1] of a side's crop of this size in (0, 1], moved so that `point` is inside; NaN: not."""
+    room = (1 - size).clamp(min=1e-6)
+    low, high = ((point - size) / room).clamp(min=-1), ((point + size) / room).clamp(max=1)
+    return torch.where(point.isnan(), position, low + (position + 1) / 2 * (high - low))
 
 
 def _perspective(amount: Tensor) -> Tensor:
@@ -204,44 +221,3 @@ COLOURS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "hue": _hue,
     "grayscale": lambda images, amount: _saturation(images, -amount),
 }
-
-
-def mix(
-    images: Tensor, target: Tensor, config: ClassifyConfig, masks: Tensor | None = None
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Mixup (Zhang et al., 2018) or cutmix (Yun et al., 2019) of each image with its neighbour in the batch.
-
-    images (B, 3, H, W), target (B, C) float, masks (B, H, W) → the same shapes, target in [0, 1]. One part kept,
-    Beta(alpha, alpha), a batch; where both are on, a coin a batch decides. A mixed-up image has the mask of the one
-    that is the greater part of it. With both off the inputs are returned as they are.
-    """
-    if not config.mixup and not config.cutmix:
-        return images, target, masks
-    cut = not config.mixup or (config.cutmix > 0 and bool(torch.rand(()) < 0.5))
-    alpha = config.cutmix if cut else config.mixup
-    kept = float(torch.distributions.Beta(alpha, alpha).sample())
-    if not cut:
-        images = images.lerp(images.roll(1, 0), 1 - kept)
-        masks = masks if masks is None or kept >= 0.5 else masks.roll(1, 0)
-    else:
-        rows, columns = _box(1 - kept, *images.shape[-2:])
-        images, masks = (None if x is None else _paste(x, rows, columns) for x in (images, masks))
-        pasted = (rows.stop - rows.start) * (columns.stop - columns.start)
-        kept = 1 - pasted / (images.shape[-2] * images.shape[-1])
-    return images, target.lerp(target.roll(1, 0), 1 - kept), masks
-
-
-def _paste(batch: Tensor, rows: slice, columns: slice) -> Tensor:
-    """A copy of the batch (B, …, H, W) in which each has this box of its neighbour."""
-    batch = batch.clone()
-    batch[..., rows, columns] = batch[..., rows, columns].roll(1, 0)
-    return batch
-
-
-def _box(area: float, height: int, width: int) -> tuple[slice, slice]:
-    """A box of about this part of the area around a uniform centre, cut off at the border."""
-    centre, sides = torch.rand(2).tolist(), (height, width)
-    half = math.sqrt(area) / 2
-    ends = [(round((c - half) * n), round((c + half) * n)) for c, n in zip(centre, sides, strict=True)]
-    rows, columns = (slice(max(low, 0), min(high, n)) for (low, high), n in zip(ends, sides, strict=True))
-    return rows, columns

@@ -7,15 +7,30 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from voctrain.augment import augment, mix
+from voctrain.augment import augment
 from voctrain.config import ClassifyConfig
 from voctrain.data import Data
-from voctrain.loop import EVAL_BATCH, Epoch, Resident, autocast, fit, seed_epoch, to_unit
+from voctrain.loop import (
+    EVAL_BATCH,
+    Epoch,
+    Resident,
+    autocast,
+    channel_statistics,
+    fit,
+    outputs_of,
+    seed_epoch,
+    to_unit,
+)
 from voctrain.losses import classification_loss, object_cross_entropy
 from voctrain.metrics import classify_metrics
+from voctrain.mixing import mix
 from voctrain.models import build_classifier
+from voctrain.models.classifiers import check_name, input_size
 from voctrain.models.mask_heads import MaskHeads
+from voctrain.models.weights import file_origin
 from voctrain.sampling import sampling_pool
+
+__all__ = ["check", "checkpoint", "file_architecture", "input_size", "new_model", "predict", "restore", "train"]
 
 METRIC = "val_mAP"
 TRANSFORMERS = ("vit_", "swin_")  # have no maps for mask_loss
@@ -45,13 +60,13 @@ def train(
         batch, target = to_unit(images[index]), labels[index.to(device)]
         if masks is None:
             batch, target, _ = mix(augment(batch, config), target, config)
-            logits, *auxiliary = _outputs(model(batch))
+            logits, *auxiliary = outputs_of(model(batch))
             located = 0.0
         else:
             batch, mask = augment(batch, config, masks[index])
             batch, target, mask = mix(batch, target, config, mask)
             with model.mask_heads.watch(model.net) as maps:
-                logits, *auxiliary = _outputs(model(batch))
+                logits, *auxiliary = outputs_of(model(batch))
             located = config.mask_loss * sum(object_cross_entropy(m, mask) for m in maps) / len(maps)
         loss = criterion(logits, target) + AUXILIARY * sum(criterion(a, target) for a in auxiliary) + located
         return loss, (logits.detach(), target)
@@ -90,7 +105,10 @@ def train(
 
 
 def check(config: ClassifyConfig, data: Data) -> None:
-    """Raise `ValueError` where `config` asks for what `data` do not have."""
+    """Raise `ValueError` where `config` asks for what there is not, or `data` do not have."""
+    check_name(config.architecture)
+    if config.weights == "published":
+        raise ValueError("weights=published are those of segmenters: use weights=imagenet")
     if config.mask_loss and data.masks is None:
         raise ValueError(f"mask_loss needs masks, and these data have none: leave mask_loss={config.mask_loss:g} out")
     if config.mask_loss and config.architecture.startswith(TRANSFORMERS):
@@ -112,15 +130,9 @@ def new_model(config: ClassifyConfig, data: Data) -> nn.Module:
     return model
 
 
-def channel_statistics(images: np.ndarray, index: np.ndarray) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation a channel, in [0, 1], of these images (uint8, (N, H, W, 3)): exact, by histogram."""
-    levels = np.arange(256) / 255
-    counts = np.zeros((3, 256))
-    for i in index:
-        counts += [np.bincount(images[i, ..., c].ravel(), minlength=256) for c in range(3)]
-    share = counts / counts.sum(axis=1, keepdims=True)
-    mean = share @ levels
-    return mean.tolist(), np.sqrt(share @ levels**2 - mean**2).tolist()
+def file_architecture(path: str) -> str | None:
+    """The architecture that a weights file of ours is for; None where it does not say."""
+    return file_origin(path)[1]
 
 
 def checkpoint(config: ClassifyConfig, data: Data, weights: dict[str, Tensor], metrics: dict[str, float]) -> dict:
@@ -168,7 +180,3 @@ def predict(
 def _logits(model: nn.Module, images: Resident, index: Tensor, config: ClassifyConfig, *flips: int) -> Tensor:
     with autocast(config, images.device):
         return torch.cat([model(to_unit(images[i]).flip(flips)).float() for i in index.split(EVAL_BATCH)])
-
-
-def _outputs(output: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return output if isinstance(output, tuple) else (output,)

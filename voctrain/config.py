@@ -6,6 +6,7 @@ belongs to a choice not made raises `ValueError` naming the rule, the value and 
 
 import dataclasses
 import difflib
+import fnmatch
 import math
 import types
 import typing
@@ -29,7 +30,7 @@ def number(default: float | None, low: float, high: float = math.inf) -> Any:
 def only_with(
     parent: str, values: tuple[str, ...], default: Any, low: float = -math.inf, high: float = math.inf
 ) -> Any:
-    """A field that exists only where `parent` has one of `values`: None elsewhere, `default` there unless given."""
+    """A field that exists only where `parent` has one of `values` (patterns with *): None elsewhere, else `default`."""
     bounds = {} if isinstance(default, str | None) else {BOUNDS: (low, high)}
     return field(default=None, metadata={NEEDS: (parent, values, default), **bounds})
 
@@ -86,7 +87,7 @@ class TrainConfig:
         for name, f in names.items():
             if NEEDS in f.metadata:
                 parent, values, default = f.metadata[NEEDS]
-                if getattr(self, parent) in values:
+                if _matches(getattr(self, parent), values):
                     if getattr(self, name) is None:
                         object.__setattr__(self, name, default)
                 elif getattr(self, name) is not None:
@@ -122,7 +123,7 @@ class TrainConfig:
         """Whether the choice that field `name` belongs to is made in `values`, or not made there at all."""
         known = {f.name: f.metadata for f in dataclasses.fields(cls)}
         parent, allowed, _ = known.get(name, {}).get(NEEDS, (None, (), None))
-        return parent not in values or values[parent] in allowed
+        return parent not in values or _matches(values[parent], allowed)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `from_dict`, JSON and `torch.load(weights_only=True)` take them."""
@@ -130,12 +131,26 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifyConfig(TrainConfig):
-    """Multi-label classification. Sources of the choices: SEED.md §2; the losses name their papers."""
+class LabelledConfig(TrainConfig):
+    """What the tasks that learn from labels share: the network, and which images an epoch draws."""
 
-    architecture: str = "resnet18"  # a name that voctrain.models.build_classifier knows
+    architecture: str = "resnet18"  # a name that the task's build function in voctrain.models knows
     batch_size: int = number(32, 2)  # batch normalisation needs two
-    weights: str = "none"  # none, imagenet, or the path of a weights file
+    weights: str = "none"  # none, imagenet, or the path of a weights file; segmenters have `published`, too
+
+    sampling: str = choice("shuffle", "copies", "weighted", "oversample", "undersample")  # see voctrain.sampling
+    extra_copies: int | None = only_with("sampling", ("copies",), 4, 1)  # of each image, in the pool that is drawn from
+    copies_except: str | None = None  # no copies of the images of this class (with sampling=copies)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.copies_except is not None and self.sampling != "copies":
+            raise ValueError(f"copies_except goes with sampling=copies only, but sampling is {self.sampling!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyConfig(LabelledConfig):
+    """Multi-label classification. Sources of the choices: SEED.md §2; the losses name their papers."""
 
     loss: str = choice("bce", "bce_weight", "focal", "asymmetric")
     reduction: str = choice("mean", "sum")  # over images and classes
@@ -147,10 +162,6 @@ class ClassifyConfig(TrainConfig):
     prob_shift: float | None = only_with("loss", ("asymmetric",), 0.05, 0, 1)  # negatives below it cost nothing
 
     mask_loss: float = number(0.0, 0)  # weight of a loss that shows where the classes are, see models.mask_heads
-
-    sampling: str = choice("shuffle", "copies", "weighted", "oversample", "undersample")  # see voctrain.sampling
-    extra_copies: int | None = only_with("sampling", ("copies",), 4, 1)  # of each image, in the pool that is drawn from
-    copies_except: str | None = None  # no copies of the images of this class (with sampling=copies)
     mixup: float = number(0.0, 0)  # alpha of its beta distribution; 0: none (Zhang et al., 2018)
     cutmix: float = number(0.0, 0)  # alpha; with mixup too, a coin a batch decides (Yun et al., 2019)
 
@@ -158,8 +169,34 @@ class ClassifyConfig(TrainConfig):
         super().__post_init__()
         if self.pos_weight_cap is not None and self.loss not in ("bce", "focal"):
             raise ValueError(f"pos_weight_cap goes with loss=bce|focal only, but loss is {self.loss!r}: leave it out")
-        if self.copies_except is not None and self.sampling != "copies":
-            raise ValueError(f"copies_except goes with sampling=copies only, but sampling is {self.sampling!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentConfig(LabelledConfig):
+    """Semantic segmentation. Sources of the choices: SEED.md §3; the losses name their papers."""
+
+    architecture: str = "unet"
+    width: int | None = only_with("architecture", ("unet", "fpn_*"), 64, 4, 512)  # of its finest maps
+    depth: int | None = only_with("architecture", ("unet",), 4, 1, 6)  # times that it halves the image
+
+    loss: str = choice(
+        "cross_entropy", "dice", "lovasz", "cross_entropy+dice", "cross_entropy+lovasz", "object_cross_entropy", "bce"
+    )
+    class_balance: float | None = only_with("loss", ("cross_entropy*",), 0.0, 0, 1)  # weights ∝ frequency^-this
+    pos_weight: float | None = only_with("loss", ("bce",), 10.0, 0)  # of a class's pixels against all others
+    aux_weight: float | None = only_with("architecture", ("fcn_*", "deeplabv3_*"), 0.4, 0)  # of the auxiliary loss
+
+    crop_focus: float = number(0.0, 0, 1)  # probability that a random crop holds a pixel of an object, see augment
+    copy_paste: float = number(0.0, 0, 1)  # probability that an image gets an object of its neighbour in the batch
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.crop_focus and self.crop_scale == 1:
+            raise ValueError("crop_focus goes with crop_scale below 1 only: set crop_scale or leave crop_focus out")
+
+
+def _matches(value: Any, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch.fnmatchcase(str(value), pattern) for pattern in patterns)
 
 
 def _checked(name: str, value: Any, hint: Any, rules: Mapping[str, Any]) -> Any:

@@ -61,6 +61,22 @@ def to_unit(images: Tensor) -> Tensor:
     return images.permute(0, 3, 1, 2).float().div_(255)
 
 
+def channel_statistics(images: np.ndarray, index: np.ndarray) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation a channel, in [0, 1], of these images (uint8, (N, H, W, 3)): exact, by histogram."""
+    levels = np.arange(256) / 255
+    counts = np.zeros((3, 256))
+    for i in index:
+        counts += [np.bincount(images[i, ..., c].ravel(), minlength=256) for c in range(3)]
+    share = counts / counts.sum(axis=1, keepdims=True)
+    mean = share @ levels
+    return mean.tolist(), np.sqrt(share @ levels**2 - mean**2).tolist()
+
+
+def outputs_of(output: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """What a model returned, its auxiliary outputs last."""
+    return output if isinstance(output, tuple) else (output,)
+
+
 def autocast(config: TrainConfig, device: torch.device) -> torch.autocast:
     """The mixed precision of `config.precision`; `auto` is bfloat16 where the device computes in it, else float32."""
     dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}.get(config.precision)

@@ -1,4 +1,4 @@
-"""Losses of multi-label classification, on logits and soft targets."""
+"""Losses of multi-label classification, on logits and soft targets, and of masks."""
 
 import math
 

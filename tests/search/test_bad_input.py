@@ -106,7 +106,7 @@ def test_arguments_that_do_not_parse(arguments, message, refused):
         (("--resume", "missing"), "no run folder"),
         (("--warm-start", "missing"), "no run folder"),
         (("--weights", "missing.pt"), "there is no file"),
-        (("--weights", "."), "holds neither final/final.pt nor best.pt"),
+        (("--weights", "."), "holds no best.pt"),
         (("--out", "/proc"), "give --out a folder that you may write to"),
         (("--address", "127.0.0.1:1"), "no Ray cluster at 127.0.0.1:1"),
         (("--address", "nowhere.invalid:6379"), "no Ray cluster at nowhere.invalid:6379"),

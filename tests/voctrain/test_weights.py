@@ -124,12 +124,8 @@ def test_the_head_is_what_depends_on_the_classes(name, head):
     assert _head(name) == {f"net.{key}" for key in head}
 
 
-def test_resolve_downloads_nothing_for_none(hub):
-    assert weights.resolve("none", ["resnet18", "simple"]) is None
-
-
 def test_without_network_the_message_names_file_and_folder(hub):
-    message = error_of(weights.resolve, "imagenet", ["resnet18"])
+    message = error_of(build_classifier, "resnet18", weights="imagenet")
     assert "resnet18" in message
     assert "Name or service not known" in message
     assert "resnet18-f37072fd.pth" in message
@@ -146,7 +142,7 @@ def test_a_download_has_a_timeout_and_leaves_standard_output_alone(hub, monkeypa
         raise TimeoutError("timed out")
 
     monkeypatch.setattr(torch.hub, "urlopen", hang)
-    assert "(timed out)" in error_of(weights.resolve, "imagenet", ["resnet18"])
+    assert "(timed out)" in error_of(build_classifier, "resnet18", weights="imagenet")
     assert timeouts == [weights.TIMEOUT]
     assert capsys.readouterr().out == ""
 
@@ -155,20 +151,18 @@ def test_a_download_of_other_contents_is_refused(hub, monkeypatch, tmp_path):
     wrong = tmp_path / "wrong"
     wrong.write_bytes(b"a captive portal")
     monkeypatch.setattr(torch.hub, "urlopen", lambda request: urllib.request.urlopen(wrong.as_uri()))
-    assert "invalid hash value" in error_of(weights.resolve, "imagenet", ["resnet18"])
+    assert "invalid hash value" in error_of(build_classifier, "resnet18", weights="imagenet")
     assert not list(hub.iterdir())
 
 
 def test_a_torn_file_in_the_cache_is_one_line(hub):
     path = publish(hub, "squeezenet1_1", models.get_model("squeezenet1_1").state_dict())
     path.write_bytes(path.read_bytes()[:1000])
-    assert path.name in error_of(weights.resolve, "imagenet", ["squeezenet1_1"])
+    assert path.name in error_of(build_classifier, "squeezenet1_1", weights="imagenet")
 
 
-def test_resolve_reads_the_cache_and_refuses_what_is_not_published(hub):
-    publish(hub, "squeezenet1_1", models.get_model("squeezenet1_1").state_dict())
-    weights.resolve("imagenet", ["squeezenet1_1"])
-    message = error_of(weights.resolve, "imagenet", ["squeezenet1_1", "tinyvgg"])
+def test_what_is_not_published_is_refused(hub):
+    message = error_of(build_classifier, "tinyvgg", image_size=32, weights="imagenet")
     assert message.startswith("tinyvgg has no published weights")
 
 
@@ -202,7 +196,7 @@ def test_a_plain_state_dict_fits_under_any_wrapper(tmp_path, prefix):
     assert model.own_normalisation is True
     images = torch.rand(2, 3, 32, 32)
     assert torch.equal(model(images), net((images - model.mean) / model.std))
-    assert weights.file_architecture(tmp_path / "plain.pth") is None
+    assert weights.file_origin(tmp_path / "plain.pth") == (None, None)
 
 
 @pytest.mark.parametrize("name", ["mnasnet0_5", "resnet18"])
@@ -239,13 +233,9 @@ def test_auxiliary_outputs_may_be_missing_from_a_file(tmp_path):
 def test_another_architecture_is_named(tmp_path):
     path = str(tmp_path / "best.pt")
     saved_classifier(path, "simple")
-    assert weights.file_architecture(path) == "simple"
-    for message in (
-        error_of(build_classifier, "complex", image_size=32, weights=path),
-        error_of(weights.resolve, path, ["complex", "simple"]),
-    ):
-        assert message.endswith("is of a simple, but the architecture is complex: --set architecture=simple")
-    weights.resolve(path, ["simple"])
+    assert weights.file_origin(path)[1] == "simple"
+    message = error_of(build_classifier, "complex", image_size=32, weights=path)
+    assert message.endswith("is of a simple, but the architecture is complex: --set architecture=simple")
 
 
 def test_a_plain_file_of_another_model_is_explained(tmp_path):
@@ -257,10 +247,6 @@ def test_a_plain_file_of_another_model_is_explained(tmp_path):
 
     message = error_of(build_classifier, "alexnet", image_size=64, weights=path)
     assert "--set architecture=NAME" in message
-
-    message = error_of(weights.resolve, path, ["squeezenet1_0", "squeezenet1_1"])
-    assert "does not say its architecture, and 2 are searched" in message
-    weights.resolve(path, ["squeezenet1_0"])
 
 
 def test_missing_and_unknown_tensors_are_counted(tmp_path):
@@ -285,7 +271,7 @@ def test_a_file_bound_to_another_image_size_says_so(tmp_path, name, num_classes)
 def test_unusable_files_are_explained(tmp_path):
     path = tmp_path / "file.pt"
     assert "there is no file" in error_of(weights.load_file, path)
-    assert "there is no file 'imagenot'" in error_of(weights.resolve, "imagenot", ["resnet18"])
+    assert "there is no file 'imagenot'" in error_of(build_classifier, "resnet18", weights="imagenot")
     assert "there is no file" in error_of(weights.load_file, tmp_path)
 
     torch.save(models.get_model("squeezenet1_1"), path)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from voctrain.data.download import cache_dir
 
-__all__ = ["Data", "cache_dir", "load"]
+__all__ = ["Data", "cache_dir", "load", "original_masks"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,3 +77,17 @@ def load(path: str | Path, *, image_size: int, use_val: bool = False) -> Data:
         warnings=prepare.remarks(source, arrays) + warnings,
         **{"masks": None} | arrays,
     )
+
+
+def original_masks(path: str | Path, ids: Iterable[str], *, use_val: bool = False) -> Iterator[np.ndarray]:
+    """The masks of these labelled images at their original sizes, uint8 (H, W), one after the other; none: all void.
+
+    path, use_val: as `load` takes them. Raises `ValueError` as `load` does.
+    """
+    from voctrain.data import download, layouts
+
+    source = layouts.read_source(download.folder_of(path), use_val=use_val)
+    index = {name: i for i, name in enumerate(source.ids)}
+    for name in ids:
+        image, mask, _ = source.read(index[name])
+        yield np.full(image.shape[:2], layouts.VOID, np.uint8) if mask is None else mask

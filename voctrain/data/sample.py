@@ -13,11 +13,10 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFilter
 
 from voctrain.data.download import build_folder
-from voctrain.data.layouts import VOC_CLASSES
+from voctrain.data.layouts import VOC_CLASSES, VOID
 
 MIN_PIXELS = 30  # an object of which less is visible is left out
 SIZES = (0.42, 0.72)  # of an object, in units of its class's: mostly small, so that where it stands says nothing
-VOID = 255
 ASPECTS = ((4, 3), (4, 3), (3, 2), (1, 1), (3, 4), (2, 3), (16, 10))
 EXTRA_OBJECTS = (0.40, 0.30, 0.17, 0.09, 0.04)  # probabilities of 0 to 4 objects beside the first
 HOLE, DARK, NORMAL, LIGHT = 0, 90, 180, 250  # tones of a part of a silhouette; a hole shows what is behind

@@ -2,8 +2,7 @@
 
 import difflib
 import functools
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torchvision import models
 
+from voctrain.models.normalised import Normalised
 from voctrain.models.weights import load_into, published_weights
 
 # The least sizes above 32: alexnet's last pooling, and the 17 × 17 map that inception_v3's auxiliary output wants.
@@ -20,42 +20,22 @@ FIXED_SIZE = ("vit_", "maxvit_")  # take the size of their published weights and
 AUXILIARY = ("googlenet", "inception_v3")
 
 
-class Classifier(nn.Module):
-    """A network and the normalisation of its input: images (B, C, H, W) in [0, 1] → logits (B, num_classes).
+class Classifier(Normalised):
+    """Images (B, C, H, W) in [0, 1] → logits (B, num_classes), by a network and its normalisation.
 
     In train mode a network with auxiliary outputs returns (logits, *auxiliary logits), each (B, num_classes).
     input_size: the side, in pixels, that the network sees; batches of another size are resized to it.
-    own_normalisation: whether the normalisation came with the weights; else it is the identity until it is set.
     """
 
     def __init__(self, net: nn.Module, *, input_size: int, in_channels: int = 3):
-        super().__init__()
-        self.net = net
+        super().__init__(net, in_channels=in_channels)
         self.input_size = input_size
-        self.own_normalisation = False
-        self.register_buffer("mean", torch.zeros(1, in_channels, 1, 1))
-        self.register_buffer("std", torch.ones(1, in_channels, 1, 1))
-
-    def set_normalisation(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Subtract `mean` and divide by `std`, a value a channel each, in units of [0, 1] images.
-
-        Of a channel that never varies, std counts as 1e-6: it becomes 0.
-        """
-        self.mean.copy_(torch.as_tensor(mean).view_as(self.mean))
-        self.std.copy_(torch.as_tensor(std).view_as(self.std).clamp(min=1e-6))
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         if images.shape[-2:] != (self.input_size, self.input_size):
             images = F.interpolate(images, (self.input_size, self.input_size), mode="bilinear", antialias=True)
-        output = self.net((images - self.mean) / self.std)
+        output = self.net(self.normalised(images))
         return tuple(output) if isinstance(output, tuple) else output
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """As torch's; a dict that lost torch's record of versions, which mnasnet asks for, counts as up to date."""
-        if not hasattr(state_dict, "_metadata"):
-            state_dict = OrderedDict(state_dict)
-            state_dict._metadata = self.state_dict()._metadata
-        return super().load_state_dict(state_dict, *args, **kwargs)
 
 
 def build_classifier(

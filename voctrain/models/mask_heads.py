@@ -2,11 +2,12 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+
+from voctrain.models.maps import hooked, map_shapes
 
 STRIDES = (8, 32)  # pixels of the input to a cell: finer maps are too early to know classes, coarser ones too coarse
 
@@ -20,7 +21,7 @@ class MaskHeads(nn.Module):
 
     def __init__(self, net: nn.Module, *, image_size: int, num_classes: int):
         super().__init__()
-        shapes = _map_shapes(net, torch.zeros(1, 3, image_size, image_size))
+        shapes = map_shapes(net, torch.zeros(1, 3, image_size, image_size))
         finest, coarsest = math.ceil(image_size / STRIDES[0]), image_size // STRIDES[1]
         deepest = {shape[-1]: name for name, shape in shapes.items() if coarsest <= shape[-1] <= finest}
         if not shapes:
@@ -33,32 +34,6 @@ class MaskHeads(nn.Module):
         """Collect the logits (B, 1 + num_classes, h, w) of each map, background first, while `net` runs forward."""
         found: dict[str, Tensor] = {}
         logits: list[Tensor] = []
-        with _hooked(net, self.names, found.__setitem__):
+        with hooked(net, self.names, found.__setitem__):
             yield logits
         logits += [conv(found[name]) for name, conv in zip(self.names, self.convs, strict=True)]
-
-
-def _map_shapes(net: nn.Module, images: Tensor) -> dict[str, torch.Size]:
-    """Shape of the square map that each module of `net` makes of these images, in the order of their making."""
-    shapes: dict[str, torch.Size] = {}
-
-    def note(name: str, output: Tensor) -> None:
-        if isinstance(output, Tensor) and output.ndim == 4 and output.shape[-1] == output.shape[-2] > 1:
-            shapes.pop(name, None)
-            shapes[name] = output.shape
-
-    training = net.training
-    with _hooked(net.eval(), [name for name, _ in net.named_modules() if name], note), torch.no_grad():
-        net(images)
-    net.train(training)
-    return shapes
-
-
-@contextlib.contextmanager
-def _hooked(net: nn.Module, names: Iterable[str], receive: Callable[[str, Any], None]) -> Iterator[None]:
-    """Give `receive` the name and the output of each of these modules of `net` as it runs."""
-    with contextlib.ExitStack() as stack:
-        for name in names:
-            handle = net.get_submodule(name).register_forward_hook(lambda _m, _i, output, n=name: receive(n, output))
-            stack.callback(handle.remove)
-        yield

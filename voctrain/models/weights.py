@@ -6,7 +6,7 @@ import re
 import socket
 import sys
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -17,29 +17,10 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models import WeightsEnum
 
+from voctrain.models.normalised import Normalised
+
+PUBLISHED = ("imagenet", "published")  # torchvision's: of its classifiers, of its segmenters
 TIMEOUT = 15  # seconds without an answer after which a download is given up
-
-
-def resolve(weights: str, architectures: Iterable[str]) -> None:
-    """Make sure, once and before any trial, that these `architectures` can have these `weights`.
-
-    weights: "none", "imagenet" (downloads what torch hub's cache lacks) or the path of a weights file.
-    Raises `ValueError` where they cannot. Whether a file fits in every tensor, `load_into` says.
-    """
-    if weights == "none":
-        return
-    architectures = list(architectures)
-    if weights == "imagenet":
-        for architecture in architectures:
-            _download(architecture)
-        return
-    found = file_architecture(weights)
-    if found is None and len(architectures) > 1:
-        raise ValueError(
-            f"{weights} does not say its architecture, and {len(architectures)} are searched: --set architecture=NAME"
-        )
-    for architecture in architectures:
-        _check_architecture(weights, found, architecture)
 
 
 def load_file(path: str | Path) -> dict[str, Any]:
@@ -68,9 +49,10 @@ def load_file(path: str | Path) -> dict[str, Any]:
     return saved
 
 
-def file_architecture(path: str | Path) -> str | None:
-    """The architecture that a weights file of ours was trained with; None of a plain state dict."""
-    return _architecture(load_file(path))
+def file_origin(path: str | Path) -> tuple[str | None, str | None]:
+    """Task and architecture that a weights file of ours was trained with; None, None of a plain state dict."""
+    saved = load_file(path)
+    return (saved.get("task"), _architecture(saved)) if _is_ours(saved) else (None, None)
 
 
 def published_weights(architecture: str) -> WeightsEnum | None:
@@ -81,19 +63,16 @@ def published_weights(architecture: str) -> WeightsEnum | None:
         return None
 
 
-def load_into(model: nn.Module, architecture: str, weights: str, *, head: frozenset[str], image_size: int) -> None:
-    """Load "imagenet" or a file into `model`, normalisation included.
+def load_into(
+    model: Normalised, architecture: str, weights: str, *, head: frozenset[str], image_size: int | None = None
+) -> None:
+    """Load published weights ("imagenet", of segmenters "published") or a file into `model`, normalisation included.
 
-    model: has `net`, `mean`, `std`, `own_normalisation` and `set_normalisation`, as `classifiers.Classifier`.
     head: the names of its tensors that depend on the number of classes; of another number, they stay as they are.
-    image_size: of the model in pixels, for the message.
+    image_size: of a model that is bound to one, in pixels, for the message.
     Raises `ValueError` where any other tensor is missing, unknown or of another shape.
     """
-    if weights == "imagenet":
-        source, saved = f"the published file of {architecture}", _download(architecture)
-    else:
-        source, saved = weights, load_file(weights)
-        _check_architecture(weights, _architecture(saved), architecture)
+    source, saved = _read(weights, architecture)
     state, own = _qualified(saved["model"] if _is_ours(saved) else saved), model.state_dict()
     for key in head & state.keys():
         if state[key].shape[:1] != own[key].shape[:1] and state[key].shape[1:] == own[key].shape[1:]:
@@ -106,9 +85,44 @@ def load_into(model: nn.Module, architecture: str, weights: str, *, head: frozen
         lists = {"missing": missing, "unknown": unknown}
         found = ", ".join(f"{len(keys)} {what} (first {keys[0]})" for what, keys in lists.items() if keys)
         raise _other_model(source, f"tensors {found}")
+    _adopt_normalisation(model, state, model.net, architecture)
+
+
+def load_encoder(model: Normalised, encoder: nn.Module, architecture: str, weights: str) -> None:
+    """Load "imagenet" or a classifier's file into `encoder`, the part of `model` that is a classifier without its head.
+
+    architecture: of that classifier. Its normalisation becomes the model's. Raises `ValueError` where a tensor is
+    missing or of another shape.
+    """
+    source, saved = _read(weights, architecture)
+    state, own = _qualified(saved["model"] if _is_ours(saved) else saved), encoder.state_dict()
+    # torchvision's dilated encoders are what their classifiers call features.
+    prefix = "net.features." if not any(f"net.{key}" in state for key in own) else "net."
+    found = OrderedDict((key, state[prefix + key]) for key in own if prefix + key in state)
+    if missing := [key for key in own if key not in found and not key.endswith("num_batches_tracked")]:
+        raise _other_model(source, f"{len(missing)} missing tensors (first {missing[0]})")
+    if wrong := [key for key in found if found[key].shape != own[key].shape]:
+        raise _other_model(source, f"{len(wrong)} tensors of another shape (first {wrong[0]})")
+    found._metadata = own._metadata
+    encoder.load_state_dict(found, strict=False)
+    _adopt_normalisation(model, state, encoder, architecture)
+
+
+def _read(weights: str, architecture: str) -> tuple[str, Mapping[str, Any]]:
+    """What to call these weights of an architecture, and what they hold."""
+    if weights in PUBLISHED:
+        return f"the published file of {architecture}", _download(architecture)
+    saved = load_file(weights)
+    _check_architecture(weights, _architecture(saved), architecture)
+    return weights, saved
+
+
+def _adopt_normalisation(model: Normalised, state: Mapping[str, Tensor], net: nn.Module, architecture: str) -> None:
+    """Set the normalisation that these tensors were trained with, where it is known."""
     if {"mean", "std"} <= state.keys():
+        model.set_normalisation(state["mean"], state["std"])
         model.own_normalisation = True
-    elif constants := _published_normalisation(model.net, architecture):
+    elif constants := _published_normalisation(net, architecture):
         model.set_normalisation(*constants)
         model.own_normalisation = True
 
@@ -119,13 +133,13 @@ def _check_architecture(path: str, found: str | None, wanted: str) -> None:
 
 
 def _check_shapes(
-    source: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor], trained_size: int, size: int
+    source: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor], trained_size: int | None, size: int | None
 ) -> None:
     wrong = [key for key in own if key in state and state[key].shape != own[key].shape]
     if not wrong:
         return
     first = f"{wrong[0]} is {tuple(state[wrong[0]].shape)} there and {tuple(own[wrong[0]].shape)} here"
-    if trained_size != size:
+    if size is not None and trained_size != size:
         raise ValueError(
             f"{source} was trained at image size {trained_size}, which this architecture is bound to, but image_size is"
             f" {size} ({first}): --image-size {trained_size}"

@@ -1,0 +1,144 @@
+"""The work of `search.submit`: predict the test images with the models of one or two runs, and write the CSV."""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from search.files import read_torch, replace
+from search.gate import fit_strength, log_prior
+from search.runfolder import read_run
+from search.tasks import TASKS
+from search.training import pick_device
+from voctrain import classify, segment
+from voctrain.data import Data, load, original_masks
+from voctrain.mask_metrics import score_maps
+from voctrain.metrics import decide
+from voctrain.submission import write_submission
+
+_MODEL = {"config", "classes", "image_size", "model"}
+NEEDED = {"classify": {*_MODEL, "thresholds"}, "segment": _MODEL}  # in a checkpoint
+
+
+def submit(arguments: argparse.Namespace) -> str:
+    """Predict the test images, write the CSV and say what was written. Raises `ValueError` for a user's mistake."""
+    out = Path(arguments.out)
+    if not out.parent.is_dir() or out.is_dir():
+        raise ValueError(f"--out must be a file in an existing folder, but got {out}")
+    given = {task: path for task in TASKS if (path := getattr(arguments, task)) is not None}
+    checkpoints = {task: load_checkpoint(Path(path), task) for task, path in given.items()}
+    sets = {task: _test_set(arguments.data, file, saved) for task, (file, saved) in checkpoints.items()}
+
+    said = []
+    probabilities = decided = prior = maps = None
+    if "classify" in given:
+        file, saved = checkpoints["classify"]
+        probabilities = _probabilities(saved, sets["classify"].test_images, arguments)
+        decided = decide(probabilities, np.array(saved["thresholds"]))
+        said.append(f"{decided.sum(1).mean():.2f} classes an image, by {file}")
+    if arguments.gate:
+        strength, dice, without = _gate(arguments)
+        prior = log_prior(probabilities, strength)
+        said.append(f"gate of strength {strength:g} (Dice of held-out masks {dice:.4f}, without it {without:.4f})")
+    if "segment" in given:
+        file, saved = checkpoints["segment"]
+        data = sets["segment"]
+        maps = _label_maps(saved, data.test_images, data.test_sizes, prior, arguments)
+        said.append(f"masks by {file}")
+    else:
+        said.append("no segmentation run: its rows are empty")
+    ids = next(iter(sets.values())).test_ids
+    replace(out, lambda path: write_submission(path, _rows(ids, decided, maps)))
+    return f"{out}: {len(ids)} images, {'; '.join(said)}"
+
+
+def load_checkpoint(path: Path, task: str) -> tuple[Path, dict[str, Any]]:
+    """The checkpoint of a run, final.pt or else best.pt, or of a file; with where it was.
+
+    Raises `ValueError` where there is none, or it is of another task.
+    """
+    candidates = [path / "final" / "final.pt", path / "best.pt"] if path.is_dir() else [path]
+    file = next((f for f in candidates if f.is_file()), None)
+    if file is None:
+        raise ValueError(
+            f"{path} holds neither final/final.pt nor best.pt: give a run that has scored, or a checkpoint"
+        )
+    saved = read_torch(file)
+    found = saved.get("task") if isinstance(saved, dict) else None
+    if found is not None and found != task:
+        raise ValueError(f"{file} is of {found}, not of {task}: give a run of {task}")
+    if found is None or not saved.keys() >= NEEDED[task]:
+        raise ValueError(f"{file} is not a checkpoint of ours: give a run, its best.pt or its final.pt")
+    return file, saved
+
+
+def _test_set(path: str, file: Path, saved: dict[str, Any]) -> Data:
+    """The data at the size of a checkpoint's model, with test images and of its classes."""
+    data = load(path, image_size=saved["image_size"])
+    if not data.test_ids:
+        raise ValueError(f"{path} has no test images to submit: give --data a set with a test part")
+    if list(data.classes) != saved["classes"]:
+        raise ValueError(f"{file} knows other classes than {path}: give the set that it was trained for")
+    return data
+
+
+def _probabilities(saved: dict[str, Any], images: np.ndarray, arguments: argparse.Namespace) -> np.ndarray:
+    device = pick_device(1)
+    model, config = classify.restore(saved, device=device)
+    return classify.predict(model, images, config, device=device, flip=arguments.flip)
+
+
+def _label_maps(
+    saved: dict[str, Any],
+    images: np.ndarray,
+    sizes: np.ndarray,
+    prior: np.ndarray | None,
+    arguments: argparse.Namespace,
+) -> Iterator[np.ndarray]:
+    device = pick_device(1)
+    model, config = segment.restore(saved, device=device)
+    options = {"flip": arguments.flip, "scales": arguments.scales, "device": device}
+    return segment.predict(model, images, config, sizes=sizes, log_prior=prior, **options)
+
+
+def _gate(arguments: argparse.Namespace) -> tuple[float, float, float]:
+    """The strength of the gate, as `fit_strength`, by the best models of both runs: none of them saw validation."""
+    runs = {task: Path(getattr(arguments, task)) for task in ("classify", "segment")}
+    facts = {task: read_run(run) for task, run in runs.items()}
+    missing = [
+        run / name for run in runs.values() for name in ("best.pt", "val_predictions.npz") if not (run / name).is_file()
+    ]
+    if missing:
+        raise ValueError(f"--gate needs two runs with best.pt and val_predictions.npz, but there is no {missing[0]}")
+    with np.load(runs["classify"] / "val_predictions.npz") as file:
+        seen = dict(zip(file["ids"].tolist(), file["y_prob"], strict=True))
+    split = facts["segment"]["split"]
+    ids = [name for name in split["val"] if name in seen]
+    if not ids:
+        raise ValueError("--gate needs two runs on one split, but they share no validation image: search them alike")
+    _, saved = load_checkpoint(runs["segment"] / "best.pt", "segment")
+    use_val = facts["segment"]["arguments"]["use_val"]
+    data = load(arguments.data, image_size=saved["image_size"], use_val=use_val).with_split(
+        split["train"], split["val"]
+    )
+    index = np.array([data.ids.index(name) for name in ids])
+    truths = list(original_masks(arguments.data, ids, use_val=use_val))
+    probabilities = np.stack([seen[name] for name in ids])
+
+    def dice(strength: float) -> np.ndarray:
+        prior = log_prior(probabilities, strength)
+        maps = _label_maps(saved, data.images[index], data.sizes[index], prior, arguments)
+        return score_maps(truths, maps, 1 + len(data.classes))[1]["dice"]
+
+    return fit_strength(dice)
+
+
+def _rows(
+    ids: tuple[str, ...], decided: np.ndarray | None, maps: Iterator[np.ndarray] | None
+) -> Iterator[tuple[str, np.ndarray, np.ndarray | None]]:
+    """What `write_submission` takes; without decided classes, an image's are those of its label map."""
+    for i, name in enumerate(ids):
+        label_map = None if maps is None else next(maps)
+        yield name, np.isin(np.arange(1, 21), label_map) if decided is None else decided[i], label_map

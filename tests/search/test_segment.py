@@ -1,0 +1,162 @@
+"""A segmentation run, from the search to the submission."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from search import final, run, submit
+from search.files import read_torch
+from voctrain import segment
+from voctrain.data import load, original_masks
+from voctrain.mask_metrics import mask_metrics, score_maps
+from voctrain.submission import decode
+
+pytestmark = pytest.mark.slow
+TINY = ("architecture=unet", "width=4", "depth=2", "copy_paste=0.5")
+
+
+@pytest.fixture(scope="module")
+def segmented(on_cluster, dataset, tmp_path_factory):
+    """A run of two tiny U-Nets with its final model."""
+    out = tmp_path_factory.mktemp("runs")
+    size = ("--image-size", 32, "--epochs", 2, "--trials", 2)
+    outcome = on_cluster(run.main, "segment", "--data", dataset, *size, "--set", *TINY, "--out", out, "--name", "run")
+    assert outcome.status == 0, outcome
+    assert "all background 0.0" in outcome.out
+    assert f"--segment {out / 'run'}" in outcome.out
+    outcome = on_cluster(final.main, out / "run", "--top", 1, "--seeds", 2)
+    assert outcome.status == 0, outcome
+    return out / "run", outcome.out
+
+
+@pytest.fixture(scope="module")
+def data(dataset):
+    return load(dataset, image_size=32)
+
+
+def rows_of(file):
+    with open(file, newline="") as handle:
+        _, *rows = csv.reader(handle)
+    return dict(rows)
+
+
+def test_the_run_folder_says_what_was_scored(segmented, data):
+    folder, _ = segmented
+    best = json.loads((folder / "best.json").read_text())
+    with np.load(folder / "val_predictions.npz") as file:
+        assert file["ids"].tolist() == [data.ids[i] for i in data.val]
+        metrics = mask_metrics(file["confusion"])
+        assert metrics["val_mIoU"] == pytest.approx(best["score"])
+        assert best["confusion"] == file["confusion"].sum(0).tolist()
+    present = [value for value in best["iou"].values() if value is not None]
+    assert np.mean(present) == pytest.approx(best["score"])
+    assert best["config"]["width"] == 4
+    facts = json.loads((folder / "run.json").read_text())
+    assert facts["track"] is None
+    assert facts["baseline"]["val_dice"] == 0
+    with open(folder / "trials.csv", newline="") as handle:
+        assert all(float(row["memory_gb"]) > 0.05 for row in csv.DictReader(handle))
+
+
+def test_pictures_are_drawn(segmented):
+    folder, _ = segmented
+    for name in ("best", "worst", "classes"):
+        with Image.open(folder / "pictures" / f"{name}.png") as picture:
+            assert len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > 20
+
+
+def test_the_final_model_is_judged_at_original_sizes(segmented, data, dataset):
+    folder, said = segmented
+    result = json.loads((folder / "final" / "final.json").read_text())
+    original = result["original_size"]
+    assert original.keys() == {"val_mIoU", "val_accuracy", "val_dice"}
+    assert f"original sizes val_dice {original['val_dice']:.4f}" in said
+    places = [folder / "final" / "trainings" / name for name in result["candidates"][0]["folders"]]
+    scores = [json.loads((place / "original_size.json").read_text()) for place in places]
+    assert original["val_mIoU"] == pytest.approx(np.mean([score["val_mIoU"] for score in scores]))
+    assert not [place for place in places if (place / "weights.pt").exists()]
+
+
+def test_the_submission_holds_exactly_the_predicted_masks(segmented, call, data, dataset, tmp_path):
+    folder, _ = segmented
+    out = tmp_path / "submission.csv"
+    outcome = call(submit.main, "--data", dataset, "--segment", folder, "--out", out, "--flip", "--scales", 1, 1.5)
+    assert outcome.status == 0, outcome
+    model, config = segment.restore(read_torch(folder / "final" / "final.pt"))
+    options = {"sizes": data.test_sizes, "flip": True, "scales": (1.0, 1.5)}
+    rows = rows_of(out)
+    assert len(rows) == 2 * len(data.test_ids)
+    maps = segment.predict(model, data.test_images, config, **options)
+    for name, label_map in zip(data.test_ids, maps, strict=True):
+        planes = decode(rows[f"{name}_segmentation"], (20, *label_map.shape))
+        assert np.array_equal(planes, label_map == np.arange(1, 21)[:, None, None])
+        assert np.array_equal(decode(rows[f"{name}_classification"], (20,)), planes.any((1, 2)))
+
+
+def test_the_gate_is_fitted_on_held_out_images_and_used(segmented, finished, call, data, dataset, tmp_path):
+    folder, _ = segmented
+    both = ("--data", dataset, "--segment", folder, "--classify", finished)
+    plain = call(submit.main, *both, "--out", tmp_path / "plain.csv")
+    gated = call(submit.main, *both, "--out", tmp_path / "gated.csv", "--gate")
+    assert plain.status == gated.status == 0, (plain, gated)
+    assert "gate of strength" in gated.out
+    # The Dice without it is that of best.pt on the validation images at their original sizes.
+    model, config = segment.restore(read_torch(folder / "best.pt"))
+    truths = original_masks(dataset, [data.ids[i] for i in data.val])
+    maps = segment.predict(model, data.images[data.val], config, sizes=data.sizes[data.val])
+    metrics, _ = score_maps(truths, maps, 21)
+    assert f"without it {metrics['val_dice']:.4f}" in gated.out
+    rows, other = rows_of(tmp_path / "plain.csv"), rows_of(tmp_path / "gated.csv")
+    assert {k: v for k, v in rows.items() if "classification" in k} == {
+        k: v for k, v in other.items() if "classification" in k
+    }
+    assert (rows == other) == ("gate of strength 0 " in gated.out)
+
+
+def test_a_classifier_initialises_the_encoder(on_cluster, dataset, data, tmp_path):
+    network = ("--image-size", 32, "--epochs", 1, "--trials", 1, "--data", dataset, "--out", tmp_path)
+    pins = ("--set", "architecture=complex", "views=1")
+    outcome = on_cluster(run.main, "classify", *network, *pins, "--name", "classes")
+    assert outcome.status == 0, outcome
+    rate = ("--set", "lr=1e-4", "width=8", "optimizer=adamw")
+    weights = ("--weights", tmp_path / "classes")
+    outcome = on_cluster(run.main, "segment", *network, *rate, *weights, "--name", "masks")
+    assert outcome.status == 0, outcome
+    encoder, trained = (read_torch(tmp_path / name / "best.pt") for name in ("classes", "masks"))
+    assert trained["config"]["architecture"] == "fpn_complex"
+    assert trained["mean"] == encoder["mean"]
+    distance = (trained["model"]["net.encoder.0.weight"] - encoder["model"]["net.0.weight"]).abs().max()
+    assert distance < 0.02  # a few small steps away
+
+
+def test_a_run_of_the_other_task_is_refused(segmented, finished, call, dataset):
+    folder, _ = segmented
+    for task, path, found in (("classify", folder, "segment"), ("segment", finished, "classify")):
+        outcome = call(submit.main, "--data", dataset, f"--{task}", path)
+        assert outcome.status == 2
+        assert f"is of {found}, not of {task}" in outcome.err
+    outcome = call(submit.main, "--data", dataset, "--gate", "--segment", folder)
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert "--gate needs" in outcome.err
+    assert call(submit.main, "--data", dataset).status == 2
+
+
+def test_a_set_without_masks_is_refused(call, data, dataset, tmp_path):
+    bare = shutil.copytree(dataset, tmp_path / "bare")
+    shutil.rmtree(bare / "train" / "seg")
+    outcome = call(run.main, "segment", "--data", bare, "--image-size", 32, "--out", tmp_path)
+    assert outcome.status == 2
+    assert "segmentation needs masks" in outcome.err
+    assert not (tmp_path / "segment").exists()
+
+
+def test_classes_of_a_checkpoint_are_loadable_without_pickle(segmented):
+    folder, _ = segmented
+    saved = torch.load(folder / "final" / "final.pt", weights_only=True)
+    assert saved["task"] == "segment"
+    assert len(saved["classes"]) == 20

@@ -1,0 +1,84 @@
+import functools
+import warnings
+
+import optuna
+import pytest
+from optuna.trial import FixedTrial
+
+from spaces.segment import PORTFOLIO, architectures, suggest
+from voctrain.config import SegmentConfig
+from voctrain.models.segmenters import SEGMENTERS, TORCHVISION
+from voctrain.models.weights import published_weights
+
+DRAWS = 300
+PROBLEMS = [
+    {"image_size": 96, "classes": 20, "masks": True, "weights": weights, "device": device, "epochs": epochs}
+    for weights, device, epochs in [
+        *[("none", "cpu", 1), ("none", "cpu", 27), ("none", "cuda", 27)],
+        *[("imagenet", "cpu", 27), ("published", "cuda", 5), ("weights.pt", "cpu", 27)],
+    ]
+]
+every_problem = pytest.mark.parametrize(
+    "problem", PROBLEMS, ids=lambda p: f"{p['weights']}-{p['device']}-{p['epochs']}"
+)
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@functools.cache
+def _drawn(problem):
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    trials = [study.ask() for _ in range(DRAWS)]
+    return [(suggest(trial, dict(problem)), trial.params) for trial in trials]
+
+
+def drawn(problem):
+    """Random draws: of each, the configuration and the parameters."""
+    return _drawn(tuple(problem.items()))
+
+
+def configured(config, problem):
+    return SegmentConfig.from_dict({name: problem[name] for name in ("epochs", "image_size", "weights")} | config)
+
+
+@every_problem
+def test_every_draw_is_a_configuration(problem):
+    for config, _ in drawn(problem):
+        configured(config, problem)
+        assert config.keys().isdisjoint({"seed", "epochs", "image_size", "weights", "precision"})  # not searched
+
+
+@every_problem
+def test_the_architectures_are_known_and_have_their_weights(problem):
+    names = architectures(problem)
+    assert {config["architecture"] for config, _ in drawn(problem)} == set(names)
+    assert set(names) <= set(SEGMENTERS)
+    if problem["weights"] == "imagenet":
+        assert all(published_weights(name.partition("_")[2]) for name in names)
+    if problem["weights"] == "published":
+        assert set(names) <= set(TORCHVISION)
+        assert all(published_weights(name) for name in names)
+
+
+def test_every_choice_is_drawn():
+    configs = [config for config, _ in drawn(PROBLEMS[2])]
+    for name in ("loss", "schedule", "sampling", "optimizer", "batch_size", "views", "width"):
+        assert len({config.get(name) for config in configs}) > 1, name
+    assert {"cross_entropy", "object_cross_entropy"} < {config["loss"] for config in configs}
+
+
+@pytest.mark.parametrize("problem", PROBLEMS[1:3], ids=["cpu", "cuda"])
+def test_the_portfolio_lies_in_the_space(problem):
+    for entry in PORTFOLIO:
+        if problem["device"] == "cpu" and entry.get("unet_width") == 64:
+            continue
+        with warnings.catch_warnings(action="error"):  # of what is out of its bounds
+            config = suggest(FixedTrial(entry), dict(problem))
+        configured(config, problem)
+        assert entry["architecture"] in architectures(problem)
+
+
+def test_the_notebooks_recipe_is_tried():
+    recipe = next(entry for entry in PORTFOLIO if entry["architecture"] == "unet")
+    config = configured(suggest(FixedTrial(recipe), dict(PROBLEMS[1])), PROBLEMS[1])
+    assert (config.optimizer, config.lr, config.batch_size, config.schedule) == ("adam", 1e-4, 8, "constant")
+    assert (config.width, config.depth) == (32, 4)

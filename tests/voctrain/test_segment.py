@@ -1,0 +1,184 @@
+import dataclasses
+import functools
+import io
+
+import numpy as np
+import pytest
+import torch
+
+from voctrain import segment
+from voctrain.config import SegmentConfig
+from voctrain.data.layouts import VOID
+from voctrain.mask_metrics import mask_metrics, score_maps
+from voctrain.models.segmenters import build_segmenter
+
+TINY = {
+    **{"architecture": "unet", "width": 4, "depth": 2, "image_size": 32, "batch_size": 4, "epochs": 1},
+    **{"precision": "float32", "lr": 0.01},
+}
+EVERYTHING = {
+    **{"vflip": 0.5, "rotation": 30, "scale": 0.2, "perspective": 0.2, "crop_scale": 0.5, "crop_focus": 0.5},
+    **{"hue": 0.1, "copy_paste": 0.5, "sampling": "weighted", "ema_decay": 0.9, "class_balance": 0.5},
+}
+# Of each field that classification does not have: what else must be set for it to matter, and another value.
+EFFECTS = {
+    "architecture": ({"width": 8, "depth": None}, "fpn_complex"),
+    "width": ({}, 8),
+    "depth": ({}, 3),
+    "weights": ({}, "FILE"),
+    "class_balance": ({}, 0.5),
+    "pos_weight": ({"loss": "bce"}, 100.0),
+    "aux_weight": ({"architecture": "fcn_resnet50", "width": None, "depth": None}, 0.0),
+    "crop_focus": ({"crop_scale": 0.3}, 1.0),
+    "copy_paste": ({}, 1.0),
+    "views": ({}, 2),
+    "sampling": ({}, "oversample"),
+}
+
+
+def config(**options):
+    return SegmentConfig(**(TINY | options))
+
+
+def trained(data, **options):
+    """The epochs of a training, and copies of its last weights."""
+    epochs, weights = [], {}
+    for epoch in segment.train(config(**options), data):
+        epochs.append(epoch)
+        weights = {name: tensor.clone() for name, tensor in epoch.weights.items()}
+    return epochs, weights
+
+
+@pytest.fixture(scope="module")
+def losses(draw_data, tmp_path_factory):
+    """Of options: the training loss of the first epoch."""
+    data, path = draw_data(), str(tmp_path_factory.mktemp("weights") / "weights.pt")
+    torch.manual_seed(5)
+    torch.save(build_segmenter("unet", num_classes=4, width=4, depth=2).state_dict(), path)
+
+    @functools.cache
+    def run(options):
+        return next(segment.train(options, data)).metrics["train_loss"]
+
+    return lambda **options: run(config(**{k: path if v == "FILE" else v for k, v in options.items()}))
+
+
+@pytest.mark.parametrize("name", EFFECTS)
+def test_every_field_has_an_effect(losses, name):
+    others, value = EFFECTS[name]
+    before = others if name != "architecture" else {}
+    assert losses(**before) != losses(**(others | {name: value}))
+
+
+def test_every_loss_is_another(losses):
+    names = SegmentConfig.__dataclass_fields__["loss"].metadata["choices"]
+    assert len({losses(loss=name) for name in names}) == len(names)
+
+
+def test_fields_without_an_effect_are_refused():
+    for wrong in ({"pos_weight": 2.0}, {"aux_weight": 0.4}, {"crop_focus": 0.5}, {"architecture": "fpn_resnet9"}):
+        with pytest.raises(ValueError, match="goes with"):
+            config(**wrong)
+    with pytest.raises(ValueError, match="class_balance goes with loss"):
+        config(loss="dice", class_balance=0.5)
+
+
+def test_predictions_are_what_the_score_was_computed_from(draw_data):
+    data = draw_data()
+    (epoch,), weights = trained(data)
+    assert epoch.predictions["ids"].tolist() == [data.ids[i] for i in data.val]
+    assert epoch.predictions["confusion"].shape == (8, 4, 4)
+    metrics = mask_metrics(epoch.predictions["confusion"]) | {"val_dice": epoch.predictions["dice"].mean()}
+    assert {name: epoch.metrics[name] for name in metrics} == pytest.approx(metrics)
+    # ... and a restored model answers the same
+    file = io.BytesIO()
+    torch.save(segment.checkpoint(config(), data, weights, epoch.metrics), file)
+    file.seek(0)
+    model, restored = segment.restore(torch.load(file, weights_only=True))
+    assert restored == config()
+    maps = segment.predict(model, data.images[data.val], restored)
+    _, predictions = score_maps(data.masks[data.val], maps, 4)
+    assert np.array_equal(predictions["confusion"], epoch.predictions["confusion"])
+
+
+def test_resumed_equals_uninterrupted(draw_data):
+    data, options = draw_data(), EVERYTHING | {"epochs": 3, "schedule": "plateau", "plateau_patience": 0}
+    epochs, weights = trained(data, **options)
+    state = None
+    for _ in range(3):
+        file = io.BytesIO()
+        epoch = next(segment.train(config(**options), data, resume=state))
+        torch.save(epoch.state, file)
+        file.seek(0)
+        state = torch.load(file, weights_only=True)
+    assert epoch.metrics == epochs[-1].metrics
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in epoch.weights.items())
+
+
+def test_it_learns_a_batch_by_heart(draw_data):
+    data = draw_data()
+    data = dataclasses.replace(data, train=data.train[:4], val=data.train[:4])
+    epochs, _ = trained(data, width=8, epochs=120, hflip=0.0)
+    assert epochs[-1].metrics["train_mIoU"] > 0.9
+
+
+def test_void_is_neither_learnt_nor_judged(draw_data):
+    data = draw_data()
+    masks = data.masks.copy()
+    masks[data.val[0]] = VOID
+    masks[data.train[0]] = VOID
+    (epoch,), _ = trained(dataclasses.replace(data, masks=masks))
+    assert np.isfinite(epoch.metrics["train_loss"])
+    assert epoch.predictions["confusion"][0].sum() == 0
+    assert epoch.predictions["confusion"][1:].sum() == 7 * 32 * 32
+
+
+def test_data_without_masks_are_refused(draw_data):
+    data = draw_data()
+    with pytest.raises(ValueError, match="segmentation needs masks, and these data have none"):
+        next(segment.train(config(), dataclasses.replace(data, masks=None)))
+    void = dataclasses.replace(data, masks=np.full_like(data.masks, VOID))
+    with pytest.raises(ValueError, match="void everywhere"):
+        next(segment.train(config(), void))
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return build_segmenter("unet", num_classes=4, width=4, depth=2).eval()
+
+
+def test_maps_have_the_original_sizes_and_their_logits_up_sampled(model):
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype(np.uint8)
+    sizes = np.array([(1, 1), (50, 37), (32, 32)], np.int32)
+    maps = list(segment.predict(model, images, config(), sizes=sizes))
+    assert [m.shape for m in maps] == [tuple(size) for size in sizes]
+    assert all(m.dtype == np.uint8 for m in maps)
+    with torch.inference_mode():
+        logits = model(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255)
+    up = torch.nn.functional.interpolate(logits[1:2], (50, 37), mode="bilinear", align_corners=False)
+    assert np.array_equal(maps[1], up[0].argmax(0).numpy())
+    assert np.array_equal(maps[2], logits[2].argmax(0).numpy())
+
+
+def test_flips_and_scales_are_averaged(model):
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.uint8)
+    both = np.stack([images, images[:, :, ::-1]], 1).reshape(4, 32, 32, 3)
+    maps = np.stack(list(segment.predict(model, both, config(), flip=True)))
+    assert np.array_equal(maps[0], maps[1][:, ::-1])  # of an image and of its mirror image the same
+    scaled = list(segment.predict(model, images, config(), scales=(0.5, 1.0, 1.5)))
+    assert [m.shape for m in scaled] == [(32, 32)] * 2
+
+
+def test_a_prior_of_its_own_for_each_image(model):
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.uint8)
+    prior = np.array([[0, 0, 0, 100.0], [0, 100.0, 0, 0]])
+    maps = list(segment.predict(model, images, config(), log_prior=prior))
+    assert set(maps[0].ravel()) == {3}
+    assert set(maps[1].ravel()) == {1}
+
+
+def test_a_large_image_is_never_held_as_logits(model):
+    images = np.zeros((1, 32, 32, 3), np.uint8)
+    sizes = np.array([(3000, 4000)], np.int32)
+    assert next(segment.predict(model, images, config(), sizes=sizes)).shape == (3000, 4000)

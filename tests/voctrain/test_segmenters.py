@@ -1,0 +1,118 @@
+import pytest
+import torch
+from torchvision import models
+
+from voctrain.models import build_classifier
+from voctrain.models.segmenters import TORCHVISION, build_segmenter
+
+
+def count(model):
+    return sum(p.numel() for p in model.parameters())
+
+
+def error_of(function, *args, **kwargs):
+    """The one line that it says."""
+    with pytest.raises(ValueError, match=r"\A[^\n]+\Z") as error:
+        function(*args, **kwargs)
+    return str(error.value)
+
+
+def classifier_file(path, name):
+    """A checkpoint of a classifier with a normalisation of its own; returns the classifier."""
+    model = build_classifier(name, num_classes=20, image_size=64)
+    model.set_normalisation([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
+    saved = {"task": "classify", "config": {"architecture": name}, "classes": ["cat"] * 20, "image_size": 64}
+    torch.save(saved | {"model": model.state_dict()}, path)
+    return model
+
+
+def test_unet_has_the_parameters_of_the_notebook():
+    assert count(build_segmenter("unet")) == 31_038_933
+
+
+@pytest.mark.parametrize("size", [(1, 1), (33, 50), (47, 17)])
+def test_unet_takes_any_size(size):
+    model = build_segmenter("unet", num_classes=5, width=4, depth=3).eval()
+    assert model(torch.rand(2, 3, *size)).shape == (2, 5, *size)
+
+
+@pytest.mark.parametrize("name", ["fpn_resnet9", "fpn_resnet18", "fpn_mobilenet_v3_small", "fpn_complex"])
+def test_pyramids_take_any_size(name):
+    model = build_segmenter(name, num_classes=5, width=8).eval()
+    for size in ((33, 50), (64, 64)):
+        assert model(torch.rand(2, 3, *size)).shape == (2, 5, *size)
+
+
+def test_a_pyramid_has_no_head_of_the_classifier_and_a_map_a_stride():
+    model = build_segmenter("fpn_resnet18", width=8)
+    assert not [name for name, _ in model.named_parameters() if ".fc." in name]
+    maps = model.net.encoder(torch.rand(1, 3, 64, 64))
+    assert [maps[name].shape[1:] for name in model.net.names] == [
+        *[(64, 32, 32), (64, 16, 16), (128, 8, 8), (256, 4, 4), (512, 2, 2)]
+    ]
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_torchvision_segmenters_answer_at_full_size(name):
+    model = build_segmenter(name, num_classes=4)
+    images = torch.rand(2, 3, 65, 65)
+    answers = model.train()(images)
+    has_auxiliary = not name.startswith("lraspp")
+    assert isinstance(answers, tuple) == has_auxiliary
+    for answer in answers if has_auxiliary else (answers,):
+        assert answer.shape == (2, 4, 65, 65)
+    assert model.eval()(images).shape == (2, 4, 65, 65)
+
+
+def test_names_are_checked():
+    assert "did you mean" in error_of(build_segmenter, "unett")
+    assert "fewer than two maps" in error_of(build_segmenter, "fpn_alexnet")
+    assert "no feature pyramid" in error_of(build_segmenter, "fpn_vit_b_16")
+
+
+@pytest.mark.parametrize(
+    ("name", "classifier"), [("fpn_resnet9", "resnet9"), ("lraspp_mobilenet_v3_large", "mobilenet_v3_large")]
+)
+def test_a_classifier_of_ours_becomes_the_encoder(tmp_path, name, classifier):
+    path = str(tmp_path / "best.pt")
+    saved = classifier_file(path, classifier)
+    model = build_segmenter(name, num_classes=5, weights=path)
+    encoder = model.net.encoder if name.startswith("fpn") else model.net.backbone
+    of_classifier = {key.removeprefix("features."): value for key, value in saved.net.state_dict().items()}
+    assert encoder.state_dict()
+    assert all(torch.equal(value, of_classifier[key]) for key, value in encoder.state_dict().items())
+    assert torch.equal(model.mean, saved.mean)
+    assert model.own_normalisation
+
+
+def test_a_plain_classifier_becomes_the_encoder_with_its_published_normalisation(tmp_path):
+    net = models.get_model("resnet18")
+    torch.save(net.state_dict(), tmp_path / "plain.pth")
+    model = build_segmenter("fpn_resnet18", weights=str(tmp_path / "plain.pth"))
+    assert torch.equal(model.state_dict()["net.encoder.layer4.1.conv2.weight"], net.layer4[1].conv2.weight)
+    torch.testing.assert_close(model.mean.flatten(), torch.tensor([0.485, 0.456, 0.406]))
+
+
+def test_a_segmenter_of_another_number_of_classes_keeps_all_but_its_head(tmp_path):
+    old = build_segmenter("unet", num_classes=21, width=4, depth=2)
+    config = {"architecture": "unet"}
+    saved = {"task": "segment", "config": config, "classes": ["cat"] * 20, "image_size": 64}
+    torch.save(saved | {"model": old.state_dict()}, tmp_path / "best.pt")
+    same = build_segmenter("unet", num_classes=21, width=4, depth=2, weights=str(tmp_path / "best.pt"))
+    assert all(torch.equal(value, same.state_dict()[key]) for key, value in old.state_dict().items())
+    new = build_segmenter("unet", num_classes=5, width=4, depth=2, weights=str(tmp_path / "best.pt"))
+    assert torch.equal(new.net.down[1][0].weight, old.net.down[1][0].weight)
+    assert new.net.head.weight.shape == (5, 4, 1, 1)
+    assert "of another shape" in error_of(build_segmenter, "unet", width=8, depth=2, weights=str(tmp_path / "best.pt"))
+
+
+def test_files_of_other_networks_are_explained(tmp_path):
+    path = str(tmp_path / "best.pt")
+    classifier_file(path, "resnet9")
+    assert "is of a resnet9, but the architecture is resnet18" in error_of(
+        build_segmenter, "fpn_resnet18", weights=path
+    )
+    assert "unet has no encoder" in error_of(build_segmenter, "unet", weights=path)
+    assert "unet has no encoder" in error_of(build_segmenter, "unet", weights="imagenet")
+    torch.save(models.get_model("resnet34").state_dict(), tmp_path / "plain.pth")
+    assert "--set architecture" in error_of(build_segmenter, "fpn_resnet50", weights=str(tmp_path / "plain.pth"))

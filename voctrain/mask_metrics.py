@@ -1,0 +1,69 @@
+"""Metrics of semantic segmentation: count an image, add up, then divide once.
+
+Label maps are (B, H, W) of 0..C - 1; those of the truth may hold void, 255.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from voctrain.data.layouts import VOID
+
+
+def confusion(truth: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
+    """Pixels of each true class (row) that were given each class (column), an image: int64 (B, C, C), without void."""
+    known = truth != VOID
+    image = torch.arange(len(truth), device=truth.device)[:, None, None]
+    cell = (image * num_classes + truth.long()) * num_classes + predicted.long()
+    counts = torch.bincount(cell[known], minlength=len(truth) * num_classes**2)
+    return counts.view(len(truth), num_classes, num_classes)
+
+
+def mask_dice(truth: Tensor, predicted: Tensor) -> Tensor:
+    """The competition's score of each image (SEED.md §1), (B,) in [0, 1]: Dice of its stack of planes, one a class.
+
+    Background has no plane, and void is background there. 0 where both have no object.
+    """
+    object_pixels = (truth > 0) & (truth != VOID)
+    hits = (object_pixels & (truth == predicted)).sum((1, 2))
+    total = object_pixels.sum((1, 2)) + (predicted > 0).sum((1, 2))
+    return 2 * hits / total.clamp(min=1)
+
+
+def iou(confusion: np.ndarray) -> np.ndarray:
+    """Intersection over union a class, (C,) in [0, 1], of confusion (C, C); NaN for a class that the truth has not."""
+    hits, true, predicted = np.diag(confusion), confusion.sum(1), confusion.sum(0)
+    return np.divide(hits, true + predicted - hits, out=np.full(len(hits), np.nan), where=true > 0)
+
+
+def mask_metrics(confusions: np.ndarray, prefix: str = "val_") -> dict[str, float]:
+    """mIoU over the classes in the truth, and accuracy over all pixels, of confusion matrices (N, C, C)."""
+    total = confusions.sum(0)
+    classes = iou(total)
+    return {
+        f"{prefix}mIoU": float(np.nanmean(classes)) if total.any() else 0.0,
+        f"{prefix}accuracy": float(np.diag(total).sum() / max(total.sum(), 1)),
+    }
+
+
+def all_background(masks: np.ndarray, num_classes: int) -> dict[str, float]:
+    """The metrics of an answer without any object, a baseline beside every score."""
+    truth = torch.from_numpy(np.asarray(masks))
+    predicted = torch.zeros_like(truth)
+    counts = confusion(truth, predicted, num_classes).numpy()
+    return {**mask_metrics(counts), "val_dice": float(mask_dice(truth, predicted).mean())}
+
+
+def score_maps(
+    truths: Iterable[np.ndarray], maps: Iterable[np.ndarray], num_classes: int
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Metrics and their predictions (confusion (N, C, C), dice (N,)) of label maps, each of a size of its own."""
+    counts, dice = [], []
+    for pair in zip(truths, maps, strict=True):
+        truth, predicted = (torch.from_numpy(each)[None] for each in pair)
+        counts.append(confusion(truth, predicted, num_classes))
+        dice.append(mask_dice(truth, predicted))
+    counts, dice = torch.cat(counts).int().numpy(), torch.cat(dice).float().numpy()
+    return {**mask_metrics(counts), "val_dice": float(dice.mean())}, {"confusion": counts, "dice": dice}

@@ -1,0 +1,168 @@
+"""Segmenters: the notebook's U-Net (SEED.md §3), a feature pyramid on any classifier, and torchvision's."""
+
+import difflib
+import warnings
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision import models
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from voctrain.models.classifiers import CLASSIFIERS, build_classifier
+from voctrain.models.maps import map_shapes
+from voctrain.models.normalised import Normalised
+from voctrain.models.weights import file_origin, load_encoder, load_file, load_into
+
+TORCHVISION = tuple(models.list_models(module=models.segmentation))
+SEGMENTERS: tuple[str, ...] = ("unet", *TORCHVISION, *(f"fpn_{name}" for name in CLASSIFIERS))
+TRACED_SIZE = 64  # pixels of the images that show the maps of a classifier
+STRIDES = (2, 4, 8, 16, 32)  # pixels to a cell of the maps of a pyramid, as far as the classifier makes them
+
+
+class Segmenter(Normalised):
+    """Images (B, 3, H, W) in [0, 1] of any size → logits (B, num_classes, H, W), by a network and its normalisation.
+
+    In train mode a network with an auxiliary output returns (logits, auxiliary logits).
+    """
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        output = self.net(self.normalised(images))
+        if isinstance(output, Tensor):
+            return output
+        return (output["out"], output["aux"]) if self.training and "aux" in output else output["out"]
+
+
+def build_segmenter(
+    name: str, *, num_classes: int = 21, width: int | None = None, depth: int | None = None, weights: str = "none"
+) -> Segmenter:
+    """The segmenter `name`, one of `SEGMENTERS`; num_classes counts background.
+
+    width, depth: of unet (64, 4 by default), width of fpn_… (64), see there.
+    weights: "none", "imagenet" (the encoder's, torchvision's default ones), "published" (torchvision's of the whole
+    segmenter; it has seen VOC), or the path of a weights file: of a segmenter, or of a classifier that is the encoder.
+    Raises `ValueError` for an unknown name, and for weights that cannot be had or are of another model.
+    """
+    check_name(name)
+    encoder = name.partition("_")[2]
+    if name == "unet":
+        model = Segmenter(UNet(num_classes, width=width or 64, depth=depth or 4))
+    elif name.startswith("fpn_"):
+        model = Segmenter(FPN(encoder, num_classes, width=width or 64))
+    else:
+        auxiliary = {} if name.startswith("lraspp") else {"aux_loss": True}
+        options = {"weights": None, "weights_backbone": None, "num_classes": num_classes, **auxiliary}
+        model = Segmenter(models.get_model(name, **options))
+    if weights != "none":
+        if weights == "imagenet" or (weights != "published" and _of_classifier(weights, model)):
+            if name == "unet":
+                raise ValueError(f"unet has no encoder of another network for weights={weights}: --weights none")
+            part = model.net.encoder if name.startswith("fpn_") else model.net.backbone
+            load_encoder(model, part, encoder, weights)
+        else:
+            load_into(model, name, weights, head=_head(model, num_classes))
+    return model
+
+
+def check_name(name: str) -> None:
+    """Raise `ValueError` unless `name` is one of `SEGMENTERS`."""
+    if name not in SEGMENTERS:
+        close = difflib.get_close_matches(name, SEGMENTERS, 3)
+        hint = f"did you mean {' or '.join(close)}?" if close else "use unet, fpn_CLASSIFIER or a torchvision name"
+        raise ValueError(f"unknown segmenter {name!r}: {hint}")
+
+
+def _of_classifier(weights: str, model: Segmenter) -> bool:
+    """Whether a weights file is of a classifier: ours says so, another shares no name with a segmenter."""
+    task, _ = file_origin(weights)
+    if task is not None:
+        return task == "classify"
+    own = model.state_dict().keys()
+    return not any(name in own for key in load_file(weights) for name in (key, f"net.{key}"))
+
+
+def _head(model: Segmenter, num_classes: int) -> frozenset[str]:
+    """The tensors whose shape depends on the number of classes: those of the last layers."""
+    return frozenset(
+        f"{name}.{key}"
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d) and module.out_channels == num_classes
+        for key, _ in module.named_parameters()
+    )
+
+
+def double_convolution(c_in: int, c_out: int) -> nn.Sequential:
+    """Two 3×3 convolutions, each with batch normalisation and ReLU."""
+    return nn.Sequential(*convolution(c_in, c_out, 3), *convolution(c_out, c_out, 3))
+
+
+def convolution(c_in: int, c_out: int, kernel: int) -> list[nn.Module]:
+    return [nn.Conv2d(c_in, c_out, kernel, padding="same", bias=False), nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
+
+
+class UNet(nn.Module):
+    """U-Net (Ronneberger et al., 2015) with padding, SEED.md §3: `width` channels, twice as many after each halving.
+
+    Sides that cannot be halved are rounded up on the way down, and cut off again on the way up.
+    """
+
+    def __init__(self, num_classes: int, *, width: int = 64, depth: int = 4):
+        super().__init__()
+        widths = [width * 2**i for i in range(depth + 1)]
+        self.down = nn.ModuleList(double_convolution(*pair) for pair in pairwise((3, *widths)))
+        self.pool = nn.MaxPool2d(2, ceil_mode=True)
+        steps = [(2 * w, w) for w in reversed(widths[:-1])]
+        self.up = nn.ModuleList(nn.ConvTranspose2d(*step, 2, stride=2) for step in steps)
+        self.merge = nn.ModuleList(double_convolution(*step) for step in steps)
+        self.head = nn.Conv2d(width, num_classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        skips = []
+        for down in self.down:
+            x = down(self.pool(x) if skips else x)
+            skips.append(x)
+        skips.pop()
+        for up, merge in zip(self.up, self.merge, strict=True):
+            skip = skips.pop()
+            x = merge(torch.cat([skip, up(x)[..., : skip.shape[-2], : skip.shape[-1]]], dim=1))
+        return self.head(x)
+
+
+class FPN(nn.Module):
+    """A semantic feature pyramid (Kirillov et al., 2019) on the deepest map of each stride of a classifier.
+
+    From the coarsest up, each map, brought to `width` channels, is added to what comes from below it, up-sampled, and
+    smoothed by a 3×3 convolution. Raises `ValueError` for a classifier that makes no such maps, or is not traceable.
+    """
+
+    def __init__(self, classifier: str, num_classes: int, *, width: int = 64):
+        super().__init__()
+        net = build_classifier(classifier, num_classes=1, image_size=TRACED_SIZE).net
+        sizes = {TRACED_SIZE // stride for stride in STRIDES}
+        try:
+            shapes = map_shapes(net, torch.zeros(1, 3, TRACED_SIZE, TRACED_SIZE))
+            deepest = {shape[-1]: name for name, shape in shapes.items() if shape[-1] in sizes}
+            names = list(deepest.values())
+            with warnings.catch_warnings(action="ignore"):  # dropout makes one graph of training, one of evaluation
+                self.encoder = create_feature_extractor(net, names)
+        except Exception as error:  # whatever tracing meets in a network that it cannot follow
+            raise ValueError(f"no feature pyramid can be built on {classifier} ({error}): use a ResNet") from None
+        if len(names) < 2:
+            raise ValueError(f"no feature pyramid can be built on {classifier}: it makes fewer than two maps")
+        names.sort(key=lambda name: -shapes[name][-1])  # the finest first
+        self.names = names
+        self.lateral = nn.ModuleList(nn.Sequential(*convolution(shapes[name][1], width, 1)) for name in names)
+        self.smooth = nn.ModuleList(nn.Sequential(*convolution(width, width, 3)) for _ in names)
+        self.head = nn.Conv2d(width, num_classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps, y = self.encoder(x), None
+        for name, lateral, smooth in zip(*map(reversed, (self.names, self.lateral, self.smooth)), strict=True):
+            here = lateral(maps[name])
+            y = smooth(here if y is None else here + _resized(y, here))
+        return _resized(self.head(y), x)
+
+
+def _resized(maps: Tensor, like: Tensor) -> Tensor:
+    return F.interpolate(maps, like.shape[-2:], mode="bilinear", align_corners=False)

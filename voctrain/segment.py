@@ -1,0 +1,218 @@
+"""Semantic segmentation: one training, and the label maps of a trained model."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from voctrain.augment import augment
+from voctrain.config import SegmentConfig
+from voctrain.data import Data
+from voctrain.data.layouts import VOID
+from voctrain.loop import (
+    EVAL_BATCH,
+    Epoch,
+    Resident,
+    autocast,
+    channel_statistics,
+    fit,
+    outputs_of,
+    seed_epoch,
+    to_unit,
+)
+from voctrain.mask_losses import MaskLoss
+from voctrain.mask_metrics import confusion, mask_dice, mask_metrics
+from voctrain.models.segmenters import Segmenter, build_segmenter, check_name
+from voctrain.models.weights import file_origin
+from voctrain.objects import copy_paste, draw_points
+from voctrain.sampling import sampling_pool
+
+METRIC = "val_mIoU"
+
+
+def train(
+    config: SegmentConfig, data: Data, *, device: str | torch.device = "cpu", resume: dict[str, Any] | None = None
+) -> Iterator[Epoch]:
+    """Train one segmenter on `data.train`, scored at this size on `data.val` after each epoch where there is one.
+
+    `resume` is the `state` of an earlier `Epoch`. Predictions: ids, confusion (N, C, C) int32, dice (N,) float32.
+    """
+    check(config, data)
+    device = torch.device(device)
+    seed_epoch(config.seed, 0)
+    model = new_model(config, data)
+    images, masks = Resident(data.images, device), Resident(data.masks, device)
+    num_classes = 1 + len(data.classes)
+    criterion = MaskLoss(config, pixel_counts(data.masks, data.train, num_classes)).to(device)
+    pool = sampling_pool(data.labels[data.train], config, data.classes)
+    train_index, val_index = torch.tensor(data.train), torch.tensor(data.val)
+    # Rare classes are cropped and copied more often, though not as often as common ones.
+    rarity = torch.tensor(data.labels[data.train].sum(0), dtype=torch.float32, device=device).clamp(min=1) ** -0.5
+
+    def batch_loss(index: Tensor) -> tuple[Tensor, Tensor]:
+        index = index.repeat(config.views)
+        batch, target = to_unit(images[index]), masks[index]
+        focus = draw_points(target, rarity, config.crop_focus) if config.crop_focus else None
+        batch, target = augment(batch, config, target, focus)
+        if config.copy_paste:
+            batch, target = copy_paste(batch, target, rarity, config.copy_paste)
+        logits, *auxiliary = outputs_of(model(batch))
+        loss = criterion(logits, target) + (config.aux_weight or 0) * sum(criterion(a, target) for a in auxiliary)
+        return loss, confusion(target, logits.detach().argmax(1), num_classes)
+
+    def train_metrics(outputs: list[Tensor]) -> dict[str, float]:
+        return mask_metrics(torch.cat(outputs).cpu().numpy(), prefix="train_")
+
+    def evaluate(model: Segmenter) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        if not len(data.val):
+            return {}, {}
+        counts, dice, total, known = [], [], 0.0, 0
+        for index in val_index.split(EVAL_BATCH):
+            target, logits = masks[index], _logits(model, images[index], config)
+            total += F.cross_entropy(logits, target.long(), ignore_index=VOID, reduction="sum")
+            predicted = logits.argmax(1)
+            counts.append(confusion(target, predicted, num_classes))
+            dice.append(mask_dice(target, predicted))
+            known += counts[-1].sum()
+        loss = float(total / max(int(known), 1))
+        if not np.isfinite(loss):
+            raise FloatingPointError("the validation outputs are no longer finite")
+        counts, dice = torch.cat(counts).int().cpu().numpy(), torch.cat(dice).float().cpu().numpy()
+        ids = np.array([data.ids[i] for i in data.val])
+        metrics = {"val_loss": loss, **mask_metrics(counts), "val_dice": float(dice.mean())}
+        return metrics, {"ids": ids, "confusion": counts, "dice": dice}
+
+    yield from fit(
+        model,
+        config,
+        draw=lambda: train_index[pool.draw()],
+        batch_loss=batch_loss,
+        train_metrics=train_metrics,
+        evaluate=evaluate,
+        metric=METRIC,
+        device=device,
+        resume=resume,
+    )
+
+
+def check(config: SegmentConfig, data: Data) -> None:
+    """Raise `ValueError` where `config` asks for what there is not, or `data` do not have."""
+    check_name(config.architecture)
+    if data.masks is None:
+        raise ValueError("segmentation needs masks, and these data have none: give a set with SegmentationClass or seg")
+    if all((data.masks[i] == VOID).all() for i in data.train):
+        raise ValueError("segmentation needs masks, but all of those to train on are void everywhere: give other data")
+
+
+def new_model(config: SegmentConfig, data: Data) -> Segmenter:
+    """The untrained model; its normalisation is that of its weights, else the statistics of the train fold."""
+    model = build_segmenter(
+        config.architecture,
+        num_classes=1 + len(data.classes),
+        width=config.width,
+        depth=config.depth,
+        weights=config.weights,
+    )
+    if not model.own_normalisation:
+        model.set_normalisation(*channel_statistics(data.images, data.train))
+    return model
+
+
+def pixel_counts(masks: np.ndarray, index: np.ndarray, num_classes: int) -> np.ndarray:
+    """Pixels of each class, (C,), in these masks; void is left out."""
+    return sum((np.bincount(masks[i].ravel(), minlength=VOID + 1)[:num_classes] for i in index), np.zeros(num_classes))
+
+
+def input_size(name: str, image_size: int) -> int:
+    """The size that the network sees: the images' own."""
+    return image_size
+
+
+def file_architecture(path: str) -> str | None:
+    """The architecture that a weights file of ours is for; None where it does not say. A classifier becomes a FPN."""
+    task, architecture = file_origin(path)
+    return f"fpn_{architecture}" if task == "classify" else architecture
+
+
+def checkpoint(config: SegmentConfig, data: Data, weights: dict[str, Tensor], metrics: dict[str, float]) -> dict:
+    """What a checkpoint file holds; `torch.load(weights_only=True)` reads it, `restore` rebuilds the model."""
+    return {
+        "task": "segment",
+        "config": config.to_dict(),
+        "classes": list(data.classes),
+        "image_size": config.image_size,
+        "mean": weights["mean"].flatten().tolist(),
+        "std": weights["std"].flatten().tolist(),
+        "metrics": dict(metrics),
+        "model": {k: v.detach().cpu().clone() for k, v in weights.items()},
+    }
+
+
+def restore(saved: dict, *, device: str | torch.device = "cpu") -> tuple[Segmenter, SegmentConfig]:
+    """The model of a checkpoint, in eval mode, [0, 1] images → logits, and its configuration."""
+    config = SegmentConfig.from_dict(saved["config"])
+    model = build_segmenter(
+        config.architecture, num_classes=1 + len(saved["classes"]), width=config.width, depth=config.depth
+    )
+    model.load_state_dict(saved["model"])
+    return model.to(device, memory_format=torch.channels_last).eval(), config
+
+
+def predict(
+    model: Segmenter,
+    images: np.ndarray,
+    config: SegmentConfig,
+    *,
+    sizes: np.ndarray | None = None,
+    log_prior: np.ndarray | None = None,
+    device: str | torch.device = "cpu",
+    flip: bool = False,
+    scales: Sequence[float] = (1.0,),
+) -> Iterator[np.ndarray]:
+    """Label maps, uint8 (H, W), one after the other, of images uint8 (N, S, S, 3).
+
+    sizes: height and width of each map, (N, 2); without it S. Logits are up-sampled, then the greatest is taken.
+    log_prior: added to the logits of an image's classes, (N, C), background first.
+    flip, scales: averages the logits with those of the mirrored image, and over the image at these sizes.
+    """
+    resident = Resident(images, torch.device(device))
+    sizes = np.full((len(images), 2), images.shape[1]) if sizes is None else sizes
+    prior = torch.zeros(len(images), 1) if log_prior is None else torch.from_numpy(log_prior).float()
+    for index in torch.arange(len(images)).split(EVAL_BATCH):
+        batch = resident[index]
+        with torch.inference_mode():  # not around the yield, which would be around the caller's work too
+            views = [
+                _logits(model, batch, config, scale, flips) for scale in scales for flips in ((), (-1,))[: 1 + flip]
+            ]
+            logits = sum(views) / len(views) + prior[index, :, None, None].to(batch.device)
+        for image, i in zip(logits, index.tolist(), strict=True):
+            yield label_map(image, (int(sizes[i, 0]), int(sizes[i, 1]))).cpu().numpy()
+
+
+@torch.inference_mode()
+def label_map(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """The class of greatest logit, uint8 (H, W), of logits (C, h, w) up-sampled to this size one class at a time."""
+    best = label = None
+    for number, plane in enumerate(logits):
+        plane = F.interpolate(plane[None, None], size, mode="bilinear", align_corners=False)[0, 0]
+        if best is None:
+            best, label = plane, torch.zeros(size, dtype=torch.uint8, device=plane.device)
+        else:
+            label[plane > best] = number
+            best = torch.maximum(best, plane)
+    return label
+
+
+def _logits(
+    model: Segmenter, images: Tensor, config: SegmentConfig, scale: float = 1.0, flips: tuple[int, ...] = ()
+) -> Tensor:
+    """Float32 (B, C, S, S) of uint8 (B, S, S, 3), by way of the images scaled and flipped."""
+    batch, size = to_unit(images).flip(flips), images.shape[1:3]
+    if scale != 1:
+        batch = F.interpolate(batch, [max(1, round(side * scale)) for side in size], mode="bilinear", antialias=True)
+    with autocast(config, images.device):
+        logits = outputs_of(model(batch))[0].float().flip(flips)
+    return logits if logits.shape[-2:] == size else F.interpolate(logits, size, mode="bilinear", align_corners=False)
