@@ -1,5 +1,7 @@
 """Images a second of our training loop, of the bare network and of the notebook's pipeline, side by side, as JSON.
 
+With `--task segment` there is no notebook's pipeline: the loop is compared with the bare network.
+
 Each contender runs epochs of as many images as take it about `--seconds`, timed whole and taking turns: of neighbours
 in time the ratios hold on a noisy machine, too. With `--processes 2` ours and bare run in two processes at once, as two
 trials of a search do; the notebook's pipeline always has the machine as it had it: one process with all threads, and
@@ -24,12 +26,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchvision import transforms
 
-from voctrain import classify
-from voctrain.config import ClassifyConfig
+from voctrain import classify, segment
+from voctrain.config import ClassifyConfig, SegmentConfig, TrainConfig
 from voctrain.data import Data, layouts, load
 from voctrain.data.download import folder_of
 from voctrain.loop import autocast, to_unit
 from voctrain.losses import classification_loss
+from voctrain.mask_losses import MaskLoss
 from voctrain.optim import build_optimizer
 
 CPU = torch.device("cpu")
@@ -39,9 +42,25 @@ WARM_UP = 4  # batches, from which it is also known how many take the time asked
 
 @dataclass(frozen=True)
 class Problem:
-    config: ClassifyConfig
+    config: TrainConfig
     path: str  # of the data
     data: Data
+
+    @property
+    def task(self):
+        return segment if isinstance(self.config, SegmentConfig) else classify
+
+    def targets(self, number: int) -> Tensor:
+        """What the first images are to be."""
+        if self.task is segment:
+            return torch.from_numpy(self.data.masks[:number])
+        return torch.from_numpy(self.data.labels[:number]).float()
+
+    def criterion(self) -> torch.nn.Module:
+        data = self.data
+        if self.task is segment:
+            return MaskLoss(self.config, segment.pixel_counts(data.masks, data.train, 1 + len(data.classes)))
+        return classification_loss(self.config, data.labels)
 
 
 # Contenders: each yields after every epoch of `images` images, a multiple of the batch size.
@@ -50,14 +69,14 @@ class Problem:
 def ours(problem: Problem, images: int) -> Iterator[None]:
     """The training loop as a trial runs it, with random resized crops and flips, without a validation."""
     data = replace(problem.data.all_train(), train=np.arange(images))
-    for _ in classify.train(problem.config, data):
+    for _ in problem.task.train(problem.config, data):
         yield
 
 
 def bare(problem: Problem, images: int) -> Iterator[None]:
     """Forward, backward and step on one resident batch, with the network, loss, optimiser and dtype of `ours`."""
     size, data = problem.config.batch_size, problem.data
-    batch, target = to_unit(torch.from_numpy(data.images[:size])), torch.from_numpy(data.labels[:size]).float()
+    batch, target = to_unit(torch.from_numpy(data.images[:size])), problem.targets(size)
     step = _training_step(problem, problem.config, torch.channels_last)
     while True:
         for _ in range(images // size):
@@ -140,13 +159,13 @@ def draw_three(image: Tensor) -> Tensor:
 
 def _training_step(
     problem: Problem,
-    config: ClassifyConfig,
+    config: TrainConfig,
     memory_format: torch.memory_format = torch.contiguous_format,
     passes: int = 1,
 ) -> Callable[[Tensor, Tensor], None]:
     """One step of training a new network on a batch; with `passes` 2 the batch goes forward once more, for nothing."""
-    model = classify.new_model(config, problem.data).to(memory_format=memory_format).train()
-    criterion = classification_loss(config, problem.data.labels)
+    model = problem.task.new_model(config, problem.data).to(memory_format=memory_format).train()
+    criterion = problem.criterion()
     optimizer = build_optimizer(model, config)
     precision = autocast(config, CPU)
 
@@ -166,7 +185,7 @@ def _training_step(
 # Processes: each holds its contenders, and runs one of them when it is told to.
 
 
-def serve(pipe: Connection, config: ClassifyConfig, path: str, threads: int) -> None:
+def serve(pipe: Connection, config: TrainConfig, path: str, threads: int) -> None:
     """Run `epochs` of `images` images of a contender for each (name, images, epochs) received; None ends it."""
     torch.set_num_threads(threads)
     problem = Problem(config, path, load(path, image_size=config.image_size))
@@ -202,7 +221,9 @@ def warm_up(pipes: list[Connection], name: str, batch: int, available: int, seco
 def main() -> None:
     parser = argparse.ArgumentParser(description="Compare the training loop's images a second; prints JSON.")
     parser.add_argument("--data", default="sample", metavar="DIR")
-    parser.add_argument("--architecture", default="resnet18", metavar="NAME")
+    parser.add_argument("--task", choices=("classify", "segment"), default="classify")
+    parser.add_argument("--architecture", metavar="NAME", help="(resnet18, or unet)")
+    parser.add_argument("--width", type=int, metavar="N", help="of unet or a pyramid (64)")
     parser.add_argument("--image-size", type=int, default=96, metavar="PX")
     parser.add_argument("--batch-size", type=int, default=32, metavar="N")
     parser.add_argument("--seconds", type=float, default=10, metavar="S", help="of a contender in a round")
@@ -210,34 +231,33 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1, metavar="N", help="that share the cores: ours and bare")
     args = parser.parse_args()
     path = args.data if args.data in ("sample", "voc2009") else str(Path(args.data).resolve())
-    config = ClassifyConfig(
-        architecture=args.architecture,
-        image_size=args.image_size,
-        batch_size=args.batch_size,
-        epochs=100_000,  # never reached
-        hflip=0.5,
-        crop_scale=0.4,
-    )
+    args.architecture = args.architecture or {"classify": "resnet18", "segment": "unet"}[args.task]
+    options = {"architecture": args.architecture, "image_size": args.image_size, "batch_size": args.batch_size}
+    options |= {"epochs": 100_000, "hflip": 0.5, "crop_scale": 0.4}  # so many are never reached
+    if args.task == "segment":
+        config, contenders = SegmentConfig(width=args.width, **options), ("ours", "bare")
+    else:
+        config, contenders = ClassifyConfig(**options), tuple(CONTENDERS)
     available = len(load(path, image_size=args.image_size).ids)  # decodes them, where that is still to do
     if available < WARM_UP * args.batch_size:
         parser.error(f"--batch-size must be at most a {WARM_UP}th of the images, but got {args.batch_size}")
 
     context, threads = get_context("spawn"), {name: max(1, CORES // args.processes) for name in ("ours", "bare")}
-    threads |= {"notebook": CORES, "notebook_in_our_dtype": CORES}
+    threads |= {name: CORES for name in contenders if name.startswith("notebook")}
     pipes = []
     for number in [threads["ours"]] * args.processes + [CORES]:
         here, there = context.Pipe()
         context.Process(target=serve, args=(there, config, path, number)).start()
         there.close()
         pipes.append(here)
-    homes = {name: pipes[-1:] if name.startswith("notebook") else pipes[:-1] for name in CONTENDERS}
-    work = {name: warm_up(homes[name], name, args.batch_size, available, args.seconds) for name in CONTENDERS}
-    rounds = [{name: rate(homes[name], name, *work[name]) for name in CONTENDERS} for _ in range(args.rounds)]
+    homes = {name: pipes[-1:] if name.startswith("notebook") else pipes[:-1] for name in contenders}
+    work = {name: warm_up(homes[name], name, args.batch_size, available, args.seconds) for name in contenders}
+    rounds = [{name: rate(homes[name], name, *work[name]) for name in contenders} for _ in range(args.rounds)]
     for pipe in pipes:
         pipe.send(None)
 
-    ratios = {f"ours/{name}": [r["ours"] / r[name] for r in rounds] for name in CONTENDERS if name != "ours"}
-    rates = {name: [r[name] for r in rounds] for name in CONTENDERS}
+    ratios = {f"ours/{name}": [r["ours"] / r[name] for r in rounds] for name in contenders if name != "ours"}
+    rates = {name: [r[name] for r in rounds] for name in contenders}
     precision = autocast(config, CPU)
     result = vars(args) | {
         "dtype": str(precision.fast_dtype if precision._enabled else torch.float32).removeprefix("torch."),

@@ -118,6 +118,24 @@ def test_the_gate_is_fitted_on_held_out_images_and_used(segmented, finished, cal
     assert (rows == other) == ("gate of strength 0 " in gated.out)
 
 
+def test_images_of_awkward_sizes(on_cluster, call, dataset, tmp_path):
+    odd = shutil.copytree(dataset, tmp_path / "odd")
+    (train, test), rng = [load(dataset, image_size=32).ids[:2], load(dataset, image_size=32).test_ids[:2]], np.random
+    for kind, names in (("train", train), ("test", test)):
+        for name, size in zip(names, ((1, 1), (1200, 900)), strict=True):
+            np.save(odd / kind / "img" / f"{kind}_{name}.npy", rng.randint(0, 255, (*size, 3), np.uint8))
+            if kind == "train":
+                np.save(odd / "train" / "seg" / f"train_{name}.npy", np.full(size, 15, np.uint8))
+    size = ("--image-size", 32, "--epochs", 1, "--trials", 1)
+    outcome = on_cluster(run.main, "segment", "--data", odd, *size, "--set", *TINY, "--out", tmp_path, "--name", "run")
+    assert outcome.status == 0, outcome
+    out = tmp_path / "submission.csv"
+    assert call(submit.main, "--data", odd, "--segment", tmp_path / "run", "--out", out).status == 0
+    rows = rows_of(out)
+    for name, size in zip(test, ((1, 1), (1200, 900)), strict=True):
+        assert decode(rows[f"{name}_segmentation"], (20, *size)).sum() <= size[0] * size[1]  # a pixel has one class
+
+
 def test_a_classifier_initialises_the_encoder(on_cluster, dataset, data, tmp_path):
     network = ("--image-size", 32, "--epochs", 1, "--trials", 1, "--data", dataset, "--out", tmp_path)
     pins = ("--set", "architecture=complex", "views=1")

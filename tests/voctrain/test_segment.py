@@ -122,6 +122,32 @@ def test_it_learns_a_batch_by_heart(draw_data):
     assert epochs[-1].metrics["train_mIoU"] > 0.9
 
 
+GOLDEN = [  # train_loss, val_loss, val_mIoU
+    [2.09520, 1.24407, 0.01953],
+    [1.74017, 1.17341, 0.22473],
+    [1.63325, 1.12945, 0.30343],
+]
+
+
+def test_golden_curve(draw_data):
+    options = {"epochs": 3, "rotation": 10.0, "brightness": 0.2, "loss": "cross_entropy+lovasz", "copy_paste": 0.3}
+    epochs, _ = trained(draw_data(train=24, val=24), **options)
+    curve = [[e.metrics[name] for name in ("train_loss", "val_loss", "val_mIoU")] for e in epochs]
+    assert np.allclose(curve, GOLDEN, rtol=0, atol=1e-3), curve
+
+
+def test_a_class_that_only_validation_has_is_scored(draw_data):
+    data = draw_data()
+    masks = np.where(data.masks == 1, VOID, data.masks)
+    masks[data.val] = data.masks[data.val]
+    labels = data.labels.copy()
+    labels[data.train, 0] = 0
+    options = {"class_balance": 1.0, "crop_scale": 0.5, "crop_focus": 1.0, "copy_paste": 1.0, "sampling": "weighted"}
+    (epoch,), _ = trained(dataclasses.replace(data, masks=masks, labels=labels), **options)
+    assert np.isfinite(epoch.metrics["train_loss"])
+    assert epoch.predictions["confusion"].sum(0)[1].sum() > 0
+
+
 def test_void_is_neither_learnt_nor_judged(draw_data):
     data = draw_data()
     masks = data.masks.copy()
