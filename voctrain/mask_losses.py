@@ -43,9 +43,9 @@ def balanced_weights(counts: np.ndarray, power: float) -> Tensor:
 
 def cross_entropy(logits: Tensor, masks: Tensor, weights: Tensor) -> Tensor:
     """Mean over the pixels, each weighing as its class, (C,)."""
-    target = masks.long()
+    target, known = masks.long(), masks != VOID
     total = F.cross_entropy(logits, target, weights, ignore_index=VOID, reduction="sum")
-    return total / weights[target[masks != VOID]].sum().clamp(min=1e-6)
+    return total / (weights[target * known] * known).sum().clamp(min=1e-6)
 
 
 def dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
@@ -54,8 +54,9 @@ def dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
     target = masks.long() * known
     probabilities = logits.softmax(1) * known[:, None]
     of_truth = probabilities.gather(1, target[:, None])[:, 0]
-    counts = torch.bincount(target[known], minlength=logits.shape[1])
-    hits = logits.new_zeros(logits.shape[1]).scatter_add(0, target.flatten(), of_truth.flatten())
+    none = logits.new_zeros(logits.shape[1])
+    counts = none.scatter_add(0, target.flatten(), known.flatten().to(logits.dtype))
+    hits = none.scatter_add(0, target.flatten(), of_truth.flatten())
     dice = 2 * hits / (probabilities.sum((0, 2, 3)) + counts).clamp(min=1e-6)
     present = counts > 0
     return ((1 - dice) * present).sum() / present.sum().clamp(min=1)

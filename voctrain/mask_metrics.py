@@ -14,11 +14,13 @@ from voctrain.data.layouts import VOID
 
 def confusion(truth: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
     """Pixels of each true class (row) that were given each class (column), an image: int64 (B, C, C), without void."""
-    known = truth != VOID
     image = torch.arange(len(truth), device=truth.device)[:, None, None]
     cell = (image * num_classes + truth.long()) * num_classes + predicted.long()
-    counts = torch.bincount(cell[known], minlength=len(truth) * num_classes**2)
-    return counts.view(len(truth), num_classes, num_classes)
+    size = len(truth) * num_classes**2
+    cell = torch.where(truth != VOID, cell, size)  # void has a cell of its own: nothing here waits for a GPU
+    counts = torch.zeros(size + 1, dtype=torch.int64, device=truth.device)
+    counts.scatter_add_(0, cell.flatten(), torch.ones_like(cell).flatten())
+    return counts[:-1].view(len(truth), num_classes, num_classes)
 
 
 def mask_dice(truth: Tensor, predicted: Tensor) -> Tensor:

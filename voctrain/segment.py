@@ -25,7 +25,8 @@ from voctrain.loop import (
 )
 from voctrain.mask_losses import MaskLoss
 from voctrain.mask_metrics import confusion, mask_dice, mask_metrics
-from voctrain.models.segmenters import Segmenter, build_segmenter, check_name
+from voctrain.models import Segmenter, build_segmenter
+from voctrain.models.segmenters import check_name
 from voctrain.models.weights import file_origin
 from voctrain.objects import copy_paste, draw_points
 from voctrain.sampling import sampling_pool

@@ -10,7 +10,7 @@ from voctrain import segment
 from voctrain.config import SegmentConfig
 from voctrain.data.layouts import VOID
 from voctrain.mask_metrics import mask_metrics, score_maps
-from voctrain.models.segmenters import build_segmenter
+from voctrain.models import build_segmenter
 
 TINY = {
     **{"architecture": "unet", "width": 4, "depth": 2, "image_size": 32, "batch_size": 4, "epochs": 1},

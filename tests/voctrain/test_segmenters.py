@@ -2,8 +2,8 @@ import pytest
 import torch
 from torchvision import models
 
-from voctrain.models import build_classifier
-from voctrain.models.segmenters import TORCHVISION, build_segmenter
+from voctrain.models import build_classifier, build_segmenter
+from voctrain.models.segmenters import TORCHVISION
 
 
 def count(model):

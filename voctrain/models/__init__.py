@@ -1,5 +1,6 @@
 """The networks by name, and their published or saved weights."""
 
 from voctrain.models.classifiers import CLASSIFIERS, Classifier, build_classifier
+from voctrain.models.segmenters import SEGMENTERS, Segmenter, build_segmenter
 
-__all__ = ["CLASSIFIERS", "Classifier", "build_classifier"]
+__all__ = ["CLASSIFIERS", "SEGMENTERS", "Classifier", "Segmenter", "build_classifier", "build_segmenter"]
