@@ -93,7 +93,7 @@ def _average(trial: Any) -> dict[str, Any]:
 _MODERN = {
     "batch_size": 16,
     "optimizer": "adamw",
-    "lr": 2e-3,
+    "lr": 1e-3,
     "weight_decay": 0.05,
     "fpn_width": 64,
     "views": 1,
@@ -104,13 +104,12 @@ _MODERN = {
     "crop_focus": 0.5,
     "copy_paste": 0.0,
     "color": "none",
-    "loss": "cross_entropy",
-    "class_balance": 0.5,
+    "loss": "object_cross_entropy",  # small classes weigh as much as large ones
     "sampling": "shuffle",
     "ema": False,
 }
 
-# In sound form: cross-entropy with balanced classes for a positive weight on every plane.
+# R4 in sound form: cross-entropy with balanced classes for a positive weight on every plane.
 _R4 = {
     **_MODERN,
     "architecture": "unet",
@@ -122,13 +121,23 @@ _R4 = {
     "schedule": "constant",
     "warmup_epochs": 0,
     "augmentation": "flip",
+    "loss": "cross_entropy",
+    "class_balance": 0.5,
 }
 
 # Parameters to try first: the best we know, the cheap ones first, and the notebook's recipe.
 PORTFOLIO: tuple[dict[str, Any], ...] = (
-    {**_MODERN, "architecture": "fpn_resnet9"},
-    {**_MODERN, "architecture": "fpn_resnet9", "views": 3, "copy_paste": 0.3, "color": "jitter", "color_strength": 0.3},
-    {**_MODERN, "architecture": "fpn_resnet18", "lr": 1e-3},
+    {**_MODERN, "architecture": "fpn_resnet9", "lr": 2e-3},
+    {
+        **_MODERN,
+        "architecture": "fpn_resnet9",
+        "lr": 2e-3,
+        "views": 3,
+        "copy_paste": 0.3,
+        "color": "jitter",
+        "color_strength": 0.3,
+    },
+    {**_MODERN, "architecture": "fpn_resnet18"},
     _R4,
     {**_R4, "unet_width": 64},  # with a GPU
 )
