@@ -119,3 +119,28 @@ def finished(run, tmp_path_factory) -> Path:
     outcome = run("--trials", 4, "--concurrent", 2, "--set", "architecture=simple", "--out", out, "--name", "finished")
     assert outcome.status == 0, outcome
     return out / "finished"
+
+
+def contents(folder: Path) -> dict[Path, bytes | None]:
+    return {p: p.read_bytes() if p.is_file() else None for p in folder.rglob("*")}
+
+
+@pytest.fixture
+def refused(call, tmp_path, monkeypatch):
+    """Call a main with bad arguments in an empty folder: the one line that it answers, without its `error: `."""
+    monkeypatch.setattr("ray.init", lambda *a, **k: pytest.fail("nothing may start"))
+    monkeypatch.setattr("search.plan.PROBES", 40)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    def command(main, *arguments):
+        before = contents(tmp_path)
+        outcome = call(main, *arguments)
+        assert outcome.status == 2, outcome
+        errors = [line for line in outcome.err.splitlines() if not line.startswith("warning: ")]
+        assert len(errors) == 1, outcome
+        assert errors[0].startswith("error: ")
+        assert contents(tmp_path) == before
+        return errors[0].removeprefix("error: ")
+
+    return command
