@@ -110,6 +110,9 @@ def make_problem(
     if of_file and (architecture := task.module.file_architecture(weights)):
         settings = {"architecture": architecture, **settings}
     searched = _searched(module, facts)
+    for name, value in settings.items():  # "none" is a choice of some parameters, and None of some fields
+        if value is None and any(_holds(d, "none") for d in searched.get(name, ())):
+            settings = {**settings, name: "none"}
     pins = {k: v for k, v in settings.items() if any(_holds(d, v) for d in searched.get(k, ()))}
     # A value that the space does not hold is as fixed as a field that it does not search.
     fixed |= {"weights": weights} | {k: v for k, v in settings.items() if k not in pins}

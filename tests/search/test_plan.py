@@ -75,6 +75,11 @@ class TestProblem:
         for config, _ in sampled(problem()):
             assert (config.seed, config.epochs, config.image_size, config.weights) == (3, 9, 32, "none")
 
+    def test_none_is_a_choice_where_the_space_has_it_and_nothing_elsewhere(self):
+        found = problem(**parse_settings(["mixing=none", "clip=none", "patience=none"]))
+        assert found.pins == {"mixing": "none", "clip": "none"}
+        assert found.fixed["patience"] is None
+
     def test_a_searched_value_is_pinned_and_its_branch_follows(self):
         found = problem(optimizer="sgd", momentum=0.85)
         assert found.pins == {"optimizer": "sgd", "momentum": 0.85}
