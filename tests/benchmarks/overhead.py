@@ -60,8 +60,11 @@ class CpuTimes:
             family |= children
         for pid in family:
             with suppress(OSError):
-                worker = Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::")
-                self.processes[pid] = ("driver" if pid == self.root else "workers" if worker else "ray", seconds[pid])
+                title = Path(f"/proc/{pid}/cmdline").read_bytes()
+                kind = "driver" if pid == self.root else "workers" if title.startswith(b"ray::") else "ray"
+                if not title and pid in self.processes:  # one that has just ended
+                    kind, _ = self.processes[pid]
+                self.processes[pid] = kind, seconds[pid]
         return {k: sum(s for kind, s in self.processes.values() if kind == k) for k in ("driver", "workers", "ray")}
 
 

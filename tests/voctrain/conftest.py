@@ -1,7 +1,12 @@
+from pathlib import Path
+from urllib.error import URLError
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
+from torchvision import models
 
 from voctrain.data import Data
 from voctrain.data.layouts import VOC_CLASSES
@@ -91,3 +96,29 @@ def devkit(tmp_path):
 @pytest.fixture
 def scene():
     return draw_scene
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """An empty cache of torch hub, and no network."""
+
+    def no_network(*args, **kwargs):
+        raise URLError("Name or service not known")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(torch.hub, "urlopen", no_network)
+    folder = tmp_path / "home" / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def publish(hub):
+    """Put a state dict into the cache as torchvision's file of this name; returns its path."""
+
+    def put(name, state):
+        path = hub / Path(models.get_model_weights(name).DEFAULT.url).name
+        torch.save(state, path)
+        return path
+
+    return put

@@ -116,3 +116,17 @@ def test_files_of_other_networks_are_explained(tmp_path):
     assert "unet has no encoder" in error_of(build_segmenter, "unet", weights="imagenet")
     torch.save(models.get_model("resnet34").state_dict(), tmp_path / "plain.pth")
     assert "--set architecture" in error_of(build_segmenter, "fpn_resnet50", weights=str(tmp_path / "plain.pth"))
+
+
+def test_published_segmenters_come_whole_and_imagenet_is_the_encoder(publish):
+    name = "lraspp_mobilenet_v3_large"
+    whole, encoder = models.get_model(name, weights_backbone=None), models.get_model("mobilenet_v3_large")
+    publish(name, whole.state_dict())
+    publish("mobilenet_v3_large", encoder.state_dict())
+    model = build_segmenter(name, weights="published")
+    assert all(torch.equal(value, whole.state_dict()[key]) for key, value in model.net.state_dict().items())
+    torch.testing.assert_close(model.std.flatten(), torch.tensor([0.229, 0.224, 0.225]))
+    model = build_segmenter(name, num_classes=5, weights="imagenet")
+    assert torch.equal(model.net.backbone["0"][0].weight, encoder.features[0][0].weight)
+    assert model.net.classifier.low_classifier.weight.shape[0] == 5
+    assert "unet has no published weights" in error_of(build_segmenter, "unet", weights="published")

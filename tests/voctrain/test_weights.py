@@ -1,8 +1,6 @@
 import re
 import socket
 import urllib.request
-from pathlib import Path
-from urllib.error import URLError
 
 import pytest
 import torch
@@ -21,26 +19,6 @@ def as_if_trained(net, size=64):
     with torch.no_grad():
         net.train()(torch.randn(4, 3, size, size))
     return net.eval()
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """An empty cache of torch hub, and no network."""
-
-    def no_network(*args, **kwargs):
-        raise URLError("Name or service not known")
-
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(torch.hub, "urlopen", no_network)
-    folder = tmp_path / "home" / "hub" / "checkpoints"
-    folder.mkdir(parents=True)
-    return folder
-
-
-def publish(hub, name, state):
-    path = hub / Path(models.get_model_weights(name).DEFAULT.url).name
-    torch.save(state, path)
-    return path
 
 
 def old_densenet_names(state):
@@ -76,11 +54,11 @@ def error_of(function, *args, **kwargs):
 
 
 @pytest.mark.parametrize("name", ["squeezenet1_1", "googlenet", "mnasnet0_5", "densenet121"])
-def test_imagenet_weights_answer_as_torchvisions_own_loading(name, hub):
+def test_imagenet_weights_answer_as_torchvisions_own_loading(name, publish):
     """With all 1000 classes, on images in [0, 1]: weights, normalisation and head are torchvision's."""
     options = {"aux_logits": True, "init_weights": False} if name == "googlenet" else {}
     state = as_if_trained(models.get_model(name, **options)).state_dict()
-    publish(hub, name, old_densenet_names(state) if name == "densenet121" else state)
+    publish(name, old_densenet_names(state) if name == "densenet121" else state)
     published = models.get_model_weights(name).DEFAULT
     theirs = models.get_model(name, weights=published).eval()
     images = torch.rand(2, 3, 64, 64)
@@ -92,9 +70,9 @@ def test_imagenet_weights_answer_as_torchvisions_own_loading(name, hub):
     assert ours.own_normalisation is True
 
 
-def test_imagenet_weights_keep_a_fresh_head_for_other_classes(hub):
+def test_imagenet_weights_keep_a_fresh_head_for_other_classes(publish):
     state = as_if_trained(models.get_model("squeezenet1_1")).state_dict()
-    publish(hub, "squeezenet1_1", state)
+    publish("squeezenet1_1", state)
     torch.manual_seed(1)
     model = build_classifier("squeezenet1_1", num_classes=5, image_size=32, weights="imagenet")
     own = model.net.state_dict()
@@ -155,8 +133,8 @@ def test_a_download_of_other_contents_is_refused(hub, monkeypatch, tmp_path):
     assert not list(hub.iterdir())
 
 
-def test_a_torn_file_in_the_cache_is_one_line(hub):
-    path = publish(hub, "squeezenet1_1", models.get_model("squeezenet1_1").state_dict())
+def test_a_torn_file_in_the_cache_is_one_line(publish):
+    path = publish("squeezenet1_1", models.get_model("squeezenet1_1").state_dict())
     path.write_bytes(path.read_bytes()[:1000])
     assert path.name in error_of(build_classifier, "squeezenet1_1", weights="imagenet")
 
