@@ -16,7 +16,7 @@ from search.report import write_report
 from search.runfolder import RunFolder, lock
 from search.searcher import SAME_FAILURES, StudyASHA, StudySearcher
 from search.session import Session, typed
-from search.tuning import Interrupt, execute, warm_up
+from search.tuning import Interrupt, execute
 
 WARM_STARTS = 5  # configurations taken from another run
 
@@ -25,8 +25,6 @@ def search(session: Session, dashboard: str) -> int:
     """Run what is left of a session on the connected cluster. Returns the exit status, see `search.run.main`."""
     arguments, task, facts = session.arguments, session.problem.task, session.facts
     concurrent, cpus, gpus = session.resources
-    if not session.complete:
-        warm_up(concurrent, cpus, gpus)
     study = _study(session)
     folder = RunFolder(session.folder, task, study)
     scheduler = None

@@ -17,8 +17,9 @@ from search.study import PORTFOLIO, SeededSampler
 from search.tasks import Task
 from voctrain.config import TrainConfig
 from voctrain.data import Data
+from voctrain.models.weights import PUBLISHED
 
-NAMED_WEIGHTS = ("none", "imagenet", "published")  # all others are files
+NAMED_WEIGHTS = ("none", *PUBLISHED)  # all others are files
 PROBES = 200  # random configurations with which a space is checked before it is searched
 
 

@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from search.files import read_torch, replace
-from search.gate import fit_strength, log_prior
+from search.gate import STRENGTHS, fit_strength, log_prior
 from search.runfolder import read_run
 from search.tasks import TASKS
 from search.training import pick_device
 from voctrain import classify, segment
 from voctrain.data import Data, load, original_masks
-from voctrain.mask_metrics import score_maps
+from voctrain.mask_metrics import mask_dice
 from voctrain.metrics import decide
 from voctrain.submission import write_submission
 
@@ -31,6 +33,7 @@ def submit(arguments: argparse.Namespace) -> str:
     checkpoints = {task: load_checkpoint(Path(path), task) for task, path in given.items()}
     sets = {task: _test_set(arguments.data, file, saved) for task, (file, saved) in checkpoints.items()}
 
+    gate = _gate(arguments) if arguments.gate else None
     said = []
     probabilities = decided = prior = maps = None
     if "classify" in given:
@@ -38,14 +41,15 @@ def submit(arguments: argparse.Namespace) -> str:
         probabilities = _probabilities(saved, sets["classify"].test_images, arguments)
         decided = decide(probabilities, np.array(saved["thresholds"]))
         said.append(f"{decided.sum(1).mean():.2f} classes an image, by {file}")
-    if arguments.gate:
-        strength, dice, without = _gate(arguments)
+    if gate is not None:
+        strength, dice, without = gate
         prior = log_prior(probabilities, strength)
         said.append(f"gate of strength {strength:g} (Dice of held-out masks {dice:.4f}, without it {without:.4f})")
     if "segment" in given:
         file, saved = checkpoints["segment"]
-        data = sets["segment"]
-        maps = _label_maps(saved, data.test_images, data.test_sizes, prior, arguments)
+        data, (model, config) = sets["segment"], segment.restore(saved, device=pick_device(1))
+        options = {"sizes": data.test_sizes, "log_prior": prior, **_averaging(arguments)}
+        maps = segment.predict(model, data.test_images, config, **options)
         said.append(f"masks by {file}")
     else:
         said.append("no segmentation run: its rows are empty")
@@ -90,17 +94,9 @@ def _probabilities(saved: dict[str, Any], images: np.ndarray, arguments: argpars
     return classify.predict(model, images, config, device=device, flip=arguments.flip)
 
 
-def _label_maps(
-    saved: dict[str, Any],
-    images: np.ndarray,
-    sizes: np.ndarray,
-    prior: np.ndarray | None,
-    arguments: argparse.Namespace,
-) -> Iterator[np.ndarray]:
-    device = pick_device(1)
-    model, config = segment.restore(saved, device=device)
-    options = {"flip": arguments.flip, "scales": arguments.scales, "device": device}
-    return segment.predict(model, images, config, sizes=sizes, log_prior=prior, **options)
+def _averaging(arguments: argparse.Namespace) -> dict[str, Any]:
+    """How the logits of masks are predicted."""
+    return {"flip": arguments.flip, "scales": arguments.scales, "device": pick_device(1)}
 
 
 def _gate(arguments: argparse.Namespace) -> tuple[float, float, float]:
@@ -124,15 +120,23 @@ def _gate(arguments: argparse.Namespace) -> tuple[float, float, float]:
         split["train"], split["val"]
     )
     index = np.array([data.ids.index(name) for name in ids])
-    truths = list(original_masks(arguments.data, ids, use_val=use_val))
     probabilities = np.stack([seen[name] for name in ids])
+    priors = np.stack([log_prior(probabilities, strength) for strength in STRENGTHS], axis=1)  # (N, strengths, 1 + C)
+    model, config = segment.restore(saved, device=pick_device(1))
+    logits = segment.predict_logits(model, data.images[index], config, **_averaging(arguments))
+    dice = [
+        _dice_of_each(image, truth, of_image)
+        for image, truth, of_image in zip(
+            logits, original_masks(arguments.data, ids, use_val=use_val), priors, strict=True
+        )
+    ]
+    return fit_strength(np.array(dice).T)
 
-    def dice(strength: float) -> np.ndarray:
-        prior = log_prior(probabilities, strength)
-        maps = _label_maps(saved, data.images[index], data.sizes[index], prior, arguments)
-        return score_maps(truths, maps, 1 + len(data.classes))[1]["dice"]
 
-    return fit_strength(dice)
+def _dice_of_each(logits: Tensor, truth: np.ndarray, priors: np.ndarray) -> list[float]:
+    """Dice of an image's label map with each of these priors."""
+    maps = np.stack([segment.label_map(logits, truth.shape, prior) for prior in priors])
+    return mask_dice(torch.from_numpy(truth).expand(len(maps), -1, -1), torch.from_numpy(maps)).tolist()
 
 
 def _rows(

@@ -38,7 +38,6 @@ from search.searcher import NeverRestored, StudyASHA, StudySearcher  # noqa: E40
 from search.worker import Worker  # noqa: E402
 from voctrain.data import Data  # noqa: E402
 
-WARM_UP_SECONDS = 60
 LOST_WORKERS = 3  # times that a trial is continued from its last checkpoint after its worker was lost
 
 
@@ -70,18 +69,6 @@ def connect(address: str | None, cpus: int) -> str:
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     url = context.dashboard_url
     return f"dashboard http://{url} (token: ray get-auth-token)" if url else "no dashboard"
-
-
-def warm_up(concurrent: int, cpus: int, gpus: float) -> None:
-    """Start the workers, all at once: each has imported what it needs before the first trial."""
-    ready = [is_warm.options(num_cpus=cpus, num_gpus=gpus).remote() for _ in range(concurrent)]
-    ray.wait(ready, num_returns=concurrent, timeout=WARM_UP_SECONDS)  # a busy cluster is not waited for
-
-
-@ray.remote
-def is_warm() -> bool:
-    """A worker that knows this function has imported this module, and with it all of ours."""
-    return True
 
 
 class Interrupt:

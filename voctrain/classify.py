@@ -18,6 +18,7 @@ from voctrain.loop import (
     channel_statistics,
     fit,
     outputs_of,
+    pack_checkpoint,
     seed_epoch,
     to_unit,
 )
@@ -28,7 +29,7 @@ from voctrain.models import build_classifier
 from voctrain.models.classifiers import check_name, input_size
 from voctrain.models.mask_heads import MaskHeads
 from voctrain.models.weights import file_origin
-from voctrain.sampling import sampling_pool
+from voctrain.sampling import check_sampling, sampling_pool
 
 __all__ = ["check", "checkpoint", "file_architecture", "input_size", "new_model", "predict", "restore", "train"]
 
@@ -113,9 +114,7 @@ def check(config: ClassifyConfig, data: Data) -> None:
         raise ValueError(f"mask_loss needs masks, and these data have none: leave mask_loss={config.mask_loss:g} out")
     if config.mask_loss and config.architecture.startswith(TRANSFORMERS):
         raise ValueError(f"mask_loss needs a convolutional network, but got architecture={config.architecture}")
-    if config.copies_except is not None and config.copies_except not in data.classes:
-        valid = ", ".join(data.classes)
-        raise ValueError(f"copies_except must be one of {valid}, but got {config.copies_except!r}")
+    check_sampling(config, data.classes)
 
 
 def new_model(config: ClassifyConfig, data: Data) -> nn.Module:
@@ -137,16 +136,8 @@ def file_architecture(path: str) -> str | None:
 
 def checkpoint(config: ClassifyConfig, data: Data, weights: dict[str, Tensor], metrics: dict[str, float]) -> dict:
     """What a checkpoint file holds; `torch.load(weights_only=True)` reads it, `restore` rebuilds the model."""
-    return {
-        "task": "classify",
-        "config": config.to_dict(),
-        "classes": list(data.classes),
-        "image_size": config.image_size,
-        "mean": weights["mean"].flatten().tolist(),
-        "std": weights["std"].flatten().tolist(),
-        "metrics": dict(metrics),
-        "model": {k: v.detach().cpu().clone() for k, v in weights.items() if not k.startswith("mask_heads.")},
-    }
+    kept = {name: tensor for name, tensor in weights.items() if not name.startswith("mask_heads.")}
+    return pack_checkpoint("classify", config, data, kept, metrics)
 
 
 def restore(saved: dict, *, device: str | torch.device = "cpu") -> tuple[nn.Module, ClassifyConfig]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from voctrain.config import TrainConfig
+from voctrain.data import Data
 from voctrain.optim import Schedule, build_optimizer
 
 EVAL_BATCH = 64  # fixed, so that a prediction made later equals the one that was scored
@@ -70,6 +71,22 @@ def channel_statistics(images: np.ndarray, index: np.ndarray) -> tuple[list[floa
     share = counts / counts.sum(axis=1, keepdims=True)
     mean = share @ levels
     return mean.tolist(), np.sqrt(share @ levels**2 - mean**2).tolist()
+
+
+def pack_checkpoint(
+    task: str, config: TrainConfig, data: Data, weights: dict[str, Tensor], metrics: dict[str, float]
+) -> dict[str, Any]:
+    """What the checkpoints of all tasks hold: plain values, and a copy of these weights on the CPU."""
+    return {
+        "task": task,
+        "config": config.to_dict(),
+        "classes": list(data.classes),
+        "image_size": config.image_size,
+        "mean": weights["mean"].flatten().tolist(),
+        "std": weights["std"].flatten().tolist(),
+        "metrics": dict(metrics),
+        "model": {name: tensor.detach().cpu().clone() for name, tensor in weights.items()},
+    }
 
 
 def outputs_of(output: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:

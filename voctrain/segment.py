@@ -20,6 +20,7 @@ from voctrain.loop import (
     channel_statistics,
     fit,
     outputs_of,
+    pack_checkpoint,
     seed_epoch,
     to_unit,
 )
@@ -29,7 +30,7 @@ from voctrain.models import Segmenter, build_segmenter
 from voctrain.models.segmenters import check_name
 from voctrain.models.weights import file_origin
 from voctrain.objects import copy_paste, draw_points
-from voctrain.sampling import sampling_pool
+from voctrain.sampling import check_sampling, sampling_pool
 
 METRIC = "val_mIoU"
 
@@ -106,6 +107,7 @@ def check(config: SegmentConfig, data: Data) -> None:
         raise ValueError("segmentation needs masks, and these data have none: give a set with SegmentationClass or seg")
     if all((data.masks[i] == VOID).all() for i in data.train):
         raise ValueError("segmentation needs masks, but all of those to train on are void everywhere: give other data")
+    check_sampling(config, data.classes)
 
 
 def new_model(config: SegmentConfig, data: Data) -> Segmenter:
@@ -140,16 +142,7 @@ def file_architecture(path: str) -> str | None:
 
 def checkpoint(config: SegmentConfig, data: Data, weights: dict[str, Tensor], metrics: dict[str, float]) -> dict:
     """What a checkpoint file holds; `torch.load(weights_only=True)` reads it, `restore` rebuilds the model."""
-    return {
-        "task": "segment",
-        "config": config.to_dict(),
-        "classes": list(data.classes),
-        "image_size": config.image_size,
-        "mean": weights["mean"].flatten().tolist(),
-        "std": weights["std"].flatten().tolist(),
-        "metrics": dict(metrics),
-        "model": {k: v.detach().cpu().clone() for k, v in weights.items()},
-    }
+    return pack_checkpoint("segment", config, data, weights, metrics)
 
 
 def restore(saved: dict, *, device: str | torch.device = "cpu") -> tuple[Segmenter, SegmentConfig]:
@@ -169,42 +162,59 @@ def predict(
     *,
     sizes: np.ndarray | None = None,
     log_prior: np.ndarray | None = None,
-    device: str | torch.device = "cpu",
-    flip: bool = False,
-    scales: Sequence[float] = (1.0,),
+    **options: Any,
 ) -> Iterator[np.ndarray]:
     """Label maps, uint8 (H, W), one after the other, of images uint8 (N, S, S, 3).
 
-    sizes: height and width of each map, (N, 2); without it S. Logits are up-sampled, then the greatest is taken.
-    log_prior: added to the logits of an image's classes, (N, C), background first.
-    flip, scales: averages the logits with those of the mirrored image, and over the image at these sizes.
+    sizes: height and width of each map, (N, 2); without it S. log_prior: of an image's classes, (N, C), background
+    first, added to its logits. options: see `predict_logits`.
+    """
+    sizes = np.full((len(images), 2), images.shape[1]) if sizes is None else sizes
+    priors = np.zeros((len(images), 1)) if log_prior is None else log_prior
+    for logits, size, prior in zip(predict_logits(model, images, config, **options), sizes, priors, strict=True):
+        yield label_map(logits, size, prior)
+
+
+def predict_logits(
+    model: Segmenter,
+    images: np.ndarray,
+    config: SegmentConfig,
+    *,
+    device: str | torch.device = "cpu",
+    flip: bool = False,
+    scales: Sequence[float] = (1.0,),
+) -> Iterator[Tensor]:
+    """Logits (C, S, S) float32, one after the other, of images uint8 (N, S, S, 3).
+
+    flip, scales: averaged with those of the mirrored image, and over the image at these sizes.
     """
     resident = Resident(images, torch.device(device))
-    sizes = np.full((len(images), 2), images.shape[1]) if sizes is None else sizes
-    prior = torch.zeros(len(images), 1) if log_prior is None else torch.from_numpy(log_prior).float()
     for index in torch.arange(len(images)).split(EVAL_BATCH):
         batch = resident[index]
         with torch.inference_mode():  # not around the yield, which would be around the caller's work too
             views = [
                 _logits(model, batch, config, scale, flips) for scale in scales for flips in ((), (-1,))[: 1 + flip]
             ]
-            logits = sum(views) / len(views) + prior[index, :, None, None].to(batch.device)
-        for image, i in zip(logits, index.tolist(), strict=True):
-            yield label_map(image, (int(sizes[i, 0]), int(sizes[i, 1]))).cpu().numpy()
+            logits = sum(views) / len(views)
+        yield from logits
 
 
 @torch.inference_mode()
-def label_map(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """The class of greatest logit, uint8 (H, W), of logits (C, h, w) up-sampled to this size one class at a time."""
-    best = label = None
-    for number, plane in enumerate(logits):
+def label_map(logits: Tensor, size: Sequence[int], prior: np.ndarray) -> np.ndarray:
+    """The class of greatest logit, uint8 (H, W) of this size, of logits (C, h, w) and a prior (C,) or (1,).
+
+    Logits are up-sampled, then compared, one class at a time: a large image takes two planes, not one a class.
+    """
+    size = tuple(int(side) for side in size)
+    best = torch.full(size, -torch.inf, device=logits.device)
+    label = torch.zeros(size, dtype=torch.uint8, device=logits.device)
+    for number, plane in enumerate(
+        logits + torch.tensor(prior, dtype=logits.dtype, device=logits.device)[:, None, None]
+    ):
         plane = F.interpolate(plane[None, None], size, mode="bilinear", align_corners=False)[0, 0]
-        if best is None:
-            best, label = plane, torch.zeros(size, dtype=torch.uint8, device=plane.device)
-        else:
-            label[plane > best] = number
-            best = torch.maximum(best, plane)
-    return label
+        label[plane > best] = number
+        best = torch.maximum(best, plane)
+    return label.cpu().numpy()
 
 
 def _logits(

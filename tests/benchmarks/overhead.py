@@ -5,9 +5,9 @@ processes with as many threads, and does nothing else. It runs right after the s
 mean something only on a machine that has nothing else to do.
 
 extra_seconds_a_trial: from run.json's creation to the end of the command, less the bare loop, over the trials. Before
-it are start_seconds: imports, data, the start of Ray and of its workers, as the processes of the bare loop have started
-before it is timed. Of the difference, training_seconds are those that the trainings themselves took longer (of both
-processes together), and shutdown_seconds lie after the report.
+it are start_seconds: imports, data, Ray's start. Workers' first imports are not in the bare loop's time. Of the
+difference, training_seconds are those that the trainings themselves took longer (of both processes together), and
+shutdown_seconds lie after the report.
 driver_cpu: CPU time of the started process over that period; ray_cpu: of what Ray runs beside it and the workers.
 """
 

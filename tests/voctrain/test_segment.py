@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from voctrain import segment
-from voctrain.config import SegmentConfig
+from voctrain.config import ClassifyConfig, SegmentConfig
 from voctrain.data.layouts import VOID
 from voctrain.mask_metrics import mask_metrics, score_maps
 from voctrain.models import build_segmenter
@@ -63,6 +63,11 @@ def losses(draw_data, tmp_path_factory):
     return lambda **options: run(config(**{k: path if v == "FILE" else v for k, v in options.items()}))
 
 
+def test_every_field_of_its_own_is_tried():
+    own = SegmentConfig.__dataclass_fields__.keys() - ClassifyConfig.__dataclass_fields__.keys()
+    assert own <= EFFECTS.keys()
+
+
 @pytest.mark.parametrize("name", EFFECTS)
 def test_every_field_has_an_effect(losses, name):
     others, value = EFFECTS[name]
@@ -81,6 +86,12 @@ def test_fields_without_an_effect_are_refused():
             config(**wrong)
     with pytest.raises(ValueError, match="class_balance goes with loss"):
         config(loss="dice", class_balance=0.5)
+
+
+def test_an_unknown_class_is_refused(draw_data):
+    wrong = config(sampling="copies", copies_except="zebra")
+    with pytest.raises(ValueError, match="copies_except must be one of cat, dog, person, but got 'zebra'"):
+        segment.check(wrong, draw_data())
 
 
 def test_predictions_are_what_the_score_was_computed_from(draw_data):

@@ -13,7 +13,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from voctrain.models.classifiers import CLASSIFIERS, build_classifier
 from voctrain.models.maps import map_shapes
 from voctrain.models.normalised import Normalised
-from voctrain.models.weights import file_origin, load_encoder, load_file, load_into
+from voctrain.models.weights import PUBLISHED, load_encoder, load_file, load_into
 
 TORCHVISION = tuple(models.list_models(module=models.segmentation))
 SEGMENTERS: tuple[str, ...] = ("unet", *TORCHVISION, *(f"fpn_{name}" for name in CLASSIFIERS))
@@ -55,7 +55,7 @@ def build_segmenter(
         options = {"weights": None, "weights_backbone": None, "num_classes": num_classes, **auxiliary}
         model = Segmenter(models.get_model(name, **options))
     if weights != "none":
-        if weights == "imagenet" or (weights != "published" and _of_classifier(weights, model)):
+        if weights == "imagenet" or (weights not in PUBLISHED and _of_classifier(weights, model)):
             if name == "unet":
                 raise ValueError(f"unet has no encoder of another network for weights={weights}: --weights none")
             part = model.net.encoder if name.startswith("fpn_") else model.net.backbone
@@ -75,11 +75,10 @@ def check_name(name: str) -> None:
 
 def _of_classifier(weights: str, model: Segmenter) -> bool:
     """Whether a weights file is of a classifier: ours says so, another shares no name with a segmenter."""
-    task, _ = file_origin(weights)
-    if task is not None:
-        return task == "classify"
-    own = model.state_dict().keys()
-    return not any(name in own for key in load_file(weights) for name in (key, f"net.{key}"))
+    saved, own = load_file(weights), model.state_dict().keys()
+    if "task" in saved:
+        return saved["task"] == "classify"
+    return not any(name in own for key in saved for name in (key, f"net.{key}"))
 
 
 def _head(model: Segmenter, num_classes: int) -> frozenset[str]:
