@@ -57,7 +57,6 @@ def search(session: Session, dashboard: str) -> int:
         metric=task.metric,
         epochs=arguments["epochs"],
         trials=arguments["trials"],
-        concurrent=concurrent,
         worst=task.worst,
         on_change=changed,
     )
@@ -79,6 +78,7 @@ def search(session: Session, dashboard: str) -> int:
                 data=session.data,
                 task=task.name,
                 run=session.folder,
+                concurrent=concurrent,
                 cpus=cpus,
                 gpus=gpus,
                 stop=lambda: interrupt.signal is not None or time.monotonic() > deadline,

@@ -41,13 +41,12 @@ class StudySearcher(NeverRestored, Searcher):
         metric: str,
         epochs: int,
         trials: int,
-        concurrent: int,
         worst: float,
         on_change: Callable[[FrozenTrial], None],
     ):
         super().__init__(metric=metric, mode="max")
         self.study, self.configure, self.epochs = study, configure, epochs
-        self.trials, self.concurrent, self.worst, self.on_change = trials, concurrent, worst, on_change
+        self.trials, self.worst, self.on_change = trials, worst, on_change
         self.live: dict[str, optuna.Trial] = {}
         running = [t for t in studies.started(study) if t.state == TrialState.RUNNING]
         self.unfinished = deque(t._trial_id for t in running)
@@ -63,8 +62,6 @@ class StudySearcher(NeverRestored, Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         if self.broken or (not self.unfinished and self.asked >= self.trials):
             return Searcher.FINISHED
-        if len(self.live) >= self.concurrent:
-            return None
         self.asked += 1
         trial = optuna.trial.Trial(self.study, self.unfinished.popleft()) if self.unfinished else self.study.ask()
         try:

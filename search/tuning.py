@@ -121,6 +121,7 @@ def execute(
     data: Data,
     task: str,
     run: Path,
+    concurrent: int,
     cpus: int,
     gpus: float,
     stop: Callable[[], bool],
@@ -135,6 +136,8 @@ def execute(
             search_alg=searcher,
             scheduler=scheduler,
             num_samples=-1,
+            # Without it Tune starts one worker after the other, and while a worker starts all trials go to the first.
+            max_concurrent_trials=concurrent,
             reuse_actors=True,
             trial_name_creator=lambda trial: f"trial-{trial.config['number']:04d}",
             trial_dirname_creator=lambda trial: f"{trial.config['number']:04d}-{time.strftime('%H%M%S')}",

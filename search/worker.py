@@ -40,6 +40,7 @@ class Worker(tune.Trainable):
         self, config: dict[str, Any], *, data: Data, task: str, run: str, rungs: set[int], cpus: int, gpus: float
     ):
         torch.set_num_threads(cpus)
+        gc.freeze()  # what the imports made stays: collecting after each trial need not look at it
         self.data, self.task, self.run, self.rungs, self.gpus = data, task, Path(run), rungs, gpus
         self.reset_config(config)
 

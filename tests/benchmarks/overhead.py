@@ -4,9 +4,9 @@ The bare loop trains the configurations of the search's trials, in their order a
 processes with as many threads, and does nothing else. It runs right after the search; both take minutes, so the figures
 mean something only on a machine that has nothing else to do.
 
-extra_seconds_a_trial: from run.json's creation to the end of the command, less the bare loop, over the trials. Before
-it are start_seconds: imports, data, Ray's start. Workers' first imports are not in the bare loop's time. Of the
-difference, training_seconds are those that the trainings themselves took longer (of both processes together), and
+extra_seconds_a_trial: from the first training's start to the end of the command, less the bare loop, over the trials.
+Before it are start_seconds: imports, data, the start of Ray and its workers; the bare loop's are not counted either. Of
+the difference, training_seconds are those that the trainings themselves took longer (of both processes together), and
 shutdown_seconds lie after the report.
 driver_cpu: CPU time of the started process over that period; ray_cpu: of what Ray runs beside it and the workers.
 """
@@ -69,16 +69,16 @@ class CpuTimes:
 
 
 def run_search(arguments: list[str], run: Path) -> dict[str, float]:
-    """Run `search.run`: wall seconds of its parts, and CPU seconds from run.json's creation on."""
+    """Run `search.run`: wall seconds of its parts, and CPU seconds from the first training's start on."""
     with open(run.parent / "search.log", "w+") as log:
         begun, wall = time.monotonic(), time.time()
         command = [sys.executable, "-m", "search.run", "classify", *arguments]
         driver = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         times = CpuTimes(driver.pid)
-        while driver.poll() is None and not (run / "run.json").exists():
+        while driver.poll() is None and not any(run.glob("logs/*")):
             time.sleep(POLL_SECONDS)
-        created, first = time.monotonic(), times.sample()
-        last, due = first, created
+        started, first = time.monotonic(), times.sample()
+        last, due = first, started
         while driver.poll() is None:
             if time.monotonic() > due:
                 last, due = times.sample(), time.monotonic() + SAMPLE_SECONDS
@@ -88,7 +88,7 @@ def run_search(arguments: list[str], run: Path) -> dict[str, float]:
             log.seek(0)
             raise SystemExit(f"the search ended with {driver.returncode}:\n{log.read()}")
     reported = begun + (run / "report.html").stat().st_mtime - wall
-    seconds = {"start": created - begun, "search": ended - created, "shutdown": ended - reported}
+    seconds = {"start": started - begun, "search": ended - started, "shutdown": ended - reported}
     return seconds | {f"{kind}_cpu": last[kind] - first[kind] for kind in last}
 
 
