@@ -5,7 +5,7 @@ import math
 import re
 from typing import Any
 
-TASK_NAMES = ("classify", "segment")
+TASK_NAMES = ("classify", "segment", "attack")
 SAMPLERS = ("tpe", "random", "qmc", "gp")
 DEFAULTS: dict[str, Any] = {
     "data": "sample",
@@ -27,6 +27,11 @@ DEFAULTS: dict[str, Any] = {
     "space": None,
     "set": [],
     "weights": "none",
+    "victim": None,
+    "transfer": None,
+    "goal": "fake",
+    "min_ssim": 0.85,
+    "max_ssim": None,  # 0.5, of the goal privacy
     "dry_run": False,
     "quiet": False,
 }
@@ -34,6 +39,11 @@ DEFAULTS: dict[str, Any] = {
 CHANGEABLE = {
     *("trials", "time_budget", "concurrent", "cpus_per_trial", "gpus_per_trial", "address"),
     *("dry_run", "quiet", "resume"),
+}
+# Of some arguments, the only tasks that take them.
+TASKS_OF = {
+    "weights": ("classify", "segment"),
+    **dict.fromkeys(("victim", "transfer", "goal", "min_ssim", "max_ssim"), ("attack",)),
 }
 
 
@@ -62,6 +72,17 @@ def share(text: str) -> float:
         value = -1.0
     if not 0 <= value < math.inf or (value > 1 and value != int(value)):
         raise argparse.ArgumentTypeError(f"must be 0, a fraction or a whole number of GPUs, but got {text!r}")
+    return value
+
+
+def part(text: str) -> float:
+    """An argument type: a number between 0 and 1, both excluded."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"must be above 0 and below 1, but got {text!r}")
     return value
 
 
@@ -112,6 +133,13 @@ def run_parser() -> Parser:
         "--set", nargs="+", action="extend", metavar="key=value", help="pin searched parameters or configuration fields"
     )
     add("--weights", metavar="W", help="none (default), imagenet, published (segment), a weights file, or a run")
+    of_attack = parser.add_argument_group("attack only")
+    attack = of_attack.add_argument
+    attack("--victim", metavar="V", help="a classify run or its best.pt (the newest classify run in --out)")
+    attack("--transfer", metavar="V", help="another one, which the best attack is tried on when the run ends")
+    attack("--goal", metavar="GOAL", help="fake (default), invert, hide:CLASS, add:CLASS or privacy")
+    attack("--min-ssim", type=part, metavar="F", help="similarity to the images at which attacks are judged (0.85)")
+    attack("--max-ssim", type=part, metavar="F", help="goal privacy: similarity at which an image is hidden (0.5)")
     add("--dry-run", action="store_true", help="say what would run, and how long, and stop")
     add("--quiet", action="store_true", help="print only the result")
     return parser

@@ -87,8 +87,8 @@ def search(session: Session, dashboard: str) -> int:
     save_facts()
     folder.update()
     best = session.folder / "best.pt"
-    if task.pictures is not None and best.exists():
-        task.pictures(session.folder / "pictures", read_torch(best), session.data)
+    if best.exists() and interrupt.signal is None:
+        task.conclude(session.folder, read_torch(best), session.data)
     write_report(session.folder, study, facts)
     return _conclude(session, study, searcher.broken, interrupt.signal)
 

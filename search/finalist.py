@@ -74,9 +74,9 @@ def prepare(arguments: argparse.Namespace) -> Plan:
         run = Path(arguments.out or f"runs/{task.name}-final").resolve()
     for _, config in candidates:
         task.module.check(config, data)
-        if config.weights != "none":  # downloads them
+        if getattr(config, "weights", "none") != "none":  # downloads them
             task.module.new_model(config, data)
-    baseline = task.baseline(data, candidates[0][1].seed)
+    baseline = task.baseline(data, candidates[0][1].to_dict())
     folder = run / "final"
     wanted = {"trials": len(candidates) * arguments.seeds, **vars(arguments)}
     writable = next(p for p in (folder, *folder.parents) if p.exists())

@@ -95,15 +95,17 @@ def load_space(path: str | None, task: Task) -> ModuleType:
 
 
 def make_problem(
-    task: Task, data: Data, *, space: str | None, settings: dict[str, Any], weights: str, device: str, **fixed: Any
+    task: Task, data: Data, *, space: str | None, settings: dict[str, Any], device: str, **fixed: Any
 ) -> Problem:
     """The problem of a run, its space probed: every configuration drawn is one that can be built.
 
-    fixed: seed, epochs and image_size. Resolves the weights. Raises `ValueError` with what is wrong and how to mend it.
+    fixed: configuration fields that the command line decides. Resolves the weights. Raises `ValueError` with what is
+    wrong and how to mend it.
     """
     module = load_space(space, task)
-    of_data = {"classes": len(data.classes), "masks": data.masks is not None}
-    facts = {**fixed, **of_data, "weights": weights, "device": device}
+    of_data = {"classes": len(data.classes), "masks": data.masks is not None, "channels": data.images.shape[-1]}
+    facts = {**fixed, **of_data, "device": device}
+    weights = fixed.get("weights", "none")
     for name in fixed:
         if name in settings:
             raise ValueError(f"--set {name} must be given as --{name.replace('_', '-')}")
@@ -116,7 +118,7 @@ def make_problem(
             settings = {**settings, name: "none"}
     pins = {k: v for k, v in settings.items() if any(_holds(d, v) for d in searched.get(k, ()))}
     # A value that the space does not hold is as fixed as a field that it does not search.
-    fixed |= {"weights": weights} | {k: v for k, v in settings.items() if k not in pins}
+    fixed |= {k: v for k, v in settings.items() if k not in pins}
     problem = Problem(task, module, fixed, pins, facts)
     study = optuna.create_study(sampler=SeededSampler("random", 0, pins))
     trials = [study.ask() for _ in range(PROBES)]

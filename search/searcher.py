@@ -1,5 +1,6 @@
 """Ray Tune's two decisions, taken from the study: what to try next, and what to stop."""
 
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Container
 from types import SimpleNamespace
@@ -108,6 +109,9 @@ class StudySearcher(NeverRestored, Searcher):
             return
         if studies.WORKER not in frozen.user_attrs:
             trial.set_user_attr(studies.WORKER, [result["hostname"], result["pid"]])
+        if result[self.metric] > max(frozen.intermediate_values.values(), default=-math.inf):
+            metrics = {name: value for name, value in result.items() if name.startswith(("train_", "val_"))}
+            trial.set_user_attr(studies.METRICS, metrics)
         trial.report(result[self.metric], result["epoch"])
 
     def _frozen(self, trial: optuna.Trial) -> FrozenTrial:

@@ -11,16 +11,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from search.arguments import CHANGEABLE, DEFAULTS
+from search.arguments import CHANGEABLE, DEFAULTS, TASKS_OF
 from search.plan import NAMED_WEIGHTS, Problem, load_space, make_problem, parse_settings, share_resources
 from search.runfolder import lock, read_run
 from search.study import PRUNING_SAMPLERS, read_study, started
 from search.tasks import TASKS
 from search.tuning import available
-from voctrain.data import Data, load
+from search.victims import digest, find_victim, image_size_of
+from voctrain.data import DIGITS, Data, load
 
 IMAGE_SIZE, EPOCHS = 300, 27
 SAMPLE_IMAGE_SIZE, SAMPLE_EPOCHS = 64, 15  # of the built-in sample: minutes, not hours
+DIGITS_SIZE = 28
 SEEN_VOC = "published segmentation weights, which have seen VOC: no score to compare with others"
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "scikit-learn")
 
@@ -54,6 +56,9 @@ def prepare(given: Mapping[str, Any]) -> Session:
 
     Raises `ValueError` or `OSError`, in one line, for a mistake of the user; nothing has been written then.
     """
+    for name in given:
+        if given["task"] not in TASKS_OF.get(name, (given["task"],)):
+            raise ValueError(f"--{name.replace('_', '-')} goes with {' and '.join(TASKS_OF[name])} only: leave it out")
     resumed = given.get("resume") is not None
     if resumed:
         folder = Path(given["resume"]).resolve()
@@ -93,12 +98,14 @@ def prepare(given: Mapping[str, Any]) -> Session:
         data,
         space=arguments["space"],
         settings=settings,
-        weights=arguments["weights"],
         device="cuda" if resources[2] else "cpu",
         seed=arguments["seed"],
         epochs=arguments["epochs"],
         image_size=arguments["image_size"],
+        **task.fields(arguments, data),
     )
+    if resumed and digest(problem.fixed.get("victim")) != facts.get("victim"):
+        raise ValueError(f"the victim {problem.fixed['victim']} is no longer the one of this run: start a new run")
     facts = {**facts, "arguments": arguments} if resumed else _new_facts(arguments, data, problem)
     ended = sum(t.state.is_finished() for t in started(read_study(folder / "study.journal"))) if resumed else 0
     return Session(folder, resumed, arguments, facts, data, problem, resources, ended)
@@ -111,6 +118,16 @@ def typed(path: Path) -> str:
 
 def _new_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     arguments = {**DEFAULTS, **given}
+    if arguments["data"] in DIGITS and arguments["task"] != "attack":
+        raise ValueError(f"--data {arguments['data']} goes with attack only: give a VOC folder")
+    if arguments["task"] == "attack" and (arguments["data"] not in DIGITS or arguments["victim"] is not None):
+        victim = find_victim(arguments["victim"], arguments["out"])
+        arguments["victim"] = str(victim)
+        if arguments["transfer"] is not None:
+            arguments["transfer"] = str(find_victim(arguments["transfer"], arguments["out"]))
+        arguments["image_size"] = arguments["image_size"] or image_size_of(victim)
+    elif arguments["data"] in DIGITS:
+        arguments["image_size"] = arguments["image_size"] or DIGITS_SIZE
     if arguments["image_size"] is None:
         arguments["image_size"] = SAMPLE_IMAGE_SIZE if arguments["data"] == "sample" else IMAGE_SIZE
     if arguments["epochs"] is None:
@@ -122,7 +139,7 @@ def _new_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
         arguments["weights"] = str((weights / "best.pt").resolve())
     elif arguments["weights"] not in NAMED_WEIGHTS:
         arguments["weights"] = str(weights.resolve())
-    if arguments["data"] not in ("sample", "voc2009"):
+    if arguments["data"] not in ("sample", "voc2009", *DIGITS):
         arguments["data"] = str(Path(arguments["data"]).resolve())
     return arguments
 
@@ -181,7 +198,8 @@ def _new_facts(arguments: dict[str, Any], data: Data, problem: Problem) -> dict[
         },
         "classes": list(data.classes),
         "split": {"train": [data.ids[i] for i in data.train], "val": [data.ids[i] for i in data.val]},
-        "baseline": problem.task.baseline(data, arguments["seed"]),
+        "baseline": problem.task.baseline(data, problem.fixed),
+        "victim": digest(problem.fixed.get("victim")),
         "resized_to": {name: seen for name, seen in resized.items() if seen != size},
         "track": SEEN_VOC if arguments["weights"] == "published" else None,
         "versions": {"python": sys.version.split()[0]} | {name: version(name) for name in PACKAGES},

@@ -20,6 +20,7 @@ PRUNING_SAMPLERS = ("tpe", "random", "qmc")  # gp learns from complete trials on
 STARTUP_TRIALS = 20  # random ones before TPE believes in itself
 # User attributes of a trial.
 CONFIG, ERROR, WORKER, SECONDS, MEMORY, ORIGIN = "config", "error", "worker", "seconds", "memory_gb", "origin"
+METRICS = "metrics"  # of its best epoch
 PORTFOLIO = "portfolio"  # begins the origin of its trials
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)

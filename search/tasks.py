@@ -1,6 +1,6 @@
 """What the search needs to know of each task, and nothing else of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -8,11 +8,15 @@ from typing import Any
 
 import numpy as np
 
+import spaces.attack
 import spaces.classify
 import spaces.segment
+from search.attack_table import conclude_attack
 from search.pictures import write_pictures
-from voctrain import classify, segment
-from voctrain.config import ClassifyConfig, SegmentConfig, TrainConfig
+from search.victims import attack_fields
+from voctrain import attack, classify, segment
+from voctrain.attack_baselines import random_sign_score
+from voctrain.config import AttackConfig, ClassifyConfig, SegmentConfig, TrainConfig
 from voctrain.data import Data, original_masks
 from voctrain.mask_metrics import all_background, iou, score_maps
 from voctrain.metrics import classify_report, random_baseline
@@ -32,21 +36,23 @@ class Task:
     space: ModuleType
     worst: float  # told for a trial that diverged or ran out of memory
     baseline_name: str  # what is beside every score
-    baseline: Callable[[Data, int], dict[str, float]]  # by data and seed
+    baseline: Callable[[Data, Mapping[str, Any]], dict[str, float]]  # by data and configuration fields
     calibrate: Callable[[dict[str, np.ndarray]], dict[str, Any]]  # of the validation predictions: what best.pt adds
     report: Callable[[dict[str, np.ndarray], dict[str, Any]], dict[str, Any]]  # of both: what best.json adds
     # Validation metrics of a checkpoint at the images' original sizes, by data, their path and use_val.
     at_original_size: Callable[[dict[str, Any], Data, str, bool], dict[str, float]] = lambda *_: {}
-    # Pictures in a folder, of a checkpoint on the validation images; None: the task has none.
-    pictures: Callable[[Path, dict[str, Any], Data], None] | None = None
+    # Configuration fields that the command's arguments decide.
+    fields: Callable[[Mapping[str, Any], Data], dict[str, Any]] = lambda arguments, _: {"weights": arguments["weights"]}
+    # What a run's folder gets when the run ends, by its best checkpoint.
+    conclude: Callable[[Path, dict[str, Any], Data], None] = lambda *_: None
 
     @property
     def metric(self) -> str:
         return self.module.METRIC
 
 
-def _classify_baseline(data: Data, seed: int) -> dict[str, float]:
-    return random_baseline(data.labels[data.train], data.labels[data.val], seed)
+def _classify_baseline(data: Data, fields: Mapping[str, Any]) -> dict[str, float]:
+    return random_baseline(data.labels[data.train], data.labels[data.val], fields["seed"])
 
 
 def _classify_calibration(predictions: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -59,7 +65,7 @@ def _classify_report(predictions: dict[str, np.ndarray], saved: dict[str, Any]) 
     return classify_report(predictions["y_true"], predictions["y_prob"], thresholds, classes)
 
 
-def _segment_baseline(data: Data, seed: int) -> dict[str, float]:
+def _segment_baseline(data: Data, fields: Mapping[str, Any]) -> dict[str, float]:
     return all_background(data.masks[data.val], 1 + len(data.classes))
 
 
@@ -102,7 +108,20 @@ TASKS = {
             calibrate=lambda predictions: {},
             report=_segment_report,
             at_original_size=_segment_at_original_size,
-            pictures=write_pictures,
+            conclude=lambda run, saved, data: write_pictures(run / "pictures", saved, data),
+        ),
+        Task(
+            name="attack",
+            module=attack,
+            config=AttackConfig,
+            space=spaces.attack,
+            worst=-1.0,
+            baseline_name="random sign",
+            baseline=random_sign_score,
+            calibrate=lambda predictions: {},
+            report=lambda predictions, saved: {},
+            fields=attack_fields,
+            conclude=conclude_attack,
         ),
     )
 }

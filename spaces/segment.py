@@ -67,7 +67,7 @@ def _augmentation(trial: Any) -> dict[str, Any]:
         config["crop_focus"] = trial.suggest_float("crop_focus", 0, 1)
     if policy == "warp":  # crops and scales: large-scale jitter
         config["rotation"] = trial.suggest_float("rotation", 0, 20)
-        config["scale"] = trial.suggest_float("scale", 0, 0.5)
+        config["zoom"] = trial.suggest_float("zoom", 0, 0.5)
     config["copy_paste"] = trial.suggest_float("copy_paste", 0, 0.8)
     if trial.suggest_categorical("color", ("none", "jitter")) == "jitter":
         strength = trial.suggest_float("color_strength", 0.05, 0.5)

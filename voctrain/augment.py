@@ -170,7 +170,7 @@ GEOMETRY: dict[str, Callable[[Tensor], Tensor]] = {  # in the order in which the
     "hflip": lambda amount: _matrix(1 - 2 * amount[0], 0, 0, 0, 1, 0, 0, 0, 1),
     "vflip": lambda amount: _matrix(1, 0, 0, 0, 1 - 2 * amount[0], 0, 0, 0, 1),
     "shear": _shear,
-    "scale": _zoom,
+    "zoom": _zoom,
     "rotation": _rotation,
     "translate": lambda amount: _matrix(1, 0, -2 * amount[0], 0, 1, -2 * amount[1], 0, 0, 1),
 }

@@ -120,7 +120,11 @@ def check(config: ClassifyConfig, data: Data) -> None:
 def new_model(config: ClassifyConfig, data: Data) -> nn.Module:
     """The untrained model; its normalisation is that of its weights, else the statistics of the train fold."""
     model = build_classifier(
-        config.architecture, num_classes=len(data.classes), image_size=config.image_size, weights=config.weights
+        config.architecture,
+        num_classes=len(data.classes),
+        image_size=config.image_size,
+        weights=config.weights,
+        in_channels=data.images.shape[-1],
     )
     if not model.own_normalisation:
         model.set_normalisation(*channel_statistics(data.images, data.train))
@@ -143,7 +147,12 @@ def checkpoint(config: ClassifyConfig, data: Data, weights: dict[str, Tensor], m
 def restore(saved: dict, *, device: str | torch.device = "cpu") -> tuple[nn.Module, ClassifyConfig]:
     """The model of a checkpoint, in eval mode, [0, 1] images → logits, and its configuration."""
     config = ClassifyConfig.from_dict(saved["config"])
-    model = build_classifier(config.architecture, num_classes=len(saved["classes"]), image_size=saved["image_size"])
+    model = build_classifier(
+        config.architecture,
+        num_classes=len(saved["classes"]),
+        image_size=saved["image_size"],
+        in_channels=len(saved["mean"]),
+    )
     model.load_state_dict(saved["model"])
     return model.to(device, memory_format=torch.channels_last).eval(), config
 

@@ -69,7 +69,7 @@ class TrainConfig:
     vflip: float = number(0.0, 0, 1)
     rotation: float = number(0.0, 0, 180)  # ± degrees
     translate: float = number(0.0, 0, 1)  # ± this part of the side
-    scale: float = number(0.0, 0, 0.9)  # zoom in [1 - scale, 1 + scale]
+    zoom: float = number(0.0, 0, 0.9)  # by a factor in [1 - zoom, 1 + zoom]
     shear: float = number(0.0, 0, 80)  # ± degrees
     perspective: float = number(0.0, 0, 1)  # corners move inwards by up to half of this part of the side
     crop_scale: float = number(1.0, 0.01, 1)  # random resized crop of at least this part of the area; 1: none
@@ -193,6 +193,25 @@ class SegmentConfig(LabelledConfig):
         super().__post_init__()
         if self.crop_focus and self.crop_scale == 1:
             raise ValueError("crop_focus goes with crop_scale below 1 only: set crop_scale or leave crop_focus out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackConfig(TrainConfig):
+    """A generator of perturbations that fools a classifier. Sources of the choices: SEED.md §4."""
+
+    victim: str  # path of a classifier's checkpoint
+    goal: str = "fake"  # see voctrain.goals
+    min_ssim: float = number(0.85, 0, 1)  # mean similarity to the images to which attacks are shrunk
+    max_ssim: float | None = only_with("goal", ("privacy",), 0.5, 0, 1)  # at which an image counts as hidden
+
+    architecture: str = "residual"  # a name that voctrain.models.build_generator knows
+    activation: str = choice("relu", "leaky_relu", "gelu", "sigmoid", "identity")  # identity: the notebook's fault 14
+    middle: bool | None = only_with("architecture", ("*_adversarial*",), False)  # a fully connected layer amid it
+    width: int | None = only_with("architecture", ("residual",), 16, 4, 128)  # of its first maps
+    scale: float = number(16 / 255, 0, 1)  # the most that a pixel changes, of [0, 1]
+    fake_label: float | None = only_with("goal", ("fake",), 0.0, 0, 1)  # what the victim is to answer for every class
+    l2_penalty: float = number(0.0, 0)  # weight of the perturbation's squared L2 norm
+    ssim_penalty: float = number(0.0, 0)  # weight of the similarity that lacks to min_ssim
 
 
 def _matches(value: Any, patterns: tuple[str, ...]) -> bool:

@@ -58,16 +58,16 @@ class Resident:
 
 
 def to_unit(images: Tensor) -> Tensor:
-    """uint8 (B, H, W, 3) → float32 (B, 3, H, W) in [0, 1], channels last in memory."""
+    """uint8 (B, H, W, C) → float32 (B, C, H, W) in [0, 1], channels last in memory."""
     return images.permute(0, 3, 1, 2).float().div_(255)
 
 
 def channel_statistics(images: np.ndarray, index: np.ndarray) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation a channel, in [0, 1], of these images (uint8, (N, H, W, 3)): exact, by histogram."""
+    """Mean and standard deviation a channel, in [0, 1], of these images (uint8, (N, H, W, C)): exact, by histogram."""
     levels = np.arange(256) / 255
-    counts = np.zeros((3, 256))
+    counts = np.zeros((images.shape[-1], 256))
     for i in index:
-        counts += [np.bincount(images[i, ..., c].ravel(), minlength=256) for c in range(3)]
+        counts += [np.bincount(images[i, ..., c].ravel(), minlength=256) for c in range(len(counts))]
     share = counts / counts.sum(axis=1, keepdims=True)
     mean = share @ levels
     return mean.tolist(), np.sqrt(share @ levels**2 - mean**2).tolist()
@@ -82,8 +82,7 @@ def pack_checkpoint(
         "config": config.to_dict(),
         "classes": list(data.classes),
         "image_size": config.image_size,
-        "mean": weights["mean"].flatten().tolist(),
-        "std": weights["std"].flatten().tolist(),
+        **{name: weights[name].flatten().tolist() for name in ("mean", "std") if name in weights},
         "metrics": dict(metrics),
         "model": {name: tensor.detach().cpu().clone() for name, tensor in weights.items()},
     }

@@ -11,7 +11,7 @@ from search.tasks import TASKS
 from voctrain import classify
 
 TASK = TASKS["classify"]
-DATA = SimpleNamespace(classes=("a", "b", "c"), masks=())
+DATA = SimpleNamespace(classes=("a", "b", "c"), masks=(), images=torch.zeros(1, 32, 32, 3))
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +105,10 @@ class TestProblem:
     def test_the_space_is_told_the_run(self, space):
         path = space("def suggest(trial, problem):\n    return {'architecture': 'simple', 'lr': sum(problem['tell'])}")
         text = "def suggest(trial, problem):\n    assert problem == " + repr(
-            {"seed": 3, "epochs": 9, "image_size": 32, "weights": "none", "classes": 3, "device": "cpu", "masks": True}
+            {
+                **{"seed": 3, "epochs": 9, "image_size": 32, "weights": "none", "device": "cpu"},
+                **{"classes": 3, "masks": True, "channels": 3},
+            }
         )
         with pytest.raises(ValueError, match="KeyError: 'tell'"):
             problem(path)

@@ -14,7 +14,7 @@ STRONG = {
     "vflip": 1.0,
     "rotation": 90.0,
     "translate": 0.5,
-    "scale": 0.5,
+    "zoom": 0.5,
     "shear": 30.0,
     "perspective": 0.5,
     "crop_scale": 0.3,
@@ -97,7 +97,7 @@ def test_translation_moves_by_parts_of_the_side():
 def test_zoom_enlarges_the_middle():
     images = batch().mean((2, 3), keepdim=True).expand(-1, -1, 16, 16).clone()
     images[:, :, 6:10, 6:10] = 1
-    out = warp(images, scale=1.0)  # twice as large
+    out = warp(images, zoom=1.0)  # twice as large
     torch.testing.assert_close(out[:, :, 5:11, 5:11], torch.ones(8, 3, 6, 6))
     torch.testing.assert_close(out[:, :, :3, :3], images[:, :, :3, :3])
 
@@ -172,7 +172,7 @@ GEOMETRIC = st.fixed_dictionaries(
         "vflip": st.floats(0, 1),
         "rotation": st.floats(0, 180),
         "translate": st.floats(0, 1),
-        "scale": st.floats(0, 0.9),
+        "zoom": st.floats(0, 0.9),
         "shear": st.floats(0, 80),
         "perspective": st.floats(0, 1),
         "crop_scale": st.floats(0.01, 1),
@@ -196,7 +196,7 @@ def test_masks_follow_their_images_and_are_void_beyond_the_border():
     masks = torch.zeros(8, 32, 32, dtype=torch.uint8)
     masks[:, 8:20, 4:24] = 1
     images = masks[:, None].expand(-1, 3, -1, -1).float()
-    out, warped = augment(images, config(rotation=40.0, translate=0.2, scale=0.3, perspective=0.3), masks)
+    out, warped = augment(images, config(rotation=40.0, translate=0.2, zoom=0.3, perspective=0.3), masks)
     known = warped != 255
     assert 0.3 < known.float().mean() < 0.98
     assert ((out[:, 0] > 0.5) == (warped == 1))[known].float().mean() > 0.99

@@ -18,7 +18,7 @@ from voctrain.models import Classifier, build_classifier
 TINY = {"architecture": "simple", "image_size": 32, "batch_size": 4, "epochs": 1, "precision": "float32", "lr": 0.01}
 STILL = {"lr": 0.0, "schedule": "constant", "hflip": 0.0}  # nothing moves
 EVERYTHING = {
-    **{"vflip": 0.5, "rotation": 30, "translate": 0.1, "scale": 0.2, "shear": 10, "perspective": 0.2},
+    **{"vflip": 0.5, "rotation": 30, "translate": 0.1, "zoom": 0.2, "shear": 10, "perspective": 0.2},
     **{"crop_scale": 0.5, "brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.1, "grayscale": 0.2},
     **{"mixup": 0.4, "cutmix": 1.0, "sampling": "weighted", "ema_decay": 0.9, "mask_loss": 1.0},
 }

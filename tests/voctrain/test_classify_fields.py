@@ -40,7 +40,7 @@ EFFECTS = {
     "vflip": ({}, 0.5),
     "rotation": ({}, 20.0),
     "translate": ({}, 0.2),
-    "scale": ({}, 0.2),
+    "zoom": ({}, 0.2),
     "shear": ({}, 10.0),
     "perspective": ({}, 0.3),
     "crop_scale": ({}, 0.5),

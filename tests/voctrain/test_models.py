@@ -116,9 +116,9 @@ def test_auxiliary_outputs_in_train_mode_only(name, outputs):
 
 
 def test_names_are_ours_and_all_of_torchvisions():
-    assert CLASSIFIERS[:4] == ("simple", "complex", "tinyvgg", "resnet9")
-    assert set(CLASSIFIERS[4:]) == set(models.list_models(module=models))
-    assert len(CLASSIFIERS) >= 84
+    assert CLASSIFIERS[:5] == ("simple", "complex", "tinyvgg", "resnet9", "mnist_model")
+    assert set(CLASSIFIERS[5:]) == set(models.list_models(module=models))
+    assert len(CLASSIFIERS) >= 85
 
 
 @pytest.mark.slow
@@ -167,7 +167,10 @@ def test_a_plain_dict_of_its_tensors_restores_a_model(name):
     ("options", "message"),
     [
         ({"name": "resnet43"}, "unknown classifier 'resnet43': did you mean resnet"),
-        ({"name": "q"}, "unknown classifier 'q': use simple, complex, tinyvgg, resnet9 or a torchvision name"),
+        (
+            {"name": "q"},
+            "unknown classifier 'q': use simple, complex, tinyvgg, resnet9, mnist_model or a torchvision name",
+        ),
         ({"name": "fcn_resnet50"}, "unknown classifier 'fcn_resnet50'"),
         ({"name": "resnet18", "in_channels": 1}, "resnet18 takes 3 channels, but got in_channels=1"),
         ({"name": "simple", "image_size": 8}, "image_size must be at least 16 pixels, but got 8"),

@@ -17,7 +17,7 @@ TINY = {
     **{"precision": "float32", "lr": 0.01},
 }
 EVERYTHING = {
-    **{"vflip": 0.5, "rotation": 30, "scale": 0.2, "perspective": 0.2, "crop_scale": 0.5, "crop_focus": 0.5},
+    **{"vflip": 0.5, "rotation": 30, "zoom": 0.2, "perspective": 0.2, "crop_scale": 0.5, "crop_focus": 0.5},
     **{"hue": 0.1, "copy_paste": 0.5, "sampling": "weighted", "ema_decay": 0.9, "class_balance": 0.5},
 }
 # Of each field that classification does not have: what else must be set for it to matter, and another value.

@@ -10,7 +10,9 @@ import numpy as np
 
 from voctrain.data.download import cache_dir
 
-__all__ = ["Data", "cache_dir", "load", "original_masks"]
+__all__ = ["DIGITS", "Data", "cache_dir", "load", "original_masks"]
+
+DIGITS = ("digits", "mnist")  # sets of one channel and exclusive classes
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +57,9 @@ class Data:
 def load(path: str | Path, *, image_size: int, use_val: bool = False) -> Data:
     """Read a set, resized to `image_size` pixels a side and split into train and validation (80:20, stratified).
 
-    `path` is a folder in the Kaggle or the devkit layout (SEED.md §1), "sample" (drawn) or "voc2009" (downloaded); a
-    folder of such a name is given as ./sample. `use_val` adds the devkit's val.txt to the labelled images.
+    `path` is a folder in the Kaggle or the devkit layout (SEED.md §1), "sample" (drawn) or "voc2009" (downloaded), or
+    for attacks "digits" or "mnist"; a folder of such a name is given as ./sample. `use_val` adds the devkit's val.txt
+    to the labelled images.
 
     The squares are kept in `cache_dir()`, found again by the content of the set. Raises `ValueError` for a folder of
     neither layout, a missing, damaged or ill-formed file, or fewer labelled images than classes.
@@ -65,6 +68,10 @@ def load(path: str | Path, *, image_size: int, use_val: bool = False) -> Data:
 
     if image_size < 1:
         raise ValueError(f"image_size must be at least 1 pixel, but got {image_size}: give a size such as 300")
+    if path in DIGITS:
+        from voctrain.data import digits
+
+        return digits.load(path, image_size)
     source = layouts.read_source(download.folder_of(path), use_val=use_val)
     fingerprint = prepare.fingerprint(source)
     name = f"{fingerprint}-{image_size}{'-val' if use_val else ''}-v{prepare.FORMAT}.npz"

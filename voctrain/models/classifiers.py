@@ -120,6 +120,16 @@ def resnet9(num_classes: int, image_size: int, in_channels: int) -> nn.Sequentia
     )
 
 
+def mnist_model(num_classes: int, image_size: int, in_channels: int) -> nn.Sequential:
+    """Two convolutions without padding and two linear layers, for digits, SEED.md §4."""
+    side = ((image_size - 4) // 2 - 4) // 2
+    return nn.Sequential(
+        *[nn.Conv2d(in_channels, 10, 5), nn.MaxPool2d(2), nn.ReLU()],
+        *[nn.Conv2d(10, 20, 5), nn.MaxPool2d(2), nn.ReLU()],
+        *[nn.Flatten(), nn.Linear(20 * side**2, 50), nn.ReLU(), nn.Linear(50, num_classes)],
+    )
+
+
 class Residual(nn.Sequential):
     """Adds what its layers make of the input to it."""
 
@@ -139,6 +149,7 @@ OURS: dict[str, Callable[[int, int, int], nn.Module]] = {
     "complex": complex_,
     "tinyvgg": tinyvgg,
     "resnet9": resnet9,
+    "mnist_model": mnist_model,
 }
 CLASSIFIERS: tuple[str, ...] = (*OURS, *models.list_models(module=models))
 

@@ -1,0 +1,62 @@
+"""Pictures of attacks: what they look like, what the victim answers to them, and what being seen buys."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from optuna.trial import FrozenTrial
+from PIL import Image, ImageDraw, ImageFont
+
+from search import study as studies
+from search.files import replace
+from voctrain.attack import Judge
+
+PIXELS = 160  # side of a picture
+GAP, LINE, TEXT = 6, 18, 230
+SHOWN = 8  # images
+ANSWERS = 5  # most changed classes of an image
+
+
+def triptychs(judge: Judge, images: np.ndarray, attacked: np.ndarray, probabilities: np.ndarray) -> Image.Image:
+    """The images whose answers changed most: as they are, the perturbation stretched to all colours, and attacked.
+
+    images, attacked: uint8 (N, S, S, channels) of the judge's images; probabilities (N, C): for the attacked ones.
+    """
+    change = probabilities - judge.clean
+    order = np.argsort(-np.abs(change).max(1), kind="stable")[:SHOWN]
+    width, height = 3 * (PIXELS + GAP) + GAP + TEXT, PIXELS + LINE + GAP
+    canvas = Image.new("RGB", (width, height * len(order) + LINE), "white")
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(12)
+    draw.text((GAP, 2), "image, perturbation (stretched), attacked image; answers changed most", "black", font)
+    for row, i in enumerate(order):
+        y = row * height + LINE
+        difference = attacked[i].astype(int) - images[i]
+        low, high = int(difference.min()), int(difference.max())
+        title = f"{judge.ids[i]}: perturbation from {low} to {high} of 255"
+        draw.text((GAP, y + 2), title, fill="black", font=font)
+        stretched = ((difference - low) * (255 / max(high - low, 1))).astype(np.uint8)
+        for column, array in enumerate((images[i], stretched, attacked[i])):
+            picture = Image.fromarray(array.squeeze()).resize((PIXELS, PIXELS), Image.Resampling.NEAREST)
+            canvas.paste(picture, (GAP + column * (PIXELS + GAP), y + LINE))
+        for line, c in enumerate(np.argsort(-np.abs(change[i]), kind="stable")[:ANSWERS]):
+            text = f"{judge.victim.classes[c]}: {judge.clean[i, c]:.2f} → {probabilities[i, c]:.2f}"
+            draw.text((width - TEXT + GAP, y + LINE * (line + 1)), text, fill="black", font=font)
+    return canvas
+
+
+def front(path: Path, trials: Sequence[FrozenTrial], min_ssim: float) -> None:
+    """Success against similarity of all trials before they are shrunk, and the front that none of them surpasses."""
+    from matplotlib.figure import Figure  # not for the workers, which import this module too
+
+    metrics = [t.user_attrs[studies.METRICS] for t in trials if studies.METRICS in t.user_attrs]
+    points = np.array([(m["val_unshrunk_ssim"], m["val_unshrunk_score"]) for m in metrics]).reshape(-1, 2)
+    order = points[np.lexsort((-points[:, 1], -points[:, 0]))]  # most similar first
+    best = order[order[:, 1] >= np.maximum.accumulate(order[:, 1])] if len(order) else order
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(*points.T, "o", alpha=0.5, label="trials, before shrinking")
+    axes.step(*best.T, where="post", label="front")
+    axes.axvline(min_ssim, color="black", linestyle=":", label="where they are judged")
+    axes.set(xlabel="mean SSIM to the images", ylabel="success")
+    axes.legend()
+    replace(path, lambda file: figure.savefig(file, format="png", dpi=120))

@@ -1,0 +1,141 @@
+"""What a run of attacks gets when it ends: its best generator beside the baselines, as a table and as pictures."""
+
+import csv
+import io
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from search import study as studies
+from search.attack_pictures import front, triptychs
+from search.files import replace, write_json
+from voctrain import attack
+from voctrain.attack import Judge, perturbations, training_images
+from voctrain.attack_baselines import budget_eps, fgsm, pgd, random_sign, seeded, uniform_noise, universal
+from voctrain.config import AttackConfig
+from voctrain.data import Data
+from voctrain.loop import Resident, autocast, seed_epoch, to_unit
+
+GENERATOR = "generator"
+RESAMPLES = 1000
+CONFIDENCE = 95  # percent
+ANSWERS = ("score", "f1_macro", "f1_micro", "mAP", "flip_rate", "empty", "labels", "doubt", "collateral", "delta")
+VISIBILITY = ("agreement", "ssim", "psnr", "linf", "l2", "shrink")
+COLUMNS = ("attack", *ANSWERS, *VISIBILITY, "ms_an_image", "ahead", "ahead_low", "ahead_high")
+
+
+def conclude_attack(run: Path, saved: dict[str, Any], data: Data) -> None:
+    """Write attacks.csv, attacks.json and pictures/ into a run's folder, and print how its generator compares."""
+    arguments = json.loads((run / "run.json").read_text())["arguments"]
+    if not arguments["quiet"]:
+        print("comparing the best generator with the baselines", flush=True)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    generator, config = attack.restore(saved, device=device)
+    judge = Judge(config, data, device)
+    rows, answers = [], {}
+    for name, change, seconds in attacks(judge, generator, config, data):
+        metrics, predictions = judge(change)
+        answers[name] = predictions["prob_attacked"]
+        rows.append({"attack": name, "ms_an_image": 1000 * seconds / len(judge.images), **_plain(metrics)})
+    for row in rows[1:]:
+        if judge.goal.kind == "privacy" and min(rows[0]["score"], row["score"]) < 0:  # one of them hides nothing
+            continue
+        lead = paired_bootstrap(judge, answers[GENERATOR], answers[row["attack"]])
+        row |= dict(zip(("ahead", "ahead_low", "ahead_high"), lead, strict=True))
+    if (other := arguments["transfer"]) is not None:
+        change = rows[0]["shrink"] * perturbations(generator, judge.images, config)
+        rows.append(_transferred(change, other, config, data))
+    write_json(run / "attacks.json", rows)
+    replace(run / "attacks.csv", lambda file: file.write_text(_table(rows)))
+    images = data.images[data.val]
+    attacked = attack.predict(generator, images, config, shrink=rows[0]["shrink"], device=device)
+    pictures = run / "pictures"
+    pictures.mkdir(exist_ok=True)
+    picture = triptychs(judge, images, attacked, answers[GENERATOR])
+    replace(pictures / "attacks.png", lambda file: picture.save(file, format="png"))
+    trials = studies.started(studies.read_study(run / "study.journal"))
+    front(pictures / "front.png", trials, config.min_ssim)
+    for row in rows:
+        print(_line(row))
+
+
+def attacks(
+    judge: Judge, generator: nn.Module, config: AttackConfig, data: Data
+) -> Iterator[tuple[str, Tensor, float]]:
+    """The generator and the baselines: name, perturbations of the judge's images, and the seconds to make them."""
+    images = judge.images
+    eps, batches = budget_eps(judge), images.split(32)
+
+    def timed(make: Callable[[], Tensor]) -> tuple[Tensor, float]:
+        started = time.monotonic()
+        with autocast(config, images.device):
+            change = make()
+        return change, time.monotonic() - started
+
+    def by_gradient(make: Callable[..., Tensor]) -> Tensor:
+        return torch.cat([seeded(make, batch, eps, judge.losses(batch)) for batch in batches])
+
+    change, seconds = timed(lambda: perturbations(generator, images, config))
+    yield GENERATOR, change, seconds
+    # One that answers the same for every image loses nothing by it.
+    yield "generator, shuffled", change.roll(1, 0), seconds
+    seed_epoch(config.seed, 0)
+    untrained = attack.new_model(config, data).to(images.device).eval()
+    yield "untrained generator", *timed(lambda: perturbations(untrained, images, config))
+    yield "uniform noise", *timed(lambda: seeded(uniform_noise, images, budget_eps(judge, uniform_noise)))
+    yield "random sign", *timed(lambda: seeded(random_sign, images, eps))
+    pool, index = training_images(data)
+    known = to_unit(Resident(pool, images.device)[torch.tensor(index)])
+    yield "universal", *timed(lambda: seeded(universal, known, eps, judge.losses))
+    yield "FGSM", *timed(lambda: by_gradient(fgsm))
+    yield "PGD-40", *timed(lambda: by_gradient(pgd))
+
+
+def paired_bootstrap(judge: Judge, first: np.ndarray, second: np.ndarray) -> tuple[float, float, float]:
+    """By how much the first attack's score is ahead, and the bounds of its 95 % interval, over resampled images.
+
+    first, second: the victim's probabilities, (N, C), on the same images under either attack.
+    """
+
+    def lead(rows: Any) -> float:
+        return judge.measure(first, rows)["score"] - judge.measure(second, rows)["score"]
+
+    rng, size = np.random.default_rng(0), len(first)
+    leads = [lead(rng.integers(size, size=size)) for _ in range(RESAMPLES)]
+    low, high = np.percentile(leads, ((100 - CONFIDENCE) / 2, (100 + CONFIDENCE) / 2))
+    return lead(slice(None)), float(low), float(high)
+
+
+def _transferred(change: Tensor, victim: str, config: AttackConfig, data: Data) -> dict[str, Any]:
+    """The row of the generator's perturbations, as they were judged, on another victim."""
+    other = Judge(AttackConfig.from_dict(config.to_dict() | {"victim": victim}), data, change.device)
+    return {"attack": f"generator, on {Path(victim).parent.name}", **other.at(change)[0]}
+
+
+def _plain(metrics: dict[str, float]) -> dict[str, float]:
+    return {name.removeprefix("val_"): value for name, value in metrics.items()}
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    table = csv.DictWriter(text, COLUMNS, extrasaction="ignore")
+    table.writeheader()
+    table.writerows(rows)
+    return text.getvalue()
+
+
+def _line(row: dict[str, Any]) -> str:
+    """A row for people."""
+    text = f"{row['attack']:>20}: score {row['score']:.4f}, F1 {row['f1_macro']:.4f}, SSIM {row['ssim']:.4f}"
+    if "ahead" not in row:
+        return text
+    verdict = "ahead of it" if row["ahead_low"] > 0 else "behind it" if row["ahead_high"] < 0 else "about equal"
+    return (
+        f"{text}; the generator is {verdict} by {row['ahead']:.4f} ({row['ahead_low']:.4f} to {row['ahead_high']:.4f})"
+    )

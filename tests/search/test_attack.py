@@ -1,0 +1,164 @@
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from search import final, run
+from voctrain.attack import Judge
+from voctrain.config import AttackConfig
+from voctrain.data import load
+
+pytestmark = pytest.mark.slow
+SIZE = ("--image-size", 32, "--epochs", 2, "--trials", 2)
+TINY = ("--set", "architecture=residual", "width=8", "batch_size=8")
+ATTACKS = (
+    "generator",
+    *("generator, shuffled", "untrained generator", "uniform noise", "random sign", "universal", "FGSM", "PGD-40"),
+)
+
+
+@pytest.fixture(scope="module")
+def attacked(on_cluster, dataset, finished, tmp_path_factory):
+    """A run of two small generators against the best of the finished classify run."""
+    out = tmp_path_factory.mktemp("runs")
+    victims = ("--victim", finished, "--transfer", finished / "best.pt")
+    place = ("--data", dataset, "--out", out, "--name", "run")
+    outcome = on_cluster(run.main, "attack", *place, *SIZE, *victims, *TINY)
+    assert outcome.status == 0, outcome
+    return out / "run", outcome.out
+
+
+def test_the_run_folder_says_what_was_attacked(attacked, finished, dataset):
+    folder, said = attacked
+    best = json.loads((folder / "best.json").read_text())
+    assert best["config"]["victim"] == str(finished / "best.pt")
+    assert best["metric"] == "val_score"
+    assert best["score"] == best["metrics"]["val_score"]
+    facts = json.loads((folder / "run.json").read_text())
+    assert f"random sign {facts['baseline']['val_score']:.4f}" in said
+    assert facts["baseline"]["val_ssim"] >= 0.85
+    data = load(dataset, image_size=32)
+    judge = Judge(AttackConfig.from_dict(best["config"]), data)
+    with np.load(folder / "val_predictions.npz") as file:
+        assert file["ids"].tolist() == [data.ids[i] for i in data.val]
+        assert judge.measure(file["prob_attacked"])["score"] == pytest.approx(best["score"], abs=1e-6)
+        assert file["prob_clean"] == pytest.approx(judge.clean)
+    with np.load(finished / "val_predictions.npz") as file:  # the victim as it was scored
+        assert file["y_prob"] == pytest.approx(judge.clean, abs=1e-6)
+
+
+def test_the_table_compares_it_with_the_baselines(attacked):
+    folder, said = attacked
+    with open(folder / "attacks.csv", newline="") as file:
+        rows = {row["attack"]: row for row in csv.DictReader(file)}
+    assert tuple(rows) == (*ATTACKS, "generator, on finished")
+    for name, row in rows.items():
+        assert float(row["ssim"]) >= 0.85, name
+        assert f"{name}: score {float(row['score']):.4f}" in said
+        if name not in ("generator", "generator, on finished"):
+            assert float(row["ahead_low"]) <= float(row["ahead"]) <= float(row["ahead_high"])
+            assert float(row["ahead"]) == pytest.approx(float(rows["generator"]["score"]) - float(row["score"]))
+    assert float(rows["PGD-40"]["score"]) >= float(rows["random sign"]["score"])
+    # The second victim is the first one here.
+    assert float(rows["generator, on finished"]["score"]) == pytest.approx(float(rows["generator"]["score"]))
+    best = json.loads((folder / "best.json").read_text())
+    assert float(rows["generator"]["score"]) == pytest.approx(best["score"], abs=1e-6)
+
+
+def test_pictures_are_drawn(attacked):
+    folder, _ = attacked
+    for name in ("attacks", "front"):
+        with Image.open(folder / "pictures" / f"{name}.png") as picture:
+            assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 20
+
+
+def test_the_final_generator_is_trained(on_cluster, attacked, tmp_path):
+    folder = shutil.copytree(attacked[0], tmp_path / "run")
+    outcome = on_cluster(final.main, folder, "--top", 1, "--seeds", 2)
+    assert outcome.status == 0, outcome
+    saved = torch.load(folder / "final" / "final.pt", weights_only=True)
+    assert saved["task"] == "attack"
+    assert saved["metrics"]["val_ssim"] >= 0.85
+
+
+def test_the_newest_classify_run_is_the_victim(call, finished, dataset, tmp_path):
+    for name in ("old", "new"):
+        shutil.copytree(finished, tmp_path / name)
+    (tmp_path / "new" / "best.pt").touch()
+    outcome = call(run.main, "attack", "--data", dataset, "--out", tmp_path, "--epochs", 1, *TINY, "--dry-run")
+    assert outcome.status == 0, outcome
+    assert f"victim={tmp_path / 'new' / 'best.pt'}" in outcome.out
+    assert "at 32 px" in outcome.out  # the victim's size
+
+
+def test_digits_need_nothing(on_cluster, tmp_path):
+    pins = ("--set", "architecture=mnist_adversarial")
+    place = ("--out", tmp_path, "--name", "run", "--epochs", 1, "--trials", 1)
+    outcome = on_cluster(run.main, "attack", "--data", "digits", *place, *pins)
+    assert outcome.status == 0, outcome
+    best = json.loads((tmp_path / "run" / "best.json").read_text())
+    assert best["metrics"]["val_clean_f1_macro"] > 0.9
+    assert (tmp_path / "run" / "pictures" / "attacks.png").exists()
+
+
+@pytest.mark.parametrize("goal", ["invert", "privacy", "hide:person", "add:person"])
+def test_every_goal_runs(goal, on_cluster, finished, dataset, tmp_path):
+    size = ("--image-size", 32, "--epochs", 1, "--trials", 1)
+    place = ("--data", dataset, "--out", tmp_path, "--name", "run", "--victim", finished)
+    outcome = on_cluster(run.main, "attack", *place, *size, *TINY, "--goal", goal)
+    assert outcome.status == 0, outcome
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert facts["arguments"]["goal"] == goal
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("attack",), "no classify run in runs: make one with python -m search.run classify"),
+        (("attack", "--victim", "missing"), "is neither a run nor a file"),
+        (("attack", "--victim", "FINISHED", "--goal", "fool"), "goal must be one of fake, invert"),
+        (("attack", "--victim", "FINISHED", "--goal", "hide:cow2"), "hide:CLASS takes one of aeroplane"),
+        (("attack", "--victim", "FINISHED", "--max-ssim", "0.4"), "max_ssim goes with goal=privacy only"),
+        (("attack", "--victim", "FINISHED", "--set", "architecture=voc_adversarial3"), "at least 64 pixels"),
+        (("attack", "--victim", "FINISHED", "--set", "fake_label=0.5", "--goal", "invert"), "fake_label"),
+        (("attack", "--victim", "FINISHED", "--set", "goal=invert"), "--set goal must be given as --goal"),
+        (("attack", "--victim", "FINISHED", "--weights", "imagenet"), "--weights goes with classify and segment only"),
+        (("attack", "--data", "digits", "--victim", "FINISHED"), "the victim knows 20 classes"),
+        (("classify", "--victim", "FINISHED"), "--victim goes with attack only"),
+        (("classify", "--data", "digits"), "--data digits goes with attack only"),
+        (("attack", "--min-ssim", "1"), "--min-ssim: must be above 0 and below 1, but got '1'"),
+        (("attack", "--max-ssim", "0"), "--max-ssim: must be above 0 and below 1"),
+    ],
+)
+def test_bad_input(arguments, message, refused, finished, dataset):
+    arguments = [str(finished) if a == "FINISHED" else a for a in arguments]
+    place = () if "--data" in arguments else ("--data", dataset)
+    assert message in refused(run.main, *arguments, *place)
+
+
+def test_models_that_are_no_honest_victim(refused, finished, dataset, tmp_path):
+    final_model = torch.load(finished / "best.pt", weights_only=True) | {"standard_error": 0.1}
+    torch.save(final_model, tmp_path / "final.pt")
+    assert "has seen the validation images" in refused(
+        run.main, "attack", "--data", dataset, "--victim", tmp_path / "final.pt"
+    )
+    other = shutil.copytree(finished, tmp_path / "other")
+    facts = json.loads((other / "run.json").read_text())
+    facts["split"] = {"train": facts["split"]["val"], "val": facts["split"]["train"]}
+    (other / "run.json").write_text(json.dumps(facts))
+    assert "was trained on 15 of the validation images" in refused(
+        run.main, "attack", "--data", dataset, "--victim", other
+    )
+
+
+def test_another_victim_of_the_same_name_is_refused(refused, attacked, tmp_path):
+    folder = shutil.copytree(attacked[0], tmp_path / "run")
+    facts = json.loads((folder / "run.json").read_text())
+    facts["victim"] = "0" * 32
+    (folder / "run.json").write_text(json.dumps(facts))
+    message = refused(run.main, "attack", "--resume", folder, "--trials", 3)
+    assert "is no longer the one of this run" in message

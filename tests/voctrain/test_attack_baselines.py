@@ -1,0 +1,64 @@
+import pytest
+import torch
+
+from voctrain.attack_baselines import fgsm, pgd, random_sign, uniform_noise, universal
+
+EPS = 0.03
+
+
+@pytest.fixture
+def images():
+    torch.manual_seed(0)
+    return torch.rand(5, 3, 8, 8) * 0.8 + 0.1  # nothing is cut at 0 and 1
+
+
+@pytest.fixture
+def weight():
+    torch.manual_seed(1)
+    return torch.randn(3, 8, 8)
+
+
+def test_gradient_attacks_on_a_linear_victim_are_the_closed_form(images, weight):
+    def losses(x):
+        return (x * weight).sum((1, 2, 3))
+
+    best = -EPS * weight.sign().expand_as(images)
+    torch.testing.assert_close(fgsm(images, EPS, losses), best)
+    torch.testing.assert_close(pgd(images, EPS, losses), best)
+    torch.testing.assert_close(universal(images, EPS, lambda batch: losses), best[:1])
+
+
+def test_nothing_leaves_the_ball_or_the_range_of_images(weight):
+    dark = torch.zeros(2, 3, 8, 8)
+
+    def losses(x):
+        return (x * weight).sum((1, 2, 3)) ** 2
+
+    makers = (uniform_noise, random_sign, lambda x, eps: fgsm(x, eps, losses), lambda x, eps: pgd(x, eps, losses))
+    for make in makers:
+        for images in (dark, 1 - dark, dark + 0.5):
+            change = make(images, EPS)
+            assert change.abs().max() <= EPS + 1e-6
+            assert 0 <= (images + change).min() <= (images + change).max() <= 1
+
+
+def test_each_image_keeps_its_nearest_restart(images):
+    """Of a loss with two valleys, in which the start decides."""
+    torch.manual_seed(0)
+
+    def losses(x):
+        mean = (x - images).mean((1, 2, 3)) / EPS
+        return torch.where(mean < 0, -mean.abs(), -2 * mean.abs())
+
+    def reached(restarts):
+        torch.manual_seed(2)
+        return losses(images + pgd(images, EPS, losses, steps=10, restarts=restarts))
+
+    assert (reached(6) <= reached(1) + 1e-6).all()
+    assert reached(6).max().item() == pytest.approx(-2, abs=0.01)
+
+
+def test_noise_is_as_strong_as_it_says(images):
+    assert random_sign(images, EPS).abs().flatten().tolist() == pytest.approx([EPS] * images.numel(), abs=1e-6)
+    noise = uniform_noise(images, EPS)
+    assert noise.abs().mean().item() == pytest.approx(EPS / 2, rel=0.1)

@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+import torch
+
+from voctrain.goals import Goal, goal_losses, goal_metrics, parse_goal
+
+CLASSES = ("cat", "dog", "person")
+TRUE = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 1]])
+BEFORE = np.array([[0.9, 0.1, 0.1], [0.8, 0.7, 0.2], [0.1, 0.6, 0.1], [0.2, 0.1, 0.4]])
+AFTER = np.array([[0.3, 0.1, 0.1], [0.8, 0.2, 0.6], [0.1, 0.6, 0.1], [0.2, 0.1, 0.4]])
+
+
+def measured(goal):
+    return goal_metrics(goal, TRUE, (BEFORE, AFTER), (BEFORE >= 0.5, AFTER >= 0.5))
+
+
+def test_goals_by_name():
+    assert parse_goal("fake", CLASSES) == Goal("fake")
+    assert parse_goal("hide:dog", CLASSES) == Goal("hide", 1)
+    for wrong in ("hide", "hide:cow", "add:", "fool", "fake:dog", "privacy:dog"):
+        with pytest.raises(ValueError, match="but got"):
+            parse_goal(wrong, CLASSES)
+
+
+def test_success_by_hand():
+    values = measured(Goal("fake"))
+    # Before: cat 2 of 2, dog 2 of 2, person none of 1. After: cat 1 of 2, dog 1 of 2, person 1 wrong of 1.
+    assert values["clean_f1_macro"] == pytest.approx((1 + 1 + 0) / 3)
+    assert values["f1_macro"] == pytest.approx((2 / 3 + 2 / 3 + 0) / 3)
+    assert values["clean_f1_micro"] == pytest.approx(8 / 9)
+    assert values["f1_micro"] == pytest.approx(4 / 8)
+    assert values["score"] == pytest.approx(2 / 3 - 4 / 9)
+    assert values["flip_rate"] == pytest.approx(3 / 12)
+    assert values["empty"] == pytest.approx(2 / 4)
+    assert values["labels"] == pytest.approx(3 / 4)
+    assert values["doubt"] == pytest.approx(np.abs(AFTER - 0.5).mean())
+    # Dice of the two answers: none left, {cat, dog} and {cat, person}, the same, none before and after.
+    assert values["agreement"] == pytest.approx((0 + 1 / 2 + 1 + 1) / 4)
+
+
+def test_success_of_one_class_by_hand():
+    hidden = measured(Goal("hide", 1))  # dog was seen twice, once it no longer is
+    assert hidden["flip_rate"] == pytest.approx(1 / 2)
+    assert hidden["collateral"] == pytest.approx(2 / 8)  # cat of the first, person of the second image
+    assert hidden["delta"] == pytest.approx((0.6 + 0.4) / 8)
+    assert hidden["score"] == pytest.approx(1 / 2 - 2 / 8)
+    added = measured(Goal("add", 2))  # person was seen nowhere, once it is
+    assert added["flip_rate"] == pytest.approx(1 / 4)
+    assert added["collateral"] == pytest.approx(2 / 8)
+    everywhere = goal_metrics(Goal("add", 0), TRUE, (TRUE, TRUE), (TRUE > 2, TRUE > -1))
+    assert everywhere["flip_rate"] == 1
+    never = goal_metrics(Goal("hide", 0), TRUE, (TRUE, TRUE), (TRUE > 2, TRUE > -1))
+    assert never["flip_rate"] == 0  # it was not seen anywhere
+
+
+def test_losses_by_hand():
+    logits, clean = torch.tensor([[0.0, 2.0, -1.0]]), torch.tensor([[1.0, -3.0, 0.5]])
+    decided = torch.tensor([[1.0, 0.0, 1.0]])
+
+    def cross_entropy(target):
+        p = logits.sigmoid()
+        return -(target * p.log() + (1 - target) * (1 - p).log())
+
+    def loss(goal, fake_label=None):
+        return goal_losses(goal, logits, clean, decided, fake_label)
+
+    torch.testing.assert_close(loss(Goal("fake"), 0.25), cross_entropy(torch.full((1, 3), 0.25)).mean(1))
+    torch.testing.assert_close(loss(Goal("invert")), cross_entropy(1 - decided).mean(1))
+    kept = cross_entropy(clean.sigmoid())
+    torch.testing.assert_close(loss(Goal("privacy")), kept.mean(1))
+    others = kept[:, [0, 2]].mean(1)
+    torch.testing.assert_close(loss(Goal("hide", 1)), cross_entropy(torch.zeros(1, 3))[:, 1] + others)
+    torch.testing.assert_close(loss(Goal("add", 1)), cross_entropy(torch.ones(1, 3))[:, 1] + others)

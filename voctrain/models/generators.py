@@ -1,0 +1,178 @@
+"""Generators of perturbations: the notebook's autoencoders (SEED.md §4), a residual and a universal one."""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from voctrain.models.classifiers import Residual
+
+MIN_SIZES = {"residual": 28, "universal": 28, "mnist_adversarial": 28}  # pixels; of all others 64: below it, the
+# notebook's kernels have nothing left to scale
+BLOCKS = 6  # of the residual generator, as its paper has for small images
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": lambda: nn.LeakyReLU(0.2),
+    "gelu": nn.GELU,
+    "sigmoid": nn.Sigmoid,
+    "identity": nn.Identity,  # the notebook's leaky ReLU of slope 1 (SEED.md §6, fault 14)
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A notebook's autoencoder: kernels at the image size `reference`, and how the maps shrink and grow by `pool`."""
+
+    down: tuple[int, ...]
+    up: tuple[int, ...]
+    channels: tuple[int, ...]  # of the encoder's maps, those of the images first and left out; mirrored by the decoder
+    pool: int = 1
+    pool_each: bool = False  # before each convolution, not just the first
+    bias: bool = False
+    middle: int = 50  # width of the fully connected middle, where there is one
+    has_middle: bool = False  # by default
+    reference: int = 300
+    up_channels: tuple[int, ...] | None = None  # of the decoder's maps but the last; None: mirrored
+
+
+NOTEBOOK = {
+    "voc_adversarial": Plan((20, 20, 40, 60, 80, 20, 20, 20), (20, 20, 80, 60, 40, 20, 20, 20), (16,) + 7 * (32,)),
+    "voc_adversarial2": Plan((20, 20, 40), (40, 20, 20), (16, 32, 64), pool=3),
+    "voc_adversarial3": Plan(
+        (3, 5, 10),
+        (10, 5, 3),
+        (64, 32, 16),
+        2,
+        pool_each=True,
+        bias=True,
+        middle=200,
+        has_middle=True,
+        up_channels=(32, 64),
+    ),
+    "mnist_adversarial": Plan((4, 8, 8), (10, 9), (16, 32, 32), reference=28, up_channels=(16,)),
+}
+GENERATORS = (*NOTEBOOK, "residual", "universal")
+
+
+class Generator(nn.Module):
+    """A network whose output, whatever its size, is resized to that of its input: (B, C, S, S) → (B, C, S, S)."""
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Tensor) -> Tensor:
+        output = self.net(images)
+        if output.shape[-2:] != images.shape[-2:]:
+            output = F.interpolate(output, images.shape[-2:], mode="bilinear", align_corners=False)
+        return output
+
+
+def build_generator(
+    name: str,
+    *,
+    image_size: int = 300,
+    in_channels: int = 3,
+    activation: str = "relu",
+    middle: bool | None = None,
+    width: int | None = None,
+) -> Generator:
+    """The generator `name`, one of `GENERATORS`, for square images of side `image_size` >= 64 (mnist_…: 28) pixels.
+
+    activation: one of `ACTIVATIONS`. middle: whether a notebook's network has a fully connected one; by default only
+    voc_adversarial3 has. width: of the first maps of `residual`, by default 16 below 128 pixels, else 64.
+    Raises `ValueError` for an unknown name or activation, and for a size that the generator cannot take.
+    """
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, but got {activation!r}")
+    check_name(name, image_size)
+    act = ACTIVATIONS[activation]
+    if name == "residual":
+        return Generator(residual(in_channels, width or (16 if image_size < 128 else 64), act))
+    if name == "universal":
+        return Generator(Universal(in_channels, image_size))
+    plan = NOTEBOOK[name]
+    return Generator(autoencoder(plan, image_size, in_channels, act, plan.has_middle if middle is None else middle))
+
+
+def check_name(name: str, image_size: int) -> None:
+    """Raise `ValueError` unless `name` is one of `GENERATORS` and takes images of this size."""
+    if name not in GENERATORS:
+        close = difflib.get_close_matches(name, GENERATORS, 2)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"use {', '.join(GENERATORS)}"
+        raise ValueError(f"unknown generator {name!r}: {hint}")
+    if image_size < (least := MIN_SIZES.get(name, 64)):
+        raise ValueError(f"{name} takes images of at least {least} pixels, but got image_size={image_size}")
+
+
+def autoencoder(
+    plan: Plan, image_size: int, in_channels: int, act: Callable[[], nn.Module], middle: bool
+) -> nn.Sequential:
+    """A notebook's network, SEED.md §4, its kernels scaled to the image size; no activation follows the last layer."""
+
+    def scaled(kernel: int) -> int:
+        return max(1, round(kernel * image_size / plan.reference))
+
+    layers: list[nn.Module] = []
+    channels, side = (in_channels, *plan.channels), image_size
+    for i, (kernel, pair) in enumerate(zip(map(scaled, plan.down), pairwise(channels), strict=True)):
+        if plan.pool > 1 and (i == 0 or plan.pool_each):
+            layers.append(nn.MaxPool2d(plan.pool))
+            side //= plan.pool
+        layers += [nn.Conv2d(*pair, kernel, bias=plan.bias), act()]
+        side -= kernel - 1
+    if middle:
+        size = channels[-1] * side**2
+        layers += [nn.Flatten(), nn.Linear(size, plan.middle), act(), nn.Linear(plan.middle, size), act()]
+        layers += [nn.Unflatten(1, (channels[-1], side, side))]
+    back = (channels[-1], *(plan.up_channels or channels[-2:0:-1]), in_channels)
+    for kernel, pair in zip(map(scaled, plan.up), pairwise(back), strict=True):
+        layers += [nn.ConvTranspose2d(*pair, kernel, bias=plan.bias), act()]
+        if plan.pool_each:
+            layers.append(nn.Upsample(scale_factor=plan.pool))
+    if plan.pool > 1 and not plan.pool_each:
+        layers.append(nn.Upsample(scale_factor=plan.pool))
+    last = next(i for i in reversed(range(len(layers))) if isinstance(layers[i], nn.ConvTranspose2d))
+    del layers[last + 1]
+    return nn.Sequential(*layers)
+
+
+def residual(in_channels: int, width: int, act: Callable[[], nn.Module]) -> nn.Sequential:
+    """The ResNet generator of Generative Adversarial Perturbations (Poursaeed et al., 2018), instances normalised."""
+
+    def conv(c_in: int, c_out: int, kernel: int, stride: int = 1) -> list[nn.Module]:
+        padding = kernel // 2
+        return [
+            nn.Conv2d(c_in, c_out, kernel, stride, padding, padding_mode="reflect"),
+            nn.InstanceNorm2d(c_out, affine=True),
+        ]
+
+    def up(c_in: int, c_out: int) -> list[nn.Module]:
+        return [nn.Upsample(scale_factor=2), *conv(c_in, c_out, 3), act()]
+
+    w1, w2, w4 = width, 2 * width, 4 * width
+    last = nn.Conv2d(w1, in_channels, 7, padding=3, padding_mode="reflect")
+    nn.init.normal_(last.weight, std=1e-3)  # begins with hardly any perturbation: a saturated tanh learns nothing
+    blocks = [Residual(*conv(w4, w4, 3), act(), *conv(w4, w4, 3)) for _ in range(BLOCKS)]
+    return nn.Sequential(
+        *[*conv(in_channels, w1, 7), act(), *conv(w1, w2, 3, 2), act(), *conv(w2, w4, 3, 2), act()],
+        *blocks,
+        *[*up(w4, w2), *up(w2, w1)],
+        last,
+    )
+
+
+class Universal(nn.Module):
+    """One perturbation for all images (Moosavi-Dezfooli et al., 2017), learned as a parameter."""
+
+    def __init__(self, in_channels: int, image_size: int):
+        super().__init__()
+        self.perturbation = nn.Parameter(0.01 * torch.randn(1, in_channels, image_size, image_size))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.perturbation.expand_as(images)

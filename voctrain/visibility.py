@@ -1,0 +1,45 @@
+"""How much of an attack is seen, and attacks brought to equal visibility.
+
+Images are float (B, C, S, S) in [0, 1]; what is judged is rounded to 8 bit.
+"""
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
+BISECTIONS = 12
+CHUNK = 64  # images at a time
+
+
+def rounded(images: Tensor) -> Tensor:
+    """To the nearest of 256 levels, clamped to [0, 1]."""
+    return (images.clamp(0, 1) * 255).round() / 255
+
+
+def ssim(images: Tensor, others: Tensor) -> Tensor:
+    """Structural similarity of each image, (B,), with gradients (Wang et al., 2004; torchmetrics)."""
+    parts = zip(images.split(CHUNK), others.split(CHUNK), strict=True)
+    with torch.autocast(images.device.type, enabled=False):  # variances as differences of means need all of float32
+        return torch.cat(
+            [structural_similarity_index_measure(y, x, data_range=1.0, reduction="none").view(-1) for x, y in parts]
+        )
+
+
+def psnr(images: Tensor, others: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of each image, (B,), in dB (torchmetrics); infinite for equal ones."""
+    return peak_signal_noise_ratio(others, images, data_range=1.0, reduction="none", dim=(1, 2, 3))
+
+
+def shrink_factor(images: Tensor, perturbations: Tensor, min_ssim: float) -> float:
+    """The greatest factor in [0, 1] with which the rounded attacks' mean SSIM to the images is at least `min_ssim`."""
+
+    def seen(factor: float) -> bool:
+        return ssim(images, rounded(images + factor * perturbations)).mean().item() < min_ssim
+
+    if not seen(1.0):
+        return 1.0
+    low, high = 0.0, 1.0
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if seen(middle) else (middle, high)
+    return low
