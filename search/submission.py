@@ -12,7 +12,6 @@ from torch import Tensor
 from search.files import read_torch, replace
 from search.gate import STRENGTHS, fit_strength, log_prior
 from search.runfolder import read_run
-from search.tasks import TASKS
 from search.training import pick_device
 from voctrain import classify, segment
 from voctrain.data import Data, load, original_masks
@@ -29,7 +28,7 @@ def submit(arguments: argparse.Namespace) -> str:
     out = Path(arguments.out)
     if not out.parent.is_dir() or out.is_dir():
         raise ValueError(f"--out must be a file in an existing folder, but got {out}")
-    given = {task: path for task in TASKS if (path := getattr(arguments, task)) is not None}
+    given = {task: path for task in NEEDED if (path := getattr(arguments, task)) is not None}
     checkpoints = {task: load_checkpoint(Path(path), task) for task, path in given.items()}
     sets = {task: _test_set(arguments.data, file, saved) for task, (file, saved) in checkpoints.items()}
 
