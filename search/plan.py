@@ -43,9 +43,13 @@ class Problem:
         return self.task.config.from_dict({**applicable, **self.fixed})
 
     def portfolio(self) -> list[tuple[str, dict[str, Any]]]:
-        """The space's configurations to try first that this problem holds, each with its name."""
-        named = ((f"{PORTFOLIO} {i}", self.fitting(p)) for i, p in enumerate(getattr(self.space, "PORTFOLIO", ()), 1))
-        return [(name, entry) for name, entry in named if entry is not None]
+        """The space's configurations to try first that this problem holds, once each, with their names."""
+        entries: dict[str, dict[str, Any]] = {}
+        for number, params in enumerate(getattr(self.space, "PORTFOLIO", ()), 1):
+            entry = self.fitting(params)
+            if entry is not None and entry not in entries.values():  # pins and the problem make some alike
+                entries[f"{PORTFOLIO} {number}"] = entry
+        return list(entries.items())
 
     def fitting(self, params: Mapping[str, Any]) -> dict[str, Any] | None:
         """These parameters, the user's pins in their place; None where the space does not hold them."""
@@ -58,7 +62,9 @@ class Problem:
                 self.config(trial)
         except ValueError:  # of a categorical parameter: not among its choices
             return None
-        return entry if all(_holds(d, trial.params[n]) for n, d in trial.distributions.items()) else None
+        if not all(_holds(d, trial.params[n]) for n, d in trial.distributions.items()):
+            return None
+        return {name: value for name, value in entry.items() if name in trial.params}
 
 
 def parse_settings(settings: list[str]) -> dict[str, Any]:

@@ -65,8 +65,8 @@ def test_only_the_command_of_the_data_prints_and_reads_arguments(file):
 
 
 def test_layers_of_the_training():
-    """config, data, models, losses, metrics, augment, optim ← loop ← classify | segment, ← victim ← attack."""
-    order = {"loop": 1, "classify": 2, "segment": 2, "victim": 3, "attack": 4, "attack_baselines": 5}
+    """config, data, models, losses, metrics, augment, optim ← loop ← classify | segment, ← victim ← aim ← attack."""
+    order = {"loop": 1, "classify": 2, "segment": 2, "victim": 3, "aim": 4, "attack": 5, "attack_baselines": 6}
     for file in sources("voctrain"):
         here = order.get(file.stem, 0) if file.parent.name == "voctrain" else 0
         ours = [name.split(".")[1] for name in imported(file) if name.startswith("voctrain.")]

@@ -1,21 +1,22 @@
 """Adversarial attack: one training of a generator of perturbations against a frozen victim, and how it is judged."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from voctrain.aim import Aim
 from voctrain.augment import augment
 from voctrain.config import AttackConfig
 from voctrain.data import Data
-from voctrain.goals import goal_losses, goal_metrics, parse_goal
+from voctrain.goals import goal_metrics, parse_goal
 from voctrain.loop import EVAL_BATCH, Epoch, Resident, autocast, fit, pack_checkpoint, seed_epoch, to_unit
 from voctrain.models import build_generator
 from voctrain.models.generators import check_name
-from voctrain.victim import load_victim
-from voctrain.visibility import psnr, rounded, shrink_factor, ssim
+from voctrain.visibility import contrast_masking, psnr, rounded, shrink_factor, ssim
 
 METRIC = "val_score"
 HIDING = 10.0  # goal privacy: weight of the similarity that is left beyond max_ssim, against the victim's answers
@@ -39,7 +40,7 @@ def train(
 
     def batch_loss(drawn: Tensor) -> tuple[Tensor, None]:
         batch = augment(to_unit(images[drawn.repeat(config.views)]), config)
-        change = perturb(generator, batch, config.scale)
+        change = perturb(generator, batch, config)
         loss = judge.losses(batch)(batch + change).mean() + config.l2_penalty * change.square().sum((1, 2, 3)).mean()
         if config.ssim_penalty or config.goal == "privacy":
             seen = ssim(batch, batch + change).mean()
@@ -63,25 +64,15 @@ def train(
     )
 
 
-class Judge:
+class Judge(Aim):
     """Judges perturbations of the validation images, by what the victim answers to them at equal visibility."""
 
     def __init__(self, config: AttackConfig, data: Data, device: str | torch.device = "cpu"):
-        self.config, self.victim = config, load_victim(config.victim, device)
+        super().__init__(config, device)
         check_victim(self.victim.classes, data)
-        self.goal = parse_goal(config.goal, data.classes)
         self.ids, self.y_true = [data.ids[i] for i in data.val], data.labels[data.val]
         self.images = to_unit(Resident(data.images, torch.device(device))[torch.tensor(data.val)])
         self.clean = self.victim.probabilities(self.images)
-
-    def losses(self, images: Tensor) -> Callable[[Tensor], Tensor]:
-        """Of perturbed versions of these images, how far each is from the goal, (B,)."""
-        clean = decided = None
-        if self.goal.kind != "fake":
-            with torch.no_grad():
-                clean = self.victim(images).float()
-            decided = self.victim.decide(clean.sigmoid()).float()
-        return lambda x: goal_losses(self.goal, self.victim(x).float(), clean, decided, self.config.fake_label)
 
     @torch.inference_mode()
     def __call__(self, perturbations: Tensor) -> tuple[dict[str, float], dict[str, np.ndarray]]:
@@ -132,16 +123,22 @@ def training_images(data: Data) -> tuple[np.ndarray, np.ndarray]:
     return data.images, data.train
 
 
-def perturb(generator: nn.Module, images: Tensor, scale: float) -> Tensor:
-    """scale · tanh(g(x)), cut so that the images stay in [0, 1]: what is added to them."""
-    return (images + scale * generator(images).float().tanh()).clamp(0, 1) - images
+def perturb(generator: nn.Module, images: Tensor, config: AttackConfig) -> Tensor:
+    """scale · tanh(m(x) · g(x)), cut so that the images stay in [0, 1]: what is added to them.
+
+    m(x), the images' local variance to a power, puts it where their own texture hides it.
+    """
+    output = generator(images).float()
+    if config.contrast_masking:
+        output = output * contrast_masking(images) ** config.contrast_masking
+    return (images + config.scale * output.tanh()).clamp(0, 1) - images
 
 
 @torch.inference_mode()
 def perturbations(generator: nn.Module, images: Tensor, config: AttackConfig) -> Tensor:
     """Of all images, (N, channels, S, S) in [0, 1]."""
     with autocast(config, images.device):
-        return torch.cat([perturb(generator, batch, config.scale) for batch in images.split(EVAL_BATCH)])
+        return torch.cat([perturb(generator, batch, config) for batch in images.split(EVAL_BATCH)])
 
 
 def predict(
@@ -198,6 +195,7 @@ def restore(saved: dict, *, device: str | torch.device = "cpu") -> tuple[nn.Modu
 
 
 def _build(config: AttackConfig, channels: int) -> nn.Module:
+    aim = cache(lambda device: Aim(config, device))  # the victim is loaded when it is asked
     return build_generator(
         config.architecture,
         image_size=config.image_size,
@@ -205,4 +203,5 @@ def _build(config: AttackConfig, channels: int) -> nn.Module:
         activation=config.activation,
         middle=config.middle,
         width=config.width,
+        descent=lambda images: aim(images.device).descent(images),
     )

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from voctrain.aim import Losses, gradient
 from voctrain.attack import Judge
 from voctrain.config import AttackConfig
 from voctrain.data import Data
@@ -17,7 +18,6 @@ from voctrain.visibility import rounded, ssim
 
 BISECTIONS = 12
 BATCH = 32  # images a step
-Losses = Callable[[Tensor], Tensor]
 
 
 def uniform_noise(images: Tensor, eps: float) -> Tensor:
@@ -30,7 +30,7 @@ def random_sign(images: Tensor, eps: float) -> Tensor:
 
 def fgsm(images: Tensor, eps: float, losses: Losses) -> Tensor:
     """One step along the sign of the gradient (Goodfellow et al., 2015)."""
-    return _within(images, -eps * _gradient(images, losses).sign())
+    return _within(images, -eps * gradient(images, losses).sign())
 
 
 def pgd(images: Tensor, eps: float, losses: Losses, *, steps: int = 40, restarts: int = 2) -> Tensor:
@@ -39,7 +39,7 @@ def pgd(images: Tensor, eps: float, losses: Losses, *, steps: int = 40, restarts
     for _ in range(restarts):
         change = uniform_noise(images, eps)
         for _ in range(steps):
-            step = 2.5 * eps / steps * _gradient(images + change, losses).sign()
+            step = 2.5 * eps / steps * gradient(images + change, losses).sign()
             change = _within(images, (change - step).clamp(-eps, eps))
         with torch.no_grad():
             reached = losses(images + change)
@@ -58,8 +58,8 @@ def universal(images: Tensor, eps: float, losses_of: Callable[[Tensor], Losses],
     for epoch in range(epochs):
         for index in torch.randperm(len(images)).split(BATCH):
             batch = images[index]
-            gradient = _gradient((batch + change).clamp(0, 1), losses_of(batch)).sum(0, keepdim=True)
-            change = (change - eps / 2 * (1 - epoch / epochs) * gradient.sign()).clamp(-eps, eps)
+            up = gradient((batch + change).clamp(0, 1), losses_of(batch)).sum(0, keepdim=True)
+            change = (change - eps / 2 * (1 - epoch / epochs) * up.sign()).clamp(-eps, eps)
     return change
 
 
@@ -88,8 +88,3 @@ def random_sign_score(data: Data, fields: Mapping[str, Any]) -> dict[str, float]
 
 def _within(images: Tensor, change: Tensor) -> Tensor:
     return (images + change).clamp(0, 1) - images
-
-
-def _gradient(images: Tensor, losses: Losses) -> Tensor:
-    images = images.detach().requires_grad_()
-    return torch.autograd.grad(losses(images).sum(), images)[0]

@@ -4,11 +4,15 @@ Images are float (B, C, S, S) in [0, 1]; what is judged is rounded to 8 bit.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 BISECTIONS = 12
 CHUNK = 64  # images at a time
+WINDOW = 5  # pixels: as wide as the Gaussian window of SSIM, whose standard deviation is 1.5
+TEXTURE = 0.1  # standard deviation of a texture whose masking is 1
+FLAT = 0.03**2 / 2  # variance below which similarity takes no notice: half of its constant (K2 L)²
 
 
 def rounded(images: Tensor) -> Tensor:
@@ -28,6 +32,19 @@ def ssim(images: Tensor, others: Tensor) -> Tensor:
 def psnr(images: Tensor, others: Tensor) -> Tensor:
     """Peak signal-to-noise ratio of each image, (B,), in dB (torchmetrics); infinite for equal ones."""
     return peak_signal_noise_ratio(others, images, data_range=1.0, reduction="none", dim=(1, 2, 3))
+
+
+def contrast_masking(images: Tensor) -> Tensor:
+    """How well the texture around each pixel hides a perturbation there, (B, C, S, S), from 0.045 upwards.
+
+    It is the local variance in units of `TEXTURE`². SSIM divides by it what a perturbation costs (Wang et al., 2004),
+    as people see less where there is more contrast (Legge and Foley, 1980).
+    """
+    with torch.autocast(images.device.type, enabled=False):
+        padded = F.pad(images, 4 * (WINDOW // 2,), mode="reflect")
+        mean, square = (F.avg_pool2d(x, WINDOW, stride=1) for x in (padded, padded.square()))
+        variance = (square - mean.square()).clamp(min=0)
+    return (variance + FLAT) / TEXTURE**2
 
 
 def shrink_factor(images: Tensor, perturbations: Tensor, min_ssim: float) -> float:

@@ -57,18 +57,22 @@ def test_the_generators_take_the_images(problem):
     names = architectures(problem)
     assert {config["architecture"] for config, _ in drawn(problem)} == set(names)
     assert set(names) <= set(GENERATORS)
+    assert ("guided" in names) == (problem["goal"] != "privacy")
     for name in names:
         with torch.device("meta"):
-            build_generator(name, image_size=problem["image_size"], in_channels=problem["channels"])
+            build_generator(
+                name, image_size=problem["image_size"], in_channels=problem["channels"], descent=lambda x: x
+            )
 
 
 @pytest.mark.parametrize("size", [64, 96, 200, 300])
 def test_a_cpu_bears_its_generators(size):
-    problem = {"image_size": size, "device": "cpu"}
+    problem = {"image_size": size, "device": "cpu", "goal": "fake"}
     for name in architectures(problem):
-        for width in widths(problem) if name == "residual" else (None,):
+        for width in widths(name, problem) if name in ("residual", "guided") else (None,):
             with torch.device("meta"), FlopCounterMode(display=False) as counter:
-                build_generator(name, image_size=size, width=width)(torch.empty(1, 3, size, size))
+                generator = build_generator(name, image_size=size, width=width, descent=lambda x: x)
+                generator(torch.empty(1, 3, size, size))
             assert counter.get_total_flops() < 1.15 * BUDGET, (name, width)
 
 

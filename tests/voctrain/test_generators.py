@@ -25,7 +25,7 @@ def test_the_digits_generator_has_its_parameters_and_size():
 @pytest.mark.parametrize("size", [64, 75, 97])
 @pytest.mark.parametrize("name", GENERATORS)
 def test_any_size_and_batch(name, size):
-    generator = build_generator(name, image_size=size)
+    generator = build_generator(name, image_size=size, descent=lambda images: -images)
     for batch in (1, 3):
         assert generator(torch.rand(batch, 3, size, size)).shape == (batch, 3, size, size)
 
@@ -55,6 +55,18 @@ def test_the_universal_perturbation_does_not_look_at_the_image():
     assert count(generator) == 3 * 64 * 64
 
 
+def test_the_guided_generator_sees_the_victims_gradient_and_holds_none_of_its_weights():
+    """Its first convolution sees both; what tells the direction is no part of its state."""
+    victim = torch.nn.Conv2d(3, 3, 1)
+    generator = build_generator("guided", image_size=64, descent=victim.forward)
+    assert next(p.shape for p in generator.parameters()) == (16, 6, 3, 3)
+    assert count(generator) == 16 * 6 * 9 + 16 + 4 * (16 * 16 * 9 + 16) + 5 * 2 * 16 + 3 * 16 * 9 + 3
+    images = torch.rand(2, 3, 64, 64)
+    before = generator(images)
+    torch.nn.init.constant_(victim.weight, 0.5)
+    assert not torch.allclose(generator(images), before)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -62,6 +74,7 @@ def test_the_universal_perturbation_does_not_look_at_the_image():
         ({"name": "voc_adversarial", "image_size": 63}, "at least 64 pixels, but got image_size=63"),
         ({"name": "mnist_adversarial", "image_size": 27}, "at least 28 pixels"),
         ({"name": "residual", "activation": "tanh"}, "activation must be one of relu"),
+        ({"name": "guided"}, "guided needs descent"),
     ],
 )
 def test_what_cannot_be_is_refused(options, message):

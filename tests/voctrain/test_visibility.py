@@ -2,7 +2,7 @@ import pytest
 import torch
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
-from voctrain.visibility import psnr, rounded, shrink_factor, ssim
+from voctrain.visibility import contrast_masking, psnr, rounded, shrink_factor, ssim
 
 
 @pytest.fixture
@@ -35,3 +35,15 @@ def test_one_factor_brings_attacks_to_the_budget(images):
     assert 0.9 <= seen < 0.905
     assert ssim(images, rounded(images + 1.01 * factor * noise)).mean() < seen
     assert shrink_factor(images, 1e-4 * noise, 0.9) == 1
+
+
+def test_texture_masks_contrast():
+    """A checkerboard of ± 0.1 has variance 0.01 but for the odd pixel of a window; beside it all is flat."""
+    images = torch.full((1, 1, 16, 32), 0.5)
+    board = (torch.arange(16)[:, None] + torch.arange(16)) % 2
+    images[..., 16:] += 0.2 * board - 0.1
+    masking = contrast_masking(images)
+    assert masking.shape == images.shape
+    flat, texture = (0.03**2 / 2) / 0.01, (0.01 * (1 - 1 / 25**2) + 0.03**2 / 2) / 0.01
+    assert masking[..., :13].flatten().tolist() == pytest.approx([flat] * 16 * 13, rel=1e-3)
+    assert masking[..., 19:].flatten().tolist() == pytest.approx([texture] * 16 * 13, rel=1e-3)

@@ -11,7 +11,12 @@ from torch import Tensor, nn
 
 from voctrain.models.classifiers import Residual
 
-MIN_SIZES = {"residual": 28, "universal": 28, "mnist_adversarial": 28}  # pixels; of all others 64: below it, the
+MIN_SIZES = {
+    "residual": 28,
+    "guided": 28,
+    "universal": 28,
+    "mnist_adversarial": 28,
+}  # pixels; of all others 64: below it, the
 # notebook's kernels have nothing left to scale
 BLOCKS = 6  # of the residual generator, as its paper has for small images
 
@@ -56,7 +61,7 @@ NOTEBOOK = {
     ),
     "mnist_adversarial": Plan((4, 8, 8), (10, 9), (16, 32, 32), reference=28, up_channels=(16,)),
 }
-GENERATORS = (*NOTEBOOK, "residual", "universal")
+GENERATORS = (*NOTEBOOK, "residual", "guided", "universal")
 
 
 class Generator(nn.Module):
@@ -81,11 +86,14 @@ def build_generator(
     activation: str = "relu",
     middle: bool | None = None,
     width: int | None = None,
+    descent: Callable[[Tensor], Tensor] | None = None,
 ) -> Generator:
     """The generator `name`, one of `GENERATORS`, for square images of side `image_size` >= 64 (mnist_…: 28) pixels.
 
     activation: one of `ACTIVATIONS`. middle: whether a notebook's network has a fully connected one; by default only
-    voc_adversarial3 has. width: of the first maps of `residual`, by default 16 below 128 pixels, else 64.
+    voc_adversarial3 has. width: of the first maps of `residual`, by default 16 below 128 pixels, else 64; of all maps
+    of `guided`, by default 16. descent: what `guided` asks of images, which way the victim would be fooled; both are
+    (B, in_channels, S, S).
     Raises `ValueError` for an unknown name or activation, and for a size that the generator cannot take.
     """
     if activation not in ACTIVATIONS:
@@ -94,6 +102,10 @@ def build_generator(
     act = ACTIVATIONS[activation]
     if name == "residual":
         return Generator(residual(in_channels, width or (16 if image_size < 128 else 64), act))
+    if name == "guided":
+        if descent is None:
+            raise ValueError("guided needs descent: of images, which way the victim would be fooled")
+        return Generator(Guided(in_channels, width or 16, act, descent))
     if name == "universal":
         return Generator(Universal(in_channels, image_size))
     plan = NOTEBOOK[name]
@@ -145,26 +157,50 @@ def autoencoder(
 def residual(in_channels: int, width: int, act: Callable[[], nn.Module]) -> nn.Sequential:
     """The ResNet generator of Generative Adversarial Perturbations (Poursaeed et al., 2018), instances normalised."""
 
-    def conv(c_in: int, c_out: int, kernel: int, stride: int = 1) -> list[nn.Module]:
-        padding = kernel // 2
-        return [
-            nn.Conv2d(c_in, c_out, kernel, stride, padding, padding_mode="reflect"),
-            nn.InstanceNorm2d(c_out, affine=True),
-        ]
-
     def up(c_in: int, c_out: int) -> list[nn.Module]:
-        return [nn.Upsample(scale_factor=2), *conv(c_in, c_out, 3), act()]
+        return [nn.Upsample(scale_factor=2), *_conv(c_in, c_out, 3), act()]
 
     w1, w2, w4 = width, 2 * width, 4 * width
-    last = nn.Conv2d(w1, in_channels, 7, padding=3, padding_mode="reflect")
-    nn.init.normal_(last.weight, std=1e-3)  # begins with hardly any perturbation: a saturated tanh learns nothing
-    blocks = [Residual(*conv(w4, w4, 3), act(), *conv(w4, w4, 3)) for _ in range(BLOCKS)]
     return nn.Sequential(
-        *[*conv(in_channels, w1, 7), act(), *conv(w1, w2, 3, 2), act(), *conv(w2, w4, 3, 2), act()],
-        *blocks,
+        *[*_conv(in_channels, w1, 7), act(), *_conv(w1, w2, 3, 2), act(), *_conv(w2, w4, 3, 2), act()],
+        *[Residual(*_conv(w4, w4, 3), act(), *_conv(w4, w4, 3)) for _ in range(BLOCKS)],
         *[*up(w4, w2), *up(w2, w1)],
-        last,
+        _last(w1, in_channels, 7),
     )
+
+
+class Guided(nn.Module):
+    """A small network that sees the image and, like FGSM, which way the victim's loss falls there (Jiang et al., 2021).
+
+    What tells it that, `descent`, is none of its parts: no weight of the victim's is in its state.
+    """
+
+    def __init__(self, in_channels: int, width: int, act: Callable[[], nn.Module], descent: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.descent = descent
+        self.net = nn.Sequential(
+            *[*_conv(2 * in_channels, width, 3), act()],
+            *[Residual(*_conv(width, width, 3), act(), *_conv(width, width, 3)) for _ in range(2)],
+            _last(width, in_channels, 3),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net(torch.cat([images, self.descent(images)], 1))
+
+
+def _conv(c_in: int, c_out: int, kernel: int, stride: int = 1) -> list[nn.Module]:
+    padding = kernel // 2
+    return [
+        nn.Conv2d(c_in, c_out, kernel, stride, padding, padding_mode="reflect"),
+        nn.InstanceNorm2d(c_out, affine=True),
+    ]
+
+
+def _last(c_in: int, c_out: int, kernel: int) -> nn.Conv2d:
+    """It begins with hardly any perturbation: a saturated tanh learns nothing."""
+    conv = nn.Conv2d(c_in, c_out, kernel, padding=kernel // 2, padding_mode="reflect")
+    nn.init.normal_(conv.weight, std=1e-3)
+    return conv
 
 
 class Universal(nn.Module):

@@ -1,0 +1,43 @@
+"""Where an attack is headed: how far a victim's answers are from the goal, and which way is down."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from voctrain.config import AttackConfig
+from voctrain.goals import goal_losses, parse_goal
+from voctrain.victim import load_victim
+
+Losses = Callable[[Tensor], Tensor]  # of images (B, channels, S, S), each one's distance from the goal, (B,)
+CLIP = 3.0  # standard deviations of a gradient: a few pixels must not take all of a perturbation
+
+
+class Aim:
+    """The goal of a configuration against its victim, which is loaded onto the device."""
+
+    def __init__(self, config: AttackConfig, device: str | torch.device = "cpu"):
+        with torch.inference_mode(False):  # its weights must serve gradients, wherever they are first asked for
+            self.config, self.victim = config, load_victim(config.victim, device)
+        self.goal = parse_goal(config.goal, self.victim.classes)
+
+    def losses(self, images: Tensor) -> Losses:
+        """Of perturbed versions of these images, how far each is from the goal, (B,)."""
+        clean = decided = None
+        if self.goal.kind != "fake":
+            with torch.no_grad():
+                clean = self.victim(images).float()
+            decided = self.victim.decide(clean.sigmoid()).float()
+        return lambda x: goal_losses(self.goal, self.victim(x).float(), clean, decided, self.config.fake_label)
+
+    def descent(self, images: Tensor) -> Tensor:
+        """Of each image the direction towards the goal, (B, channels, S, S): root mean square 1, but for outliers."""
+        down = -gradient(images, self.losses(images))
+        return (down / down.square().mean((1, 2, 3), keepdim=True).sqrt().clamp(min=1e-12)).clamp(-CLIP, CLIP)
+
+
+def gradient(images: Tensor, losses: Losses) -> Tensor:
+    """Of the summed losses, at these images."""
+    with torch.inference_mode(False), torch.enable_grad():
+        images = images.detach().clone().requires_grad_()
+        return torch.autograd.grad(losses(images).sum(), images)[0].float()
