@@ -10,6 +10,9 @@ from torch import Tensor
 
 from voctrain.metrics import average_precision, row_dice
 
+# Of hide and add:
+OTHERS = 2.0  # what the answer to another class weighs against that to the class aimed at
+MOST_DELTA = 0.05  # mean change of the other classes' probabilities above which they have not been kept
 GOALS = ("fake", "invert", "hide:CLASS", "add:CLASS", "privacy")
 
 
@@ -42,12 +45,11 @@ def goal_losses(goal: Goal, logits: Tensor, clean: Tensor, decided: Tensor, fake
         return _bce(logits, torch.full_like(logits, fake_label)).mean(1)
     if goal.kind == "invert":
         return _bce(logits, 1 - decided).mean(1)
-    kept = _bce(logits, clean.sigmoid())
-    if goal.kind == "privacy":
-        return kept.mean(1)
-    others = torch.arange(logits.shape[1], device=logits.device) != goal.target
-    aimed = _bce(logits[:, goal.target], torch.full_like(logits[:, 0], float(goal.kind == "add")))
-    return aimed + kept[:, others].mean(1)
+    wanted, weights = clean.sigmoid(), torch.ones_like(clean[:1])
+    if goal.target is not None:
+        wanted[:, goal.target] = float(goal.kind == "add")
+        weights[:, goal.target] = 1 / OTHERS
+    return (weights * _bce(logits, wanted)).mean(1)
 
 
 def goal_metrics(
@@ -58,8 +60,8 @@ def goal_metrics(
 ) -> dict[str, float]:
     """Success `score` and its details; y_true (N, C) of 0/1, the victim's answers (N, C) before and after the attack.
 
-    score: of fake and invert, macro-F1 before - after; of hide and add, flip_rate - collateral; of privacy, agreement
-    (its visibility is judged elsewhere).
+    score: of fake and invert, macro-F1 before - after; of hide and add, flip_rate - collateral, but below 0 where delta
+    exceeds 0.05: the rest has not been kept; of privacy, agreement (its visibility is judged elsewhere).
 
     f1_macro, f1_micro and mAP are over the classes in y_true, each also as clean_…. flip_rate: of hide (add), the part
     of the images in which the victim saw (did not see) the class and now does not (does); else the part of all
@@ -88,7 +90,8 @@ def goal_metrics(
         case "fake" | "invert":
             score = values["clean_f1_macro"] - values["f1_macro"]
         case "hide" | "add":
-            score = values["flip_rate"] - values["collateral"]
+            kept = values["delta"] <= MOST_DELTA
+            score = values["flip_rate"] - values["collateral"] if kept else MOST_DELTA - values["delta"]
         case "privacy":
             score = values["agreement"]
     return {name: float(value) for name, value in ({"score": score} | values).items()}

@@ -43,7 +43,12 @@ def test_success_of_one_class_by_hand():
     assert hidden["flip_rate"] == pytest.approx(1 / 2)
     assert hidden["collateral"] == pytest.approx(2 / 8)  # cat of the first, person of the second image
     assert hidden["delta"] == pytest.approx((0.6 + 0.4) / 8)
-    assert hidden["score"] == pytest.approx(1 / 2 - 2 / 8)
+    assert hidden["score"] == pytest.approx(0.05 - 1 / 8)  # the others have changed by more than 0.05
+    after = BEFORE.copy()
+    after[[1, 2], [1, 0]] = 0.4, 0.45  # dog of the second goes; cat of the third does not come
+    kept = goal_metrics(Goal("hide", 1), TRUE, (BEFORE, after), (BEFORE >= 0.5, after >= 0.5))
+    assert kept["delta"] == pytest.approx(0.35 / 8)
+    assert kept["score"] == pytest.approx(1 / 2)
     added = measured(Goal("add", 2))  # person was seen nowhere, once it is
     assert added["flip_rate"] == pytest.approx(1 / 4)
     assert added["collateral"] == pytest.approx(2 / 8)
@@ -68,6 +73,7 @@ def test_losses_by_hand():
     torch.testing.assert_close(loss(Goal("invert")), cross_entropy(1 - decided).mean(1))
     kept = cross_entropy(clean.sigmoid())
     torch.testing.assert_close(loss(Goal("privacy")), kept.mean(1))
-    others = kept[:, [0, 2]].mean(1)
-    torch.testing.assert_close(loss(Goal("hide", 1)), cross_entropy(torch.zeros(1, 3))[:, 1] + others)
-    torch.testing.assert_close(loss(Goal("add", 1)), cross_entropy(torch.ones(1, 3))[:, 1] + others)
+    # The class aimed at weighs half of each other one.
+    others = kept[:, [0, 2]].sum(1)
+    torch.testing.assert_close(loss(Goal("hide", 1)), (cross_entropy(torch.zeros(1, 3))[:, 1] / 2 + others) / 3)
+    torch.testing.assert_close(loss(Goal("add", 1)), (cross_entropy(torch.ones(1, 3))[:, 1] / 2 + others) / 3)
