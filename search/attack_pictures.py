@@ -39,7 +39,7 @@ def triptychs(judge: Judge, images: np.ndarray, attacked: np.ndarray, probabilit
             picture = Image.fromarray(array.squeeze()).resize((PIXELS, PIXELS), Image.Resampling.NEAREST)
             canvas.paste(picture, (GAP + column * (PIXELS + GAP), y + LINE))
         for line, c in enumerate(np.argsort(-np.abs(change[i]), kind="stable")[:ANSWERS]):
-            text = f"{judge.victim.classes[c]}: {judge.clean[i, c]:.2f} → {probabilities[i, c]:.2f}"
+            text = f"{judge.victim.classes[c]}: {judge.clean[i, c]:.2f} to {probabilities[i, c]:.2f}"
             draw.text((width - TEXT + GAP, y + LINE * (line + 1)), text, fill="black", font=font)
     return canvas
 

@@ -9,14 +9,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from search import study as studies
 from search.attack_pictures import front, triptychs
+from search.bootstrap import paired
 from search.files import replace, write_json
 from voctrain import attack
+from voctrain.aim import Aim
 from voctrain.attack import Judge, perturbations, training_images
 from voctrain.attack_baselines import budget_eps, fgsm, pgd, random_sign, seeded, uniform_noise, universal
 from voctrain.config import AttackConfig
@@ -24,8 +25,6 @@ from voctrain.data import Data
 from voctrain.loop import Resident, autocast, seed_epoch, to_unit
 
 GENERATOR = "generator"
-RESAMPLES = 1000
-CONFIDENCE = 95  # percent
 ANSWERS = ("score", "f1_macro", "f1_micro", "mAP", "flip_rate", "empty", "labels", "doubt", "collateral", "delta")
 VISIBILITY = ("agreement", "ssim", "psnr", "linf", "l2", "shrink")
 COLUMNS = ("attack", *ANSWERS, *VISIBILITY, "ms_an_image", "ahead", "ahead_low", "ahead_high")
@@ -42,12 +41,11 @@ def conclude_attack(run: Path, saved: dict[str, Any], data: Data) -> None:
     rows, answers = [], {}
     for name, change, seconds in attacks(judge, generator, config, data):
         metrics, predictions = judge(change)
-        answers[name] = predictions["prob_attacked"]
+        answers[name] = predictions
         rows.append({"attack": name, "ms_an_image": 1000 * seconds / len(judge.images), **_plain(metrics)})
+    first = judge.rescored(answers[GENERATOR])
     for row in rows[1:]:
-        if judge.goal.kind == "privacy" and min(rows[0]["score"], row["score"]) < 0:  # one of them hides nothing
-            continue
-        lead = paired_bootstrap(judge, answers[GENERATOR], answers[row["attack"]])
+        lead = paired(first, judge.rescored(answers[row["attack"]]), len(judge.images))
         row |= dict(zip(("ahead", "ahead_low", "ahead_high"), lead, strict=True))
     if (other := arguments["transfer"]) is not None:
         change = rows[0]["shrink"] * perturbations(generator, judge.images, config)
@@ -58,7 +56,7 @@ def conclude_attack(run: Path, saved: dict[str, Any], data: Data) -> None:
     attacked = attack.predict(generator, images, config, shrink=rows[0]["shrink"], device=device)
     pictures = run / "pictures"
     pictures.mkdir(exist_ok=True)
-    picture = triptychs(judge, images, attacked, answers[GENERATOR])
+    picture = triptychs(judge, images, attacked, answers[GENERATOR]["prob_attacked"])
     replace(pictures / "attacks.png", lambda file: picture.save(file, format="png"))
     trials = studies.started(studies.read_study(run / "study.journal"))
     front(pictures / "front.png", trials, config.min_ssim)
@@ -74,7 +72,7 @@ def attacks(
     eps, batches = budget_eps(judge), images.split(32)
     aim = judge  # of gradient steps; of all fake labels 0 is the one that they reach best
     if config.fake_label is not None:
-        aim = Judge(dataclasses.replace(config, fake_label=0.0), data, images.device)
+        aim = Aim(dataclasses.replace(config, fake_label=0.0), images.device)
 
     def timed(make: Callable[[], Tensor]) -> tuple[Tensor, float]:
         started = time.monotonic()
@@ -100,21 +98,6 @@ def attacks(
     yield "FGSM", *timed(lambda: by_gradient(fgsm, eps))
     # It ends inside its ball as often as on it, and is seen less than signs of the same eps.
     yield "PGD-40", *timed(lambda: by_gradient(pgd, 1.5 * eps))
-
-
-def paired_bootstrap(judge: Judge, first: np.ndarray, second: np.ndarray) -> tuple[float, float, float]:
-    """By how much the first attack's score is ahead, and the bounds of its 95 % interval, over resampled images.
-
-    first, second: the victim's probabilities, (N, C), on the same images under either attack.
-    """
-
-    def lead(rows: Any) -> float:
-        return judge.measure(first, rows)["score"] - judge.measure(second, rows)["score"]
-
-    rng, size = np.random.default_rng(0), len(first)
-    leads = [lead(rng.integers(size, size=size)) for _ in range(RESAMPLES)]
-    low, high = np.percentile(leads, ((100 - CONFIDENCE) / 2, (100 + CONFIDENCE) / 2))
-    return lead(slice(None)), float(low), float(high)
 
 
 def _transferred(change: Tensor, victim: str, config: AttackConfig, data: Data) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import optuna
 from search import study as studies
 from search.files import read_torch, write_json
 from search.live import Progress, describe
-from search.report import write_report
+from search.report.page import write_report
 from search.runfolder import RunFolder, lock
 from search.searcher import SAME_FAILURES, StudyASHA, StudySearcher
 from search.session import Session, typed
@@ -89,7 +89,7 @@ def search(session: Session, dashboard: str) -> int:
     best = session.folder / "best.pt"
     if best.exists() and interrupt.signal is None:
         task.conclude(session.folder, read_torch(best), session.data)
-    write_report(session.folder, study, facts)
+    write_report(session.folder, session.data)
     return _conclude(session, study, searcher.broken, interrupt.signal)
 
 
@@ -138,5 +138,6 @@ def _conclude(session: Session, study: optuna.Study, broken: str | None, signal:
         return 1
     if not missing:
         print(f"next: python -m search.final {run}")
-        print(f"      python -m search.submit --data {session.arguments['data']} --{facts['task']} {run}")
+        if session.problem.task.submitted:
+            print(f"      python -m search.submit --data {session.arguments['data']} --{facts['task']} {run}")
     return 0

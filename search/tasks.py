@@ -15,11 +15,12 @@ from search.attack_table import conclude_attack
 from search.pictures import write_pictures
 from search.victims import attack_fields
 from voctrain import attack, classify, segment
+from voctrain.aim import Aim
 from voctrain.attack_baselines import random_sign_score
 from voctrain.config import AttackConfig, ClassifyConfig, SegmentConfig, TrainConfig
 from voctrain.data import Data, original_masks
-from voctrain.mask_metrics import all_background, iou, score_maps
-from voctrain.metrics import classify_report, random_baseline
+from voctrain.mask_metrics import all_background, iou, mask_metrics, score_maps
+from voctrain.metrics import classify_metrics, classify_report, random_baseline
 from voctrain.thresholds import fit_thresholds
 
 
@@ -39,12 +40,15 @@ class Task:
     baseline: Callable[[Data, Mapping[str, Any]], dict[str, float]]  # by data and configuration fields
     calibrate: Callable[[dict[str, np.ndarray]], dict[str, Any]]  # of the validation predictions: what best.pt adds
     report: Callable[[dict[str, np.ndarray], dict[str, Any]], dict[str, Any]]  # of both: what best.json adds
+    # Of validation predictions and the configuration behind them, the score of the images with given indices.
+    rescore: Callable[[dict[str, np.ndarray], dict[str, Any]], Callable[[Any], float]]
     # Validation metrics of a checkpoint at the images' original sizes, by data, their path and use_val.
     at_original_size: Callable[[dict[str, Any], Data, str, bool], dict[str, float]] = lambda *_: {}
     # Configuration fields that the command's arguments decide.
     fields: Callable[[Mapping[str, Any], Data], dict[str, Any]] = lambda arguments, _: {"weights": arguments["weights"]}
     # What a run's folder gets when the run ends, by its best checkpoint.
     conclude: Callable[[Path, dict[str, Any], Data], None] = lambda *_: None
+    submitted: bool = True  # whether the competition takes its predictions
 
     @property
     def metric(self) -> str:
@@ -53,6 +57,11 @@ class Task:
 
 def _classify_baseline(data: Data, fields: Mapping[str, Any]) -> dict[str, float]:
     return random_baseline(data.labels[data.train], data.labels[data.val], fields["seed"])
+
+
+def _classify_rescored(predictions: dict[str, np.ndarray], config: dict[str, Any]) -> Callable[[Any], float]:
+    y_true, y_prob = predictions["y_true"], predictions["y_prob"]
+    return lambda rows: classify_metrics(y_true[rows], y_prob[rows])["val_mAP"]
 
 
 def _classify_calibration(predictions: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -73,6 +82,10 @@ def _segment_report(predictions: dict[str, np.ndarray], saved: dict[str, Any]) -
     total = predictions["confusion"].sum(0)
     by_class = zip(("background", *saved["classes"]), iou(total), strict=True)
     return {"iou": {name: None if np.isnan(v) else float(v) for name, v in by_class}, "confusion": total.tolist()}
+
+
+def _segment_rescored(predictions: dict[str, np.ndarray], config: dict[str, Any]) -> Callable[[Any], float]:
+    return lambda rows: mask_metrics(predictions["confusion"][rows])["val_mIoU"]
 
 
 def _segment_at_original_size(saved: dict[str, Any], data: Data, path: str, use_val: bool) -> dict[str, float]:
@@ -96,6 +109,7 @@ TASKS = {
             baseline=_classify_baseline,
             calibrate=_classify_calibration,
             report=_classify_report,
+            rescore=_classify_rescored,
         ),
         Task(
             name="segment",
@@ -107,6 +121,7 @@ TASKS = {
             baseline=_segment_baseline,
             calibrate=lambda predictions: {},
             report=_segment_report,
+            rescore=_segment_rescored,
             at_original_size=_segment_at_original_size,
             conclude=lambda run, saved, data: write_pictures(run / "pictures", saved, data),
         ),
@@ -120,8 +135,10 @@ TASKS = {
             baseline=random_sign_score,
             calibrate=lambda predictions: {},
             report=lambda predictions, saved: {},
+            rescore=lambda predictions, config: Aim(AttackConfig.from_dict(config)).rescored(predictions),
             fields=attack_fields,
             conclude=conclude_attack,
+            submitted=False,
         ),
     )
 }

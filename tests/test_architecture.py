@@ -73,7 +73,7 @@ def test_layers_of_the_training():
         assert all(order.get(name, 0) < max(here, 1) or name == file.stem for name in ours), file
 
 
-@pytest.mark.parametrize("command", ["search.run", "search.final", "search.submit", "voctrain.data"])
+@pytest.mark.parametrize("command", ["search.run", "search.final", "search.submit", "search.report", "voctrain.data"])
 def test_help_loads_nothing_heavy(command):
     code = f"import runpy, sys; sys.argv = ['x', '--help']; runpy.run_module('{command}', run_name='__main__')"
     code = f"import sys\ntry:\n    {code}\nexcept SystemExit as end:\n    assert not end.code\n"
@@ -96,7 +96,7 @@ def test_help_answers_at_once():
 def test_each_dependency_names_a_file_that_needs_it():
     project = (ROOT / "pyproject.toml").read_text()
     lines = re.findall(r'^ +"([\w-]+)(?:\[[\w,]+\])?[^"]*",\s*# ([\w./]+)', project, re.M)
-    modules = {"pillow": "PIL", "scikit-learn": "sklearn", "pytest-timeout": "pytest"}
+    modules = {"pillow": "PIL", "scikit-learn": "sklearn", "pyyaml": "yaml", "pytest-timeout": "pytest"}
     assert len(lines) == len(re.findall(r'^ +"[\w-]+.*[<>=].*",', project, re.M)) > 10
     for name, place in lines:
         files = sorted((ROOT / place).rglob("*.py")) if place.endswith("/") else [ROOT / place]

@@ -1,12 +1,14 @@
-"""Where an attack is headed: how far a victim's answers are from the goal, and which way is down."""
+"""Where an attack is headed: how far a victim's answers are from the goal, which way is down, and what is a success."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from voctrain.config import AttackConfig
-from voctrain.goals import goal_losses, parse_goal
+from voctrain.goals import goal_losses, goal_metrics, parse_goal
 from voctrain.victim import load_victim
 
 Losses = Callable[[Tensor], Tensor]  # of images (B, channels, S, S), each one's distance from the goal, (B,)
@@ -34,6 +36,22 @@ class Aim:
         """Of each image the direction towards the goal, (B, channels, S, S): root mean square 1, but for outliers."""
         down = -gradient(images, self.losses(images))
         return (down / down.square().mean((1, 2, 3), keepdim=True).sqrt().clamp(min=1e-12)).clamp(-CLIP, CLIP)
+
+    def measure(self, predictions: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """`goal_metrics` of y_true, prob_clean and prob_attacked, (N, C); of goal privacy, ssim (N,) decides, too."""
+        answers = predictions["prob_clean"], predictions["prob_attacked"]
+        decisions = tuple(self.victim.decide(torch.from_numpy(part)).cpu().numpy() for part in answers)
+        metrics = goal_metrics(self.goal, predictions["y_true"], answers, decisions)
+        if self.goal.kind == "privacy":
+            seen, most = float(predictions["ssim"].mean()), self.config.max_ssim
+            if seen > most:  # below every attack that hides
+                metrics["score"] = (most - seen) / (1 - most)
+        return metrics
+
+    def rescored(self, predictions: Mapping[str, np.ndarray]) -> Callable[[Any], float]:
+        """Of predictions as a training gives them, the score as a function of the indices of images."""
+        needed = ("y_true", "prob_clean", "prob_attacked", "ssim")
+        return lambda rows: self.measure({name: predictions[name][rows] for name in needed})["score"]
 
 
 def gradient(images: Tensor, losses: Losses) -> Tensor:

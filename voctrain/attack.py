@@ -12,7 +12,7 @@ from voctrain.aim import Aim
 from voctrain.augment import augment
 from voctrain.config import AttackConfig
 from voctrain.data import Data
-from voctrain.goals import goal_metrics, parse_goal
+from voctrain.goals import parse_goal
 from voctrain.loop import EVAL_BATCH, Epoch, Resident, autocast, fit, pack_checkpoint, seed_epoch, to_unit
 from voctrain.models import build_generator
 from voctrain.models.generators import check_name
@@ -93,27 +93,18 @@ class Judge(Aim):
     def at(self, perturbations: Tensor) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """Metrics, without prefix, and predictions of these perturbations as they are."""
         attacked = rounded(self.images + perturbations)
-        probabilities = self.victim.probabilities(attacked)
-        metrics = self.measure(probabilities)
         seen, change = ssim(self.images, attacked), attacked - self.images
         linf = change.abs().amax((1, 2, 3))
-        metrics |= {
+        predictions = {"ids": np.array(self.ids), "y_true": self.y_true, "prob_clean": self.clean}
+        predictions |= {"prob_attacked": self.victim.probabilities(attacked)}
+        predictions |= {"ssim": seen.cpu().numpy(), "linf": linf.cpu().numpy()}
+        metrics = self.measure(predictions) | {
             "ssim": seen.mean().item(),
             "psnr": psnr(self.images, attacked).clamp(max=100).mean().item(),  # infinite for an image left as it is
             "linf": linf.max().item(),
             "l2": change.square().sum((1, 2, 3)).sqrt().mean().item(),
         }
-        if self.goal.kind == "privacy" and metrics["ssim"] > self.config.max_ssim:  # below every attack that hides
-            metrics["score"] = (self.config.max_ssim - metrics["ssim"]) / (1 - self.config.max_ssim)
-        arrays = {"ids": np.array(self.ids), "y_true": self.y_true}
-        arrays |= {"prob_clean": self.clean, "prob_attacked": probabilities}
-        return metrics, arrays | {"ssim": seen.cpu().numpy(), "linf": linf.cpu().numpy()}
-
-    def measure(self, probabilities: np.ndarray, rows: Any = slice(None)) -> dict[str, float]:
-        """`goal_metrics` of the victim's probabilities, (N, C), for the attacked images, over these rows."""
-        answers = self.clean[rows], probabilities[rows]
-        decisions = tuple(self.victim.decide(torch.from_numpy(part)).numpy() for part in answers)
-        return goal_metrics(self.goal, self.y_true[rows], answers, decisions)
+        return metrics, predictions
 
 
 def training_images(data: Data) -> tuple[np.ndarray, np.ndarray]:

@@ -45,7 +45,7 @@ def test_the_run_folder_says_what_was_attacked(attacked, finished, dataset):
     judge = Judge(AttackConfig.from_dict(best["config"]), data)
     with np.load(folder / "val_predictions.npz") as file:
         assert file["ids"].tolist() == [data.ids[i] for i in data.val]
-        assert judge.measure(file["prob_attacked"])["score"] == pytest.approx(best["score"], abs=1e-6)
+        assert judge.measure(file)["score"] == pytest.approx(best["score"], abs=1e-6)
         assert file["prob_clean"] == pytest.approx(judge.clean)
     with np.load(finished / "val_predictions.npz") as file:  # the victim as it was scored
         assert file["y_prob"] == pytest.approx(judge.clean, abs=1e-6)

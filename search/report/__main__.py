@@ -1,0 +1,53 @@
+"""python -m search.report: look at a run, compare runs, or print the best configuration."""
+
+import sys
+from pathlib import Path
+
+from search.arguments import Parser
+
+FORMATS = ("yaml", "json", "py")
+
+
+def parser() -> Parser:
+    result = Parser(
+        prog="python -m search.report",
+        description="Write the report of a run, which may be running; of several runs, a comparison.",
+    )
+    add = result.add_argument
+    add("runs", nargs="+", metavar="RUN", help="run folders; with several, of the same task")
+    add("--out", default="compare.html", metavar="FILE", help="of the comparison of several runs (compare.html)")
+    add("--best", action="store_true", help="print the best configuration instead")
+    add("--format", choices=FORMATS, help="with --best (yaml)")
+    return result
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit status: 0 done, 2 a mistake of the user."""
+    arguments = parser().parse_args(argv)
+    runs = [Path(run) for run in arguments.runs]
+    if arguments.format is not None and not arguments.best:
+        parser().error("--format goes with --best")
+    if arguments.best and len(runs) > 1:
+        parser().error("--best takes one run")
+    try:
+        if arguments.best:
+            from search.report.export import best_configuration
+
+            print(best_configuration(runs[0], arguments.format or "yaml"))
+        elif len(runs) > 1:
+            from search.report.compare import compare
+
+            print(compare(runs, Path(arguments.out)))
+            print(f"wrote {arguments.out}")
+        else:
+            from search.report.page import write_report
+
+            print(f"wrote {write_report(runs[0])}")
+    except (ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

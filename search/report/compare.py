@@ -1,0 +1,88 @@
+"""Several runs of one task side by side."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+from search import study as studies
+from search.bootstrap import interval, paired
+from search.live import duration
+from search.report.blocks import STYLE, Block, Section, Table, Text, canvas, drawn, write_page
+from search.report.page import read_json, read_trials, rescored
+from search.runfolder import read_run
+
+
+def compare(runs: Sequence[Path], out: Path) -> str:
+    """Write a page about these runs, and return its table as text. Raises `ValueError` for runs of different tasks.
+
+    How far each is ahead of the first is said with its paired bootstrap interval, where both have the same validation
+    images.
+    """
+    facts = [read_run(run) for run in runs]
+    if len(tasks := {f["task"] for f in facts}) > 1:
+        raise ValueError(f"runs of one task can be compared, but these are of {' and '.join(sorted(tasks))}")
+    trials = [read_trials(run) for run in runs]
+    bests = [read_json(run / "best.json") for run in runs]
+    metric, names = facts[0]["metric"], [run.name for run in runs]
+    scores = [rescored(run, best) for run, best in zip(runs, bests, strict=True)]
+    rows = []
+    for name, fact, ours, best, score in zip(names, facts, trials, bests, scores, strict=True):
+        epochs = sum(len(t.intermediate_values) for t in ours)
+        ahead = bounds = None
+        if score is not None:
+            bounds = "{:.4f} to {:.4f}".format(*interval(score[0], len(score[1])))
+            if scores[0] is not None and score is not scores[0] and score[1] == scores[0][1]:
+                ahead = "{:+.4f} ({:+.4f} to {:+.4f})".format(*paired(score[0], scores[0][0], len(score[1])))
+        trial = None if best is None else best["trial"]
+        value = None if best is None else best["score"]
+        rows.append((name, value, bounds, ahead, trial, len(ours), epochs, duration(fact["seconds"])))
+    heads = ("run", metric, "95 % interval", f"ahead of {names[0]}", "trial", "trials", "epochs", "time")
+    table = Table(heads, rows)
+    with matplotlib.rc_context(STYLE):
+        sections = [
+            Section("Best", [table, Text("Intervals are by bootstrap over the validation images, paired for leads.")]),
+            Section("Curves", [_curves(names, trials, metric), _budgets(names, trials, metric)]),
+            Section("Configurations", [_differences(names, bests)]),
+        ]
+        write_page(out, f"{len(runs)} runs of {facts[0]['task']}", sections)
+    return table.plain()
+
+
+def _curves(names: Sequence[str], trials: Sequence[list], metric: str) -> Block:
+    figure = canvas()
+    axes = figure.subplots()
+    for name, ours in zip(names, trials, strict=True):
+        ranked = sorted((t for t in ours if studies.score(t) is not None), key=studies.score)
+        if ranked:
+            epochs, values = zip(*sorted(ranked[-1].intermediate_values.items()), strict=True)
+            axes.plot(epochs, values, label=name)
+    axes.set(xlabel="epoch", ylabel=metric)
+    axes.legend(fontsize=8)
+    return drawn(figure, "Best trial of each run, by epoch", f"{metric} by epoch of {', '.join(names)}")
+
+
+def _budgets(names: Sequence[str], trials: Sequence[list], metric: str) -> Block:
+    figure = canvas()
+    axes = figure.subplots()
+    for name, ours in zip(names, trials, strict=True):
+        spent, best, points = 0, None, []
+        for trial in ours:
+            spent += len(trial.intermediate_values)
+            if (score := studies.score(trial)) is not None:
+                best = score if best is None else max(best, score)
+                points.append((spent, best))
+        if points:
+            axes.step(*zip(*points, strict=True), where="post", marker="o", ms=2, label=name)
+    axes.set(xlabel="epochs spent", ylabel=f"best {metric}")
+    axes.legend(fontsize=8)
+    return drawn(figure, "Best score over the epochs spent", f"best {metric} over epochs of {', '.join(names)}")
+
+
+def _differences(names: Sequence[str], bests: Sequence[dict[str, Any] | None]) -> Block:
+    configs = [best["config"] if best else {} for best in bests]
+    fields = sorted({field for config in configs for field in config})
+    rows = [(field, *(config.get(field) for config in configs)) for field in fields]
+    differing = [row for row in rows if any(value != row[1] for value in row[2:])]
+    return Table(("field", *names), differing, "Where their best configurations differ")

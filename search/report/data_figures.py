@@ -1,0 +1,56 @@
+"""The data that a run searched on: how many images of each class, examples, and what the best configuration sees."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from search.report.blocks import BLUE, ORANGE, Figure, canvas, drawn, pictured
+from search.report.evidence import sheet
+from voctrain.augment import augment
+from voctrain.config import TrainConfig
+from voctrain.data import Data
+from voctrain.loop import seed_epoch, to_unit
+
+ACROSS = 5
+BATCH = 10  # augmented images
+
+
+def class_histogram(data: Data) -> Figure:
+    """Images of each class, in training and in validation."""
+    counts = [data.labels[side].sum(0) for side in (data.train, data.val)]
+    figure = canvas(height=0.22 * len(data.classes) + 1)
+    axes = figure.subplots()
+    place = np.arange(len(data.classes))[::-1]
+    axes.barh(place, counts[0], color=BLUE, label="training")
+    axes.barh(place, counts[1], left=counts[0], color=ORANGE, label="validation")
+    axes.set_yticks(place, data.classes, fontsize=8)
+    axes.set(xlabel="images")
+    axes.legend(fontsize=8)
+    return drawn(
+        figure,
+        "Images of each class",
+        ", ".join(f"{name} {int(a + b)}" for name, a, b in zip(data.classes, *counts, strict=True)),
+    )
+
+
+def examples(data: Data) -> Figure:
+    """Of each class, an image of training with as little else as possible."""
+    images = []
+    labels = data.labels[data.train]
+    for c, name in enumerate(data.classes):
+        having = np.flatnonzero(labels[:, c])
+        if len(having):
+            i = having[labels[having].sum(1).argmin()]
+            images.append((data.images[data.train[i]], (name,)))
+    return pictured(sheet(images, ACROSS), "An example of each class", ", ".join(t[0] for _, t in images), wide=True)
+
+
+def augmented(data: Data, config: TrainConfig) -> Iterator[Figure]:
+    """Images of training as the best configuration sees them, each below the original."""
+    chosen = data.train[np.linspace(0, len(data.train) - 1, BATCH // 2).astype(int)]
+    unit = to_unit(torch.from_numpy(data.images[chosen].copy()))
+    seed_epoch(0, 1)
+    seen = (augment(unit, config).clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).numpy()
+    pairs = [(data.images[i], (data.ids[i],)) for i in chosen] + [(image, ("augmented",)) for image in seen]
+    yield pictured(sheet(pairs, BATCH // 2), "Images, and how the best configuration sees them", "images", wide=True)

@@ -1,0 +1,202 @@
+"""What the best model does, by task, from what a run's folder holds."""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from search.report.blocks import BLUE, ORANGE, Block, Figure, Table, Text, canvas, drawn, pictured
+from voctrain.data import Data
+from voctrain.metrics import average_precision, decide, row_dice
+
+PIXELS, LINE, SHOWN, ACROSS = 150, 16, 8, 4  # of the sheets of images
+CURVES = ("loss", "accuracy", "precision", "recall", "f1", "f1_macro", "mAP", "mIoU", "dice", "score", "ssim")
+
+
+def curves(log: Path) -> Iterator[Figure]:
+    """Every metric of a trial by epoch, of training and of validation, from its log."""
+    epochs: dict[int, dict[str, float]] = {}
+    for line in log.read_text().splitlines() if log.exists() else ():
+        if found := re.match(r"\S+ \S+ epoch (\d+), (.+)", line):
+            pairs = (part.rsplit(" ", 1) for part in found[2].split(", "))
+            epochs[int(found[1])] = {name: float(value) for name, value in pairs}
+    for name in CURVES if len(epochs) > 1 else ():
+        figure = canvas(height=2.4)
+        axes = figure.subplots()
+        for prefix, colour in (("train_", BLUE), ("val_", ORANGE)):
+            known = {e: m[prefix + name] for e, m in sorted(epochs.items()) if prefix + name in m}
+            if known:
+                label = {"train_": "training", "val_": "validation"}[prefix]
+                axes.plot(known.keys(), known.values(), color=colour, label=label)
+        if not axes.lines:
+            continue
+        axes.set(xlabel="epoch", ylabel=name)
+        axes.legend(fontsize=8)
+        yield drawn(figure, f"{name} of the best trial", f"{name} over {len(epochs)} epochs")
+
+
+def of_classify(run: Path, best: Mapping[str, Any], data: Data | None) -> Iterator[Block]:
+    """Classes with their AP and thresholds, confusion, best and worst images."""
+    predictions = _predictions(run)
+    if predictions is None:
+        yield Text("val_predictions.npz is missing: nothing can be said of single classes and images.")
+        return
+    classes = list(best["report"])[: predictions["y_true"].shape[1]]
+    precision = average_precision(predictions["y_true"], predictions["y_prob"])
+    rows = []
+    for c, (name, matrix) in enumerate(zip(classes, best["multilabel_confusion"], strict=True)):
+        (tn, fp), (fn, tp) = matrix
+        report = best["report"][name]
+        values = (report["precision"], report["recall"], report["f1-score"])
+        positives = tp + fn
+        rows.append(
+            (name, positives, precision[c] if positives else None, best["thresholds"][c], *values, tp, fp, fn, tn)
+        )
+    heads = ("class", "images", "AP", "threshold", "precision", "recall", "F1")
+    yield Table((*heads, "true pos.", "false pos.", "false neg.", "true neg."), rows, "Classes of validation")
+    yield heat(
+        np.array(best["co_confusion"]),
+        classes,
+        "Images with a class (row) in which a class is predicted (column)",
+        "a 20 by 20 matrix: true classes against predicted ones",
+    )
+    if data is None:
+        return
+    decided = decide(predictions["y_prob"], np.array(best["thresholds"]))
+    quality = row_dice(predictions["y_true"], decided)
+    index = {name: i for i, name in enumerate(data.ids)}
+    order = np.argsort(-quality, kind="stable")
+
+    def lines(i: int) -> tuple[str, str]:
+        named = (", ".join(np.array(classes)[np.asarray(row, bool)]) for row in (predictions["y_true"][i], decided[i]))
+        true, guessed = named
+        return f"true: {true}", f"said: {guessed}"
+
+    for title, chosen in (("Best", order[:SHOWN]), ("Worst", order[::-1][:SHOWN])):
+        images = [(data.images[index[predictions["ids"][i]]], lines(i)) for i in chosen]
+        alt = "; ".join(f"{predictions['ids'][i]}, {', '.join(lines(i))}" for i in chosen)
+        yield pictured(sheet(images), f"{title} validation images, by Dice of their classes", alt, wide=True)
+
+
+def of_segment(run: Path, best: Mapping[str, Any], data: Data | None) -> Iterator[Block]:
+    """IoU of each class, confusion, and the pictures that the run drew."""
+    rows = [(name, value) for name, value in best["iou"].items()]
+    yield Table(("class", "IoU"), rows, "Classes of validation")
+    total = np.array(best["confusion"], float)
+    share = total / np.maximum(total.sum(1, keepdims=True), 1)
+    names = list(best["iou"])
+    yield heat(share, names, "Part of a class's pixels (row) given to each class (column)", "a 21 by 21 matrix")
+    titles = {
+        "best": "Best masks, by Dice",
+        "worst": "Worst masks, by Dice",
+        "classes": "Of each class, the image with most of it",
+    }
+    yield from _pictures(run, titles)
+
+
+def of_attack(run: Path, best: Mapping[str, Any], data: Data | None) -> Iterator[Block]:
+    """The table of attacks, success against visibility, and the pictures that the run drew."""
+    file = run / "attacks.json"
+    if file.exists():
+        attacks = json.loads(file.read_text())
+        heads = ("attack", "score", "f1_macro", "f1_micro", "mAP", "flip_rate", "linf", "l2", "psnr", "ssim")
+        rows = [
+            [row.get(h) for h in heads] + [row.get("ms_an_image"), _lead(row) if "ahead" in row else None]
+            for row in attacks
+        ]
+        yield Table(
+            (*heads, "ms an image", "generator is ahead by (95 % interval)"),
+            rows,
+            "Attacks on the same images at equal visibility",
+        )
+    else:
+        yield Text("The comparison with other attacks is made when the run ends.")
+    yield from _pictures(
+        run,
+        {
+            "attacks": "Image, perturbation, attacked image, and the answers that changed most",
+            "front": "Success against similarity of all trials",
+        },
+    )
+
+
+def _lead(row: Mapping[str, Any]) -> str:
+    return f"{row['ahead']:.4f} ({row['ahead_low']:.4f} to {row['ahead_high']:.4f})"
+
+
+def heat(matrix: np.ndarray, names: Sequence[str], title: str, alt: str) -> Figure:
+    """A matrix of confusion as colours, with its numbers."""
+    size = 0.42 * len(names) + 2
+    figure = canvas(max(size, 5.4), max(size * 0.8, 4))
+    axes = figure.subplots()
+    axes.imshow(np.log1p(matrix) if matrix.max() > 1 else matrix, cmap="Blues", aspect="auto")
+    top = matrix.max() or 1
+    for i, j in np.argwhere(matrix > (0 if top > 1 else 0.005)):
+        value = matrix[i, j]
+        text = f"{value:.0f}" if top > 1 else f"{100 * value:.0f}"
+        dark = np.log1p(value) > 0.5 * np.log1p(top) if top > 1 else value > 0.5
+        axes.text(j, i, text, ha="center", va="center", fontsize=7, color="white" if dark else "#1c1f24")
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8)
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set(xlabel="predicted", ylabel="true")
+    return drawn(figure, title + (" (%)" if top <= 1 else ""), alt, wide=True)
+
+
+def sheet(images: Sequence[tuple[np.ndarray, Sequence[str]]], across: int = ACROSS) -> Image.Image:
+    """Images side by side, each with lines of text under it."""
+    font, width = ImageFont.load_default(11), PIXELS + 50
+    lines = max((len(text) for _, text in images), default=0)
+    height = PIXELS + LINE * 2 * lines + 8
+    page = Image.new("RGB", (width * across, height * -(-len(images) // across)), "white")
+    draw = ImageDraw.Draw(page)
+    for i, (array, texts) in enumerate(images):
+        x, y = i % across * width, i // across * height
+        picture = Image.fromarray(array.squeeze()).resize((PIXELS, PIXELS), Image.Resampling.BILINEAR)
+        page.paste(picture, (x + 4, y + 4))
+        for line, part in enumerate(part for text in texts for part in _wrapped(text, font, width - 8)):
+            draw.text((x + 4, y + PIXELS + 6 + LINE * line), part, "black", font)
+    return page
+
+
+def _wrapped(text: str, font: Any, width: int) -> list[str]:
+    """A text in at most two lines of so many pixels."""
+    lines = [""]
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) <= width:
+            lines[-1] = longer
+        elif len(lines) < 2:
+            lines.append(word)
+        else:
+            lines[-1] = f"{lines[-1]} …"
+            break
+    return lines
+
+
+def _predictions(run: Path) -> dict[str, np.ndarray] | None:
+    file = run / "val_predictions.npz"
+    if not file.exists():
+        return None
+    with np.load(file) as arrays:
+        return dict(arrays)
+
+
+def _pictures(run: Path, titles: Mapping[str, str]) -> Iterator[Block]:
+    for name, title in titles.items():
+        file = run / "pictures" / f"{name}.png"
+        if file.exists():
+            with Image.open(file) as picture:
+                yield pictured(picture, title, title, wide=True)
+        else:
+            yield Text(f"pictures/{name}.png is drawn when the run ends.")
+
+
+EVIDENCE: dict[str, Callable[[Path, Mapping[str, Any], Data | None], Iterator[Block]]] = {
+    "classify": of_classify,
+    "segment": of_segment,
+    "attack": of_attack,
+}

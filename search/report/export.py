@@ -1,0 +1,24 @@
+"""The best configuration of a run, for use elsewhere."""
+
+import json
+import pprint
+from pathlib import Path
+
+import yaml
+
+from search.runfolder import read_run
+
+FORMATS = {
+    "yaml": lambda config: yaml.safe_dump(config, sort_keys=False).rstrip(),
+    "json": lambda config: json.dumps(config, indent=2),
+    "py": lambda config: pprint.pformat(config, sort_dicts=False),
+}
+
+
+def best_configuration(run: Path, form: str) -> str:
+    """The configuration in best.json as text. Raises `ValueError` where there is none."""
+    read_run(run)
+    file = run / "best.json"
+    if not file.exists():
+        raise ValueError(f"{run} has no best.json: no trial has scored yet")
+    return FORMATS[form](json.loads(file.read_text())["config"])

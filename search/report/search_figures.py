@@ -1,0 +1,190 @@
+"""Figures of a search: how it went, what it cost, and what its parameters do."""
+
+from collections.abc import Iterator, Sequence
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.trial import FrozenTrial
+
+from search import study as studies
+from search.report.blocks import BLUE, GREEN, GREY, ORANGE, RED, Figure, canvas, drawn
+from search.report.trials import coded
+
+COLOURS = {"portfolio": GREEN, "warm start": RED, "random start": GREY, "sampler": BLUE}
+SLICES = 8  # most important parameters that are drawn
+LINES = 14  # parameters side by side
+PALETTE = "viridis"  # from poor to good
+
+
+def history(frame: pd.DataFrame, metric: str) -> Figure:
+    """Each trial's score, and the best so far."""
+    figure = canvas()
+    axes = figure.subplots()
+    for origin, part in frame.groupby("origin"):
+        axes.plot(part["number"], part["score"], "o", ms=4, color=COLOURS[origin], label=origin)
+    axes.step(frame["number"], frame["score"].cummax(), where="post", color=ORANGE, label="best so far")
+    axes.set(xlabel="trial", ylabel=metric)
+    axes.legend(fontsize=8)
+    best = frame.loc[frame["score"].idxmax()]
+    return drawn(
+        figure, "Score of each trial", f"{len(frame)} trials; trial {best['number']} is best with {best['score']:.4f}"
+    )
+
+
+def over_budget(frame: pd.DataFrame, metric: str) -> Figure:
+    """Best score over epochs spent, of the whole run and of its random trials alone."""
+    figure = canvas()
+    axes = figure.subplots()
+    axes.step(frame["epochs"].cumsum(), frame["score"].cummax(), where="post", color=ORANGE, label="this search")
+    random = frame[frame["origin"] == "random start"]
+    if len(random):
+        spent = [0, *random["epochs"].cumsum(), frame["epochs"].sum()]
+        best = [random["score"].iloc[0], *random["score"].cummax(), random["score"].max()]
+        axes.step(spent, best, where="post", color=GREY, label="its random trials alone")
+    axes.set(xlabel="epochs spent", ylabel=f"best {metric}")
+    axes.legend(fontsize=8)
+    text = f"after {frame['epochs'].sum()} epochs the search is at {frame['score'].max():.4f}"
+    if len(random):
+        text += f", its {len(random)} random trials alone at {random['score'].max():.4f}"
+    return drawn(figure, "Best score over the epochs spent", text)
+
+
+def learning_curves(trials: Sequence[FrozenTrial], rungs: Sequence[int], metric: str) -> Figure:
+    """Scores by epoch of all trials; pruned ones are faint, the best is bold, and rungs are marked."""
+    figure = canvas()
+    axes = figure.subplots()
+    ranked = sorted((t for t in trials if studies.score(t) is not None), key=studies.score)
+    for trial in ranked:
+        epochs, values = zip(*sorted(trial.intermediate_values.items()), strict=True)
+        best, pruned = trial is ranked[-1], studies.state_name(trial) == "pruned"
+        look = {"color": ORANGE, "lw": 2.0} if best else {"color": BLUE, "lw": 0.8, "alpha": 0.25 if pruned else 0.7}
+        axes.plot(epochs, values, marker="o" if len(epochs) == 1 else None, ms=2, **look)
+    for rung in rungs:
+        axes.axvline(rung, color=GREY, linestyle=":", lw=1)
+    axes.set(xlabel="epoch", ylabel=metric)
+    return drawn(
+        figure,
+        "Learning curves (best bold, pruned faint, rungs dotted)",
+        f"curves of {len(ranked)} trials; rungs at epochs {', '.join(map(str, rungs)) or 'none'}",
+    )
+
+
+def budget(trials: Sequence[FrozenTrial]) -> Figure:
+    """Seconds of training by state."""
+    spent = {"complete": 0.0, "pruned": 0.0, "failed": 0.0, "running": 0.0}
+    for trial in trials:
+        spent[studies.state_name(trial)] += trial.user_attrs.get(studies.SECONDS, 0.0)
+    figure = canvas()
+    axes = figure.subplots()
+    bars = axes.barh(list(spent), [v / 60 for v in spent.values()], color=[GREEN, BLUE, RED, GREY])
+    axes.bar_label(bars, fmt="%.1f", padding=3)
+    axes.margins(x=0.12)
+    axes.set(xlabel="minutes of training")
+    return drawn(figure, "Where the budget went", ", ".join(f"{k} {v / 60:.1f} minutes" for k, v in spent.items()))
+
+
+def importance(values: dict[str, float]) -> Figure:
+    """Bars, the most important parameter first."""
+    figure = canvas(height=max(2.0, 0.28 * len(values) + 0.8))
+    axes = figure.subplots()
+    bars = axes.barh(list(values)[::-1], list(values.values())[::-1], color=BLUE)
+    axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
+    axes.margins(x=0.12)
+    axes.set(xlabel="importance")
+    return drawn(
+        figure, "Importance of each parameter", ", ".join(f"{name} {value:.2f}" for name, value in values.items())
+    )
+
+
+def slices(
+    frame: pd.DataFrame, distributions: dict[str, BaseDistribution], names: Sequence[str], metric: str
+) -> Iterator[Figure]:
+    """Score against each of these parameters, over the trials that have it."""
+    for name in names[:SLICES]:
+        known = frame[frame[name].notna()]
+        figure = canvas(height=2.6)
+        axes = figure.subplots()
+        for origin, part in known.groupby("origin"):
+            axes.plot(_places(part[name], distributions[name]), part["score"], "o", ms=4, color=COLOURS[origin])
+        _scale(axes.xaxis, distributions[name], axes.set_xscale)
+        axes.set(xlabel=name, ylabel=metric)
+        best = known.loc[known["score"].idxmax(), name]
+        yield drawn(figure, name, f"{len(known)} trials have {name}; the best of them at {_short(best)}")
+
+
+def pairs(
+    frame: pd.DataFrame,
+    distributions: dict[str, BaseDistribution],
+    found: dict[tuple[str, str], float],
+    metric: str,
+    shown: int = 2,
+) -> Iterator[Figure]:
+    """Scores over the plane of two parameters."""
+    for (first, second), strength in list(found.items())[:shown]:
+        known = frame[frame[first].notna() & frame[second].notna()].sort_values("score")
+        figure = canvas()
+        axes = figure.subplots()
+        places = (_places(known[n], distributions[n]) for n in (first, second))
+        points = axes.scatter(*places, c=known["score"], cmap=PALETTE, s=24)
+        _scale(axes.xaxis, distributions[first], axes.set_xscale)
+        _scale(axes.yaxis, distributions[second], axes.set_yscale)
+        axes.set(xlabel=first, ylabel=second)
+        figure.colorbar(points, label=metric)
+        yield drawn(
+            figure,
+            f"{first} with {second}",
+            f"{strength:.0%} of the joint effect of {first} and {second} is not the sum of both",
+        )
+
+
+def parallel(
+    frame: pd.DataFrame, distributions: dict[str, BaseDistribution], names: Sequence[str], metric: str
+) -> Figure:
+    """Each trial as a line through its parameters, coloured by score; a gap where it has none."""
+    names = [name for name in names if name in frame][:LINES]
+    values = coded(frame, {name: distributions[name] for name in names}).to_numpy()
+    order = np.argsort(frame["score"].to_numpy())
+    values = np.where(values < 0, np.nan, values)[order]
+    score = frame["score"].to_numpy()[order]
+    figure = canvas(11.2, 4.2)
+    axes = figure.subplots()
+    shade = matplotlib.colors.Normalize(score.min(), max(score.max(), score.min() + 1e-9))
+    palette = matplotlib.colormaps[PALETTE]
+    for line, value in zip(values, score, strict=True):
+        axes.plot(line, color=palette(shade(value)), lw=0.9, alpha=0.7, marker="o", ms=2)
+    axes.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=8)
+    axes.set_yticks([0, 1], ["low", "high"])
+    figure.colorbar(matplotlib.cm.ScalarMappable(shade, palette), ax=axes, label=metric)
+    return drawn(
+        figure,
+        "All trials: each a line through its parameters, lowest to highest value",
+        f"{len(frame)} trials over {len(names)} parameters; brighter is better",
+        wide=True,
+    )
+
+
+def _places(values: pd.Series, distribution: BaseDistribution) -> np.ndarray:
+    """Where values lie on an axis: numbers as they are, choices by their index, a little apart."""
+    if not isinstance(distribution, CategoricalDistribution):
+        return values.to_numpy(float)
+    choices = list(distribution.choices)
+    index = np.array([choices.index(v) if v in choices else np.nan for v in values], float)
+    return index + np.random.default_rng(0).uniform(-0.15, 0.15, len(index))
+
+
+def _scale(axis, distribution: BaseDistribution, set_scale) -> None:
+    if isinstance(distribution, CategoricalDistribution):
+        names = [_short(choice) for choice in distribution.choices]
+        turned = {"rotation": 30, "ha": "right"} if axis.axis_name == "x" and len(names) > 3 else {}
+        axis.set_ticks(range(len(names)), names, fontsize=8, **turned)
+    elif distribution.log:
+        set_scale("log")
+    elif isinstance(distribution, IntDistribution):
+        axis.get_major_locator().set_params(integer=True)
+
+
+def _short(value) -> str:
+    text = f"{value:.3g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 18 else f"{text[:17]}…"

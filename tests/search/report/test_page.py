@@ -1,0 +1,210 @@
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import optuna
+import pytest
+import yaml
+from optuna.trial import TrialState, create_trial
+
+from search import study as studies
+from search.report.__main__ import main
+from voctrain.config import ClassifyConfig
+
+pytestmark = pytest.mark.slow
+VOID = ("meta", "link", "img", "br")
+
+
+class Page(HTMLParser):
+    """Checks a page as it is read: what it needs, its headings, the texts beside its images."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.text, self.open, self.images, self.headings, self.anchors, self.ids = "", [], [], [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "img":
+            assert attributes["src"].startswith("data:image/")
+            assert attributes["alt"]
+            self.images.append(attributes["alt"])
+        else:
+            assert "src" not in attributes
+        if "href" in attributes:
+            assert attributes["href"].startswith("#") or attributes["href"] == "data:,"
+            self.anchors.append(attributes["href"].removeprefix("#"))
+        if "id" in attributes:
+            self.ids.append(attributes["id"])
+        if re.fullmatch("h[1-6]", tag):
+            self.headings.append(int(tag[1]))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.text += data
+
+
+def read(run):
+    page = Page((run / "report.html").read_text())
+    assert page.headings == [1, *[2] * 7]
+    assert set(page.anchors) - {"data:,"} == set(page.ids)
+    return page
+
+
+def remade(call, run):
+    outcome = call(main, run)
+    assert outcome.status == 0, outcome
+    assert outcome.out == f"wrote {run / 'report.html'}\n"
+    return read(run)
+
+
+def replaced(finished, target, trials):
+    """A copy of the finished run with other trials, and nothing else of the old ones."""
+    shutil.copytree(finished, target)
+    for name in ("study.journal", "best.pt", "best.json", "val_predictions.npz"):
+        (target / name).unlink()
+    study = studies.open_study(target / "study.journal", optuna.samplers.RandomSampler())
+    study.add_trials(trials)
+    return target
+
+
+def trial(state=TrialState.COMPLETE, scores=(0.1, 0.2), **attributes):
+    value = max(scores) if state == TrialState.COMPLETE else None
+    return create_trial(
+        state=state,
+        value=value,
+        params={"lr": 0.01},
+        distributions={"lr": optuna.distributions.FloatDistribution(1e-3, 0.1, log=True)},
+        intermediate_values=dict(enumerate(scores, 1)),
+        user_attrs=attributes,
+    )
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "copy")
+
+
+def test_the_report_of_a_finished_run(call, copy):
+    page = remade(call, copy)
+    best = json.loads((copy / "best.json").read_text())
+    assert f"{best['score']:.4f} (trial {best['trial']}, epoch {best['epoch']})" in page.text
+    low, high = map(float, re.search(r"95 % interval([\d.]+) to ([\d.]+), by bootstrap", page.text).groups())
+    assert low < best["score"] < high
+    assert f"python -m search.final {copy}" in page.text
+    assert "Random labels" in page.text
+    # SEED.md §2: every curve, examples a class, histogram, an augmented batch, confusion, a grid of predictions.
+    titles = ("Score of each trial", "Learning curves", "Images of each class", "An example of each class")
+    titles += ("how the best configuration sees them", "Best validation images", "Worst validation images")
+    titles += ("in which a class is predicted (column)", "Where the budget went")
+    titles += tuple(f"{name} of the best trial" for name in ("loss", "accuracy", "precision", "recall", "f1", "mAP"))
+    assert not [title for title in titles if title not in page.text]
+    assert "true: " in " ".join(page.images)
+    assert len(page.images) > 15
+    assert page.text.count("logs/000") == 4
+
+
+def test_a_deleted_checkpoint_is_said(call, copy):
+    (copy / "best.pt").unlink()
+    assert "best.pt is missing" in remade(call, copy).text
+
+
+def test_deleted_predictions_and_data_are_said(call, copy):
+    (copy / "val_predictions.npz").unlink()
+    facts = json.loads((copy / "run.json").read_text())
+    facts["arguments"]["data"] = "/nowhere"
+    (copy / "run.json").write_text(json.dumps(facts))
+    text = remade(call, copy).text
+    assert "val_predictions.npz is missing" in text
+    assert "The data cannot be shown: " in text
+    assert "95 % interval" not in text
+
+
+def test_a_run_with_one_trial(call, finished, tmp_path):
+    page = remade(call, replaced(finished, tmp_path / "run", [trial()]))
+    assert "0.2000 (trial 0, epoch 2)" in page.text
+    assert "With 1 scored trials nothing can be said of parameters: it takes 10." in page.text
+    assert "best.json is missing" in page.text
+
+
+def test_a_run_whose_trials_all_failed(call, finished, tmp_path):
+    trials = [trial(scores=(), state=TrialState.FAIL, error=f"reason {i}") for i in range(3)]
+    text = remade(call, replaced(finished, tmp_path / "run", trials)).text
+    assert "No trial has scored yet." in text
+    assert "reason 2" in text
+
+
+def test_a_run_that_is_running(call, finished, tmp_path):
+    trials = [trial(), trial(state=TrialState.RUNNING, scores=(0.3,))]
+    page = remade(call, replaced(finished, tmp_path / "run", trials))
+    assert "0.3000 (trial 1, epoch 1)" in page.text
+    assert "1 running" in page.text
+
+
+def test_a_run_that_has_just_begun(call, finished, tmp_path):
+    assert "No trial has scored yet." in remade(call, replaced(finished, tmp_path / "run", [])).text
+
+
+def test_500_trials_take_less_than_five_megabytes(call, finished, tmp_path):
+    trials = [trial(scores=[0.3 + 0.001 * ((i * e) % 97) for e in range(27)]) for i in range(500)]
+    run = replaced(finished, tmp_path / "run", trials)
+    assert "500 complete" in remade(call, run).text
+    assert (run / "report.html").stat().st_size < 5e6
+
+
+def test_names_are_escaped(call, finished, tmp_path):
+    run = replaced(finished, tmp_path / "<b>&run", [trial(error="<script>alert(1)</script>")])
+    assert "<script>alert(1)</script>" in remade(call, run).text
+
+
+def test_runs_side_by_side(call, finished, copy, tmp_path):
+    out = tmp_path / "compare.html"
+    outcome = call(main, finished, copy, "--out", out)
+    assert outcome.status == 0, outcome
+    table = outcome.out.splitlines()
+    best = json.loads((copy / "best.json").read_text())
+    assert [line.split()[0] for line in table[:3]] == ["run", "finished", "copy"]
+    assert f"{best['score']:.4g}" in table[2]
+    assert "+0.0000 (+0.0000 to +0.0000)" in table[2]  # the same predictions
+    page = Page(out.read_text())
+    assert "Where their best configurations differ" in page.text
+    assert len(page.images) == 2
+
+
+@pytest.mark.parametrize(
+    ("form", "read"), [("yaml", yaml.safe_load), ("json", json.loads), ("py", lambda text: eval(text, {}))]
+)
+def test_the_best_configuration_for_use_elsewhere(form, read, call, finished):
+    outcome = call(main, finished, "--best", "--format", form)
+    assert outcome.status == 0, outcome
+    config = read(outcome.out)
+    assert config == json.loads((finished / "best.json").read_text())["config"]
+    ClassifyConfig.from_dict(config)
+
+
+def test_bad_input(refused, finished, tmp_path):
+    assert "no run folder missing" in refused(main, "missing")
+    assert "has no run.json" in refused(main, tmp_path)
+    other = shutil.copytree(finished, tmp_path / "other")
+    facts = json.loads((other / "run.json").read_text())
+    (other / "run.json").write_text(json.dumps(facts | {"task": "segment"}))
+    assert "runs of one task can be compared, but these are of classify and segment" in refused(main, finished, other)
+    (other / "best.json").unlink()
+    assert "no trial has scored yet" in refused(main, other, "--best")
+    (other / "study.journal").unlink()
+    assert "has no study.journal" in refused(main, other)
+
+
+@pytest.mark.parametrize("arguments", [("run", "--format", "json"), ("run", "other", "--best"), ()])
+def test_arguments_that_do_not_go_together(arguments, call):
+    outcome = call(main, *arguments)
+    assert outcome.status == 2
+    assert outcome.err.startswith("error: ")

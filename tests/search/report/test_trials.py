@@ -1,0 +1,111 @@
+import numpy as np
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState, create_trial
+
+from search import study as studies
+from search.report.trials import at_bounds, coded, distributions_of, frame_of, importances, interactions
+
+
+def searched(objective, count=80, seed=0):
+    """Trials of a random search, each told its score after one epoch."""
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=seed))
+    for _ in range(count):
+        trial = study.ask()
+        value = objective(trial)
+        trial.report(value, 1)
+        study.tell(trial, value)
+    return study.trials
+
+
+def test_the_parameter_that_decides_is_the_most_important():
+    def objective(trial):
+        x, _ = trial.suggest_float("x", 0, 1), trial.suggest_int("noise", 1, 9)
+        return -((x - 0.3) ** 2) + 0.01 * trial.suggest_float("little", 0, 1)
+
+    found = importances(searched(objective))
+    assert next(iter(found)) == "x"
+    assert found["x"] > 0.6
+    assert sum(found.values()) == pytest.approx(1)
+
+
+def test_a_conditional_parameter_counts_among_those_that_have_it():
+    def objective(trial):
+        if trial.suggest_categorical("kind", ("plain", "tuned")) == "plain":
+            return 0.1 + 0.001 * trial.suggest_float("other", 0, 1)
+        return trial.suggest_float("x", 1e-4, 1, log=True)
+
+    found = importances(searched(objective))
+    assert next(iter(found)) == "x"
+    assert set(found) <= {"x", "kind", "other"}
+
+
+def test_too_few_trials_say_nothing():
+    trials = searched(lambda trial: trial.suggest_float("x", 0, 1), count=9)
+    assert importances(trials) == {}
+    rare = [*searched(lambda trial: trial.suggest_float("x", 0, 1)), *searched(lambda t: t.suggest_float("y", 0, 1), 9)]
+    assert set(importances(rare)) == {"x"}
+
+
+def test_parameters_that_depend_on_each_other_are_found():
+    def objective(trial):
+        x, y, z = (trial.suggest_float(name, -1, 1) for name in "xyz")
+        return x * y + z
+
+    trials = searched(objective, 150)
+    found = interactions(frame_of(trials), distributions_of(trials), ["z", "x", "y"])
+    assert next(iter(found)) == ("x", "y")
+    assert found["x", "y"] > 0.4
+    assert max(found["z", "x"], found["z", "y"]) < 0.2
+
+
+def test_origins_and_codes():
+    spread = {
+        "lr": FloatDistribution(1e-4, 1e-2, log=True),
+        "kind": CategoricalDistribution(("a", "b", "c")),
+        "depth": IntDistribution(1, 5),
+    }
+
+    def made(params, **attributes):
+        known = {name: spread[name] for name in params}
+        return create_trial(
+            value=0.5, params=params, distributions=known, user_attrs=attributes, intermediate_values={1: 0.4, 2: 0.5}
+        )
+
+    study = optuna.create_study(direction="maximize")
+    study.add_trials(
+        [
+            made({"lr": 1e-3, "kind": "c"}, **{studies.ORIGIN: f"{studies.PORTFOLIO} 1"}),
+            made({"lr": 1e-2, "kind": "a", "depth": 2}),
+            made({"kind": "b"}, **{studies.ERROR: "diverged"}),
+            made({"kind": "b"}, **{studies.ORIGIN: "other, trial 3"}),
+        ]
+    )
+    frame = frame_of(study.trials)
+    assert frame["number"].tolist() == [0, 1, 3]
+    assert frame["origin"].tolist() == ["portfolio", "random start", "warm start"]
+    assert frame["epochs"].tolist() == [2, 2, 2]
+    codes = coded(frame, spread)
+    assert codes["lr"].tolist() == pytest.approx([0.5, 1, -1])
+    assert codes["kind"].tolist() == pytest.approx([1, 0, 0.5])
+    assert codes["depth"].tolist() == pytest.approx([-1, 0.25, -1])
+
+
+def test_bounds_are_those_of_the_space():
+    spread = {
+        "lr": FloatDistribution(1e-4, 1e-2, log=True),
+        "depth": IntDistribution(1, 5),
+        "width": IntDistribution(4, 4),
+        "decay": FloatDistribution(0, 1),
+        "kind": CategoricalDistribution(("a", "b")),
+    }
+    params = {"lr": 9.9e-3, "depth": 1, "width": 4, "decay": 0.5, "kind": "a"}
+    trial = create_trial(state=TrialState.COMPLETE, value=1.0, params=params, distributions=spread)
+    assert at_bounds(trial) == [("lr", 9.9e-3, "upper"), ("depth", 1, "lower")]
+
+
+def test_nothing_scored_is_an_empty_table():
+    frame = frame_of([])
+    assert len(frame) == 0
+    assert np.array_equal(frame.columns[:4], ["number", "score", "origin", "epochs"])
