@@ -49,7 +49,7 @@ def search(session: Session, dashboard: str) -> int:
     def configure(trial: optuna.Trial) -> dict[str, Any]:
         config = session.problem.config(trial).to_dict()
         trial.set_user_attr(studies.CONFIG, config)
-        return {"number": trial.number, "config": config, "bar": folder.bar()}
+        return {"number": trial.number, "config": config, "params": trial.params, "bar": folder.bar()}
 
     searcher = StudySearcher(
         study,
@@ -63,9 +63,8 @@ def search(session: Session, dashboard: str) -> int:
     progress = Progress(
         study,
         head=f"{typed(session.folder)} | {concurrent} at a time | {dashboard}",
-        trials=arguments["trials"],
-        epochs=arguments["epochs"],
-        concurrent=concurrent,
+        plan=session.plan,
+        spent=searcher.spent,
         metric=task.metric,
         deadline=deadline,
         quiet=arguments["quiet"],

@@ -7,9 +7,9 @@ import torch
 
 from search.live import duration
 from search.plan import Problem
-from search.searcher import PRUNED_SHARE
 from search.session import Session
-from search.study import PRUNING_SAMPLERS, SeededSampler
+from search.study import SeededSampler
+from search.time_left import expected_epochs
 from search.training import pick_device
 from voctrain.config import TrainConfig
 
@@ -20,9 +20,7 @@ def describe_session(session: Session) -> int:
     concurrent, cpus, gpus = session.resources
     configs = first_configurations(session.problem, arguments["sampler"], 5)
     seconds = epoch_seconds(session, configs[0])
-    prunes = arguments["sampler"] in PRUNING_SAMPLERS
-    whole = min(len(session.problem.portfolio()), arguments["trials"]) if prunes else arguments["trials"]
-    epochs = arguments["epochs"] * (whole + PRUNED_SHARE * (arguments["trials"] - whole))
+    plan = session.plan
     print(
         f"{arguments['task']} on {arguments['data']}: {len(data.train)} training, {len(data.val)} validation and"
         f" {len(data.test_ids)} test images at {arguments['image_size']} px"
@@ -32,8 +30,9 @@ def describe_session(session: Session) -> int:
         f" {cpus} CPU and {gpus:g} GPU each, into {session.folder}"
     )
     print(
-        f"one epoch of the first configuration took {seconds:.1f} s: about {duration(seconds * epochs / concurrent)}"
-        f" in all{' with pruning' if prunes else ''}, more or less by the architectures"
+        f"one epoch of the first configuration took {seconds:.1f} s: about"
+        f" {duration(seconds * expected_epochs(plan) / concurrent)} in all{' with pruning' if plan.prunes else ''},"
+        " more or less by the architectures"
     )
     for number, config in enumerate(configs):
         changed = {k: v for k, v in config.to_dict().items() if v is not None}

@@ -3,6 +3,7 @@
 import math
 import time
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 import optuna
@@ -11,7 +12,8 @@ from rich.live import Live
 from rich.text import Text
 
 from search import study as studies
-from search.searcher import PRUNED_SHARE, counts
+from search.searcher import counts
+from search.time_left import Plan, seconds_left
 
 PLAIN_SECONDS = 30.0  # between two plain lines
 RATE_SECONDS = 60.0  # over which epochs/s are counted
@@ -25,15 +27,14 @@ class Progress:
         study: optuna.Study,
         *,
         head: str,
-        trials: int,
-        epochs: int,
-        concurrent: int,
+        plan: Plan,
+        spent: Mapping[int, float],
         metric: str,
         deadline: float,
         quiet: bool = False,
     ):
         self.study, self.head, self.metric = study, head, metric
-        self.trials, self.epochs_a_trial, self.concurrent = trials, epochs, concurrent
+        self.plan, self.spent = plan, spent
         self.deadline = deadline  # of time.monotonic
         self.console = Console(quiet=quiet, highlight=False)
         self.live = Live(console=self.console, auto_refresh=False, transient=False)
@@ -68,7 +69,7 @@ class Progress:
         count = counts(self.study)
         done = count["complete"] + count["pruned"] + count["failed"]
         state = (
-            f"trials {done}/{self.trials} done ({count['complete']} complete, {count['pruned']} pruned,"
+            f"trials {done}/{self.plan.trials} done ({count['complete']} complete, {count['pruned']} pruned,"
             f" {count['failed']} failed), {count['running']} running"
         )
         best = next(iter(studies.ranked(self.study)), None)
@@ -87,31 +88,9 @@ class Progress:
 
     def _left(self) -> str:
         """The time left, by what trials like those to come have cost, and the time budget."""
-        seconds = seconds_left(self.study, self.trials, self.epochs_a_trial) / self.concurrent
+        seconds = seconds_left(self.plan, studies.started(self.study), self.spent)
         left = min(seconds, max(0.0, self.deadline - time.monotonic()))
         return f"about {duration(left)} left" if left < math.inf else "time left: not known yet"
-
-
-def seconds_left(study: optuna.Study, trials: int, epochs: int) -> float:
-    """Seconds of training that the trials to come will take, all added up; infinite before any has ended.
-
-    Those of the portfolio run whole and come first; they and the sampler's are judged each by their own kind.
-    """
-    whole = studies.portfolio_numbers(study)
-    costs: dict[bool, list[float]] = {True: [], False: []}
-    begun = dict.fromkeys(costs, 0.0)  # trials, of which running ones count as far as they have come
-    for trial in studies.started(study):
-        kind = trial.number in whole
-        if trial.state.is_finished():
-            costs[kind].append(trial.user_attrs.get(studies.SECONDS, 0.0))
-        begun[kind] += 1.0 if trial.state.is_finished() else len(trial.intermediate_values) / epochs
-    if not any(costs.values()):
-        return math.inf
-    mean = {kind: sum(known) / len(known) for kind, known in costs.items() if known}
-    mean.setdefault(False, PRUNED_SHARE * mean.get(True, 0.0))
-    mean.setdefault(True, mean[False] / PRUNED_SHARE)
-    first = min(len(whole), trials)
-    return max(0.0, first - begun[True]) * mean[True] + max(0.0, trials - first - begun[False]) * mean[False]
 
 
 def describe(trial: optuna.trial.FrozenTrial) -> str:

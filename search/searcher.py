@@ -14,9 +14,6 @@ from ray.tune.search import Searcher
 from search import study as studies
 
 SAME_FAILURES = 3  # in a row end the search
-# Of their epochs that trials run under ASHA, as a rule and at the most: 1/9 of them for all trials, 2/9 more for a
-# third, 6/9 more for a ninth, and what asynchrony promotes too many.
-PRUNED_SHARE = 0.35
 
 
 class NeverRestored:
@@ -49,6 +46,7 @@ class StudySearcher(NeverRestored, Searcher):
         self.study, self.configure, self.epochs = study, configure, epochs
         self.trials, self.worst, self.on_change = trials, worst, on_change
         self.live: dict[str, optuna.Trial] = {}
+        self.spent: dict[int, float] = {}  # seconds of training of a trial, by its number
         running = [t for t in studies.started(study) if t.state == TrialState.RUNNING]
         self.unfinished = deque(t._trial_id for t in running)
         self.asked = len(studies.started(study)) - len(running)
@@ -75,8 +73,10 @@ class StudySearcher(NeverRestored, Searcher):
         return config
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        self._record(self.live[trial_id], result)
-        self.on_change(self._frozen(self.live[trial_id]))
+        trial = self.live[trial_id]
+        self.spent[trial.number] = result.get("seconds", 0.0)
+        self._record(trial, result)
+        self.on_change(self._frozen(trial))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         trial = self.live.pop(trial_id, None)

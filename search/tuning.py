@@ -32,9 +32,9 @@ os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONM
 import ray  # noqa: E402  reads the settings above
 import torch  # noqa: E402
 from ray import tune  # noqa: E402
-from ray.tune.logger import TBXLoggerCallback  # noqa: E402
 
 from search.searcher import NeverRestored, StudyASHA, StudySearcher  # noqa: E402
+from search.tensorboard import TensorBoard  # noqa: E402
 from search.worker import Worker  # noqa: E402
 from voctrain.data import Data  # noqa: E402
 
@@ -130,8 +130,10 @@ def execute(
     """Run the searcher's trials on the cluster until it is finished or `stop` says so."""
     rungs = scheduler.rungs if scheduler else set()
     worker = tune.with_parameters(Worker, data=data, task=task, run=str(run), rungs=rungs, cpus=cpus, gpus=gpus)
+    worker = tune.with_resources(worker, {"CPU": cpus, "GPU": gpus})
+    worker.__name__ = worker.__qualname__ = task  # what Ray's dashboard calls the actors
     tuner = tune.Tuner(
-        tune.with_resources(worker, {"CPU": cpus, "GPU": gpus}),
+        worker,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=scheduler,
@@ -147,7 +149,7 @@ def execute(
             storage_path=str(run),
             verbose=0,
             stop=StopWhen(stop),
-            callbacks=[Ticker(tick), TBXLoggerCallback()],
+            callbacks=[Ticker(tick), TensorBoard(run / "ray", searcher.metric)],
             failure_config=tune.FailureConfig(max_failures=LOST_WORKERS),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # ours are kept by the worker
         ),

@@ -32,8 +32,9 @@ def trial_log(run: Path, number: int) -> Path:
 class Worker(tune.Trainable):
     """A trial as Ray Tune sees it: a step is an epoch. Whatever goes wrong in a trial is reported, not raised.
 
-    config: number, config (of the task), bar. The last report of a trial that did not just reach its last epoch has an
-    `outcome`: ended (early stopping), diverged, out of memory or failed; with an `error` but for the first.
+    config: number, config (of the task), params (for who watches), bar. The last report of a trial that did not just
+    reach its last epoch has an `outcome`: ended (early stopping), diverged, out of memory or failed; with an `error`
+    but for the first.
     """
 
     def setup(

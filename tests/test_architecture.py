@@ -96,7 +96,13 @@ def test_help_answers_at_once():
 def test_each_dependency_names_a_file_that_needs_it():
     project = (ROOT / "pyproject.toml").read_text()
     lines = re.findall(r'^ +"([\w-]+)(?:\[[\w,]+\])?[^"]*",\s*# ([\w./]+)', project, re.M)
-    modules = {"pillow": "PIL", "scikit-learn": "sklearn", "pyyaml": "yaml", "pytest-timeout": "pytest"}
+    modules = {
+        "pillow": "PIL",
+        "scikit-learn": "sklearn",
+        "pyyaml": "yaml",
+        "tensorboardx": "tensorboardX",
+        "pytest-timeout": "pytest",
+    }
     assert len(lines) == len(re.findall(r'^ +"[\w-]+.*[<>=].*",', project, re.M)) > 10
     for name, place in lines:
         files = sorted((ROOT / place).rglob("*.py")) if place.endswith("/") else [ROOT / place]

@@ -1,5 +1,6 @@
 """python -m search.report: look at a run, compare runs, or print the best configuration."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -50,4 +51,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    os.nice(19)  # a search may be running beside it
     sys.exit(main())
