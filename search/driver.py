@@ -86,9 +86,10 @@ def search(session: Session, dashboard: str) -> int:
     save_facts()
     folder.update()
     best = session.folder / "best.pt"
-    if best.exists() and interrupt.signal is None:
-        task.conclude(session.folder, read_torch(best), session.data)
-    write_report(session.folder, session.data)
+    if interrupt.signal is None:  # who stops it does not want to wait; search.report makes the report any time
+        if best.exists():
+            task.conclude(session.folder, read_torch(best), session.data)
+        write_report(session.folder, session.data)
     return _conclude(session, study, searcher.broken, interrupt.signal)
 
 
