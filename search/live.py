@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import optuna
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
@@ -38,7 +38,8 @@ class Progress:
         self.deadline = deadline  # of time.monotonic
         self.console = Console(quiet=quiet, highlight=False)
         self.live = Live(console=self.console, auto_refresh=False, transient=False)
-        self.started, self.shown = time.monotonic(), 0.0
+        self.drawn: list[str] = []
+        self.shown = 0.0
         self.epochs: deque[tuple[float, int]] = deque()  # when how many were there
 
     def __enter__(self) -> "Progress":
@@ -60,10 +61,18 @@ class Progress:
             return
         self.shown = now
         if self.console.is_terminal:
-            lines = [Text(line, no_wrap=True, overflow="ellipsis") for line in (self.head, *self._lines())]
-            self.live.update(Group(*lines), refresh=True)
+            self._redraw([self.head, *self._lines()])
         else:
             self.console.print(" | ".join(self._lines()), soft_wrap=True)
+
+    def _redraw(self, lines: list[str]) -> None:
+        """The block again, in its own place, also where the terminal has become narrower and has wrapped it."""
+        width = self.console.width
+        if self.drawn:
+            rows = sum(math.ceil(max(len(line), 1) / width) for line in self.drawn)
+            self.live._live_render._shape = (width, rows)  # rich would go up by as many rows as it had drawn
+        self.drawn = [line if len(line) <= width else f"{line[: width - 1]}…" for line in lines]
+        self.live.update(Text("\n".join(self.drawn), no_wrap=True), refresh=True)
 
     def _lines(self) -> list[str]:
         count = counts(self.study)
