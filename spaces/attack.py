@@ -6,7 +6,7 @@ epochs, device, goal, channels (of the images). A parameter is called as the con
 
 from typing import Any
 
-BUDGET = 3e9  # multiplications and additions an image that a CPU bears, of a generator
+BUDGET = 3e9  # multiplications and additions an image that a CPU bears, of a generator beside its victim
 # Of each generator at its size, by how they grow: a kernel that scales with the image costs as its fourth power.
 COSTS = {
     "residual": lambda size, width: 0.81e9 * (size / 96) ** 2 * (width / 16) ** 2,

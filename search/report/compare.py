@@ -33,7 +33,8 @@ def compare(runs: Sequence[Path], out: Path) -> str:
         ahead = bounds = None
         if score is not None:
             bounds = "{:.4f} to {:.4f}".format(*interval(score[0], len(score[1])))
-            if scores[0] is not None and score is not scores[0] and score[1] == scores[0][1]:
+            same = fact["data"]["fingerprint"] == facts[0]["data"]["fingerprint"]
+            if scores[0] is not None and score is not scores[0] and same and score[1] == scores[0][1]:
                 ahead = "{:+.4f} ({:+.4f} to {:+.4f})".format(*paired(score[0], scores[0][0], len(score[1])))
         trial = None if best is None else best["trial"]
         value = None if best is None else best["score"]

@@ -114,7 +114,7 @@ def of_attack(run: Path, best: Mapping[str, Any], data: Data | None) -> Iterator
             "Attacks on the same images at equal visibility",
         )
     else:
-        yield Text("The comparison with other attacks is made when the run ends.")
+        yield Text("The comparison with other attacks is made when the run has ended.")
     yield from _pictures(
         run,
         {
@@ -192,7 +192,7 @@ def _pictures(run: Path, titles: Mapping[str, str]) -> Iterator[Block]:
             with Image.open(file) as picture:
                 yield pictured(picture, title, title, wide=True)
         else:
-            yield Text(f"pictures/{name}.png is drawn when the run ends.")
+            yield Text(f"pictures/{name}.png is drawn when the run has ended.")
 
 
 EVIDENCE: dict[str, Callable[[Path, Mapping[str, Any], Data | None], Iterator[Block]]] = {

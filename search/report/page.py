@@ -1,6 +1,8 @@
 """The report of a run: what was searched and found, whether it worked, what matters, and how to repeat it."""
 
 import json
+import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,16 +13,19 @@ import pandas as pd
 from optuna.trial import FrozenTrial
 
 from search import study as studies
+from search.arguments import DEFAULTS
 from search.bootstrap import interval
+from search.files import read_torch
 from search.live import duration
 from search.report import search_figures as figures
 from search.report.blocks import STYLE, Block, Code, Section, Table, Text, write_page
 from search.report.data_figures import augmented, class_histogram, examples
 from search.report.evidence import EVIDENCE, curves
 from search.report.trials import LEAST, at_bounds, distributions_of, frame_of, importances, interactions
-from search.runfolder import read_run
+from search.runfolder import lock, read_run
 from search.searcher import StudyASHA
-from search.tasks import TASKS
+from search.session import typed
+from search.tasks import TASKS, Task
 from search.worker import trial_log
 from voctrain.data import Data, load
 
@@ -28,17 +33,39 @@ SHOWN_TRIALS = 25  # rows of the table of trials; all are in trials.csv
 
 
 def write_report(run: Path, data: Data | None = None) -> Path:
-    """Write report.html into a run's folder, which may be running; nothing else there is touched.
+    """Write report.html into a run's folder, which may be running.
 
-    data: of the run, where they are at hand; else they are loaded. Raises `ValueError` for what is not a run.
+    data: of the run, where they are at hand; else they are loaded. A run that was stopped gets what it would have got
+    at its end, too. Raises `ValueError` for what is not a run.
     """
     facts, trials = read_run(run), read_trials(run)
     reason = ""
     if data is None:
         data, reason = _data_of(facts)
+    if data is not None:
+        conclude_stopped(run, TASKS[facts["task"]], data)
     with matplotlib.rc_context(STYLE):
         write_page(run / "report.html", run.name, _sections(run, facts, trials, data, reason))
     return run / "report.html"
+
+
+def conclude_stopped(run: Path, task: Task, data: Data) -> None:
+    """Bring the task's tables and pictures up to the best checkpoint, unless another process drives the run."""
+    best, made = run / "best.pt", run / (task.conclusion or "")
+    if task.conclusion is None or not best.exists():
+        return
+    if made.exists() and made.stat().st_mtime >= best.stat().st_mtime:
+        return
+    try:
+        handle = lock(run)
+    except ValueError:
+        return
+    try:
+        task.conclude(run, read_torch(best), data)
+    except (ValueError, OSError):  # the victim of an attack is gone: the page says what is missing
+        pass
+    finally:
+        os.close(handle)
 
 
 def _sections(
@@ -83,7 +110,8 @@ def _answer(
         rows.append((f"Best {metric}", score))
         if (known := rescored(run, best)) is not None:
             low, high = interval(known[0], len(known[1]))
-            rows.append(("95 % interval", f"{low:.4f} to {high:.4f}, by bootstrap over the validation images"))
+            whose = "" if best["trial"] == ranked[0].number else f" of trial {best['trial']}, which best.json holds"
+            rows.append((f"95 % interval{whose}", f"{low:.4f} to {high:.4f}, by bootstrap over the validation images"))
     rows.append((f"{task.baseline_name.capitalize()}", f"{metric} {facts['baseline'][metric]:.4f}"))
     blocks: list[Block] = [Table((), rows)]
     if facts.get("track"):
@@ -95,9 +123,9 @@ def _answer(
     )
     if best is None or not (run / "best.pt").exists():
         blocks.append(Text("The checkpoint best.pt is missing: train the configuration again to use it."))
-    commands = [f"python -m search.final {run}"]
+    commands = [f"python -m search.final {typed(run)}"]
     if task.submitted:
-        commands.append(f"python -m search.submit --data {data['path']} --{task.name} {run}")
+        commands.append(f"python -m search.submit --data {data['path']} --{task.name} {typed(run)}")
     blocks.append(Code("\n".join(commands)))
     return [*blocks, Table(("parameter", "value"), list(ranked[0].params.items()), "Best configuration")]
 
@@ -187,17 +215,33 @@ def _trials(run: Path, facts: dict[str, Any], trials: list[FrozenTrial], ranked:
 
 
 def _repeat(run: Path, facts: dict[str, Any]) -> list[Block]:
-    arguments = {k: v for k, v in facts["arguments"].items() if v not in (None, False, [])}
-    rows = [(k, json.dumps(v) if isinstance(v, list | dict) else str(v)) for k, v in arguments.items()]
-    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-    rest = [
-        ("code", facts["git"] or "not a checkout"),
-        ("versions", versions),
-        ("data fingerprint", facts["data"]["fingerprint"]),
-        ("begun", facts["created"]),
+    rows = [
+        ("Code", facts["git"] or "not a checkout"),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in facts["versions"].items())),
+        ("Fingerprint of the data", facts["data"]["fingerprint"]),
+        ("Begun", facts["created"]),
     ]
     validation = " ".join(facts["split"]["val"])
-    return [Table((), [*rows, *rest]), Text("Validation images (all others are training):"), Code(validation)]
+    return [
+        Code(command(facts["task"], facts["arguments"])),
+        Table((), rows),
+        Text("Validation images (all others are training):"),
+        Code(validation),
+    ]
+
+
+def command(task: str, arguments: dict[str, Any]) -> str:
+    """What to type for a search with these arguments; those that are what they are by default are left out."""
+    words = ["python -m search.run", task]
+    for name, value in arguments.items():
+        if name not in DEFAULTS or value == DEFAULTS[name] or name in ("resume", "dry_run", "quiet"):
+            continue
+        words.append(f"--{name.replace('_', '-')}")
+        if name == "time_budget":
+            words.append(f"{value:g}s")
+        elif value is not True:
+            words += [shlex.quote(str(each)) for each in (value if isinstance(value, list) else [value])]
+    return " ".join(words)
 
 
 def _data_of(facts: dict[str, Any]) -> tuple[Data | None, str]:

@@ -1,12 +1,13 @@
 """Figures of a search: how it went, what it cost, and what its parameters do."""
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 
 import matplotlib
 import numpy as np
 import pandas as pd
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from search import study as studies
 from search.report.blocks import BLUE, GREEN, GREY, ORANGE, RED, Figure, canvas, drawn
@@ -72,17 +73,20 @@ def learning_curves(trials: Sequence[FrozenTrial], rungs: Sequence[int], metric:
 
 
 def budget(trials: Sequence[FrozenTrial]) -> Figure:
-    """Seconds of training by state."""
-    spent = {"complete": 0.0, "pruned": 0.0, "failed": 0.0, "running": 0.0}
+    """Minutes of training by state; of running trials, since they began."""
+    colours = {"complete": GREEN, "pruned": BLUE, "failed": RED, "running": GREY}
+    spent = dict.fromkeys(colours, 0.0)
     for trial in trials:
-        spent[studies.state_name(trial)] += trial.user_attrs.get(studies.SECONDS, 0.0)
+        running = trial.state == TrialState.RUNNING
+        since = (datetime.now() - trial.datetime_start).total_seconds() if running else 0.0
+        spent[studies.state_name(trial)] += trial.user_attrs.get(studies.SECONDS, since) / 60
     figure = canvas()
     axes = figure.subplots()
-    bars = axes.barh(list(spent), [v / 60 for v in spent.values()], color=[GREEN, BLUE, RED, GREY])
+    bars = axes.barh(list(spent), list(spent.values()), color=list(colours.values()))
     axes.bar_label(bars, fmt="%.1f", padding=3)
     axes.margins(x=0.12)
     axes.set(xlabel="minutes of training")
-    return drawn(figure, "Where the budget went", ", ".join(f"{k} {v / 60:.1f} minutes" for k, v in spent.items()))
+    return drawn(figure, "Where the budget went", ", ".join(f"{k} {v:.1f} minutes" for k, v in spent.items()))
 
 
 def importance(values: dict[str, float]) -> Figure:

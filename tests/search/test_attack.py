@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from search import final, run
+from search.report import __main__ as report
 from voctrain.attack import Judge
 from voctrain.config import AttackConfig
 from voctrain.data import load
@@ -67,6 +68,22 @@ def test_the_table_compares_it_with_the_baselines(attacked):
     assert float(rows["generator, on finished"]["score"]) == pytest.approx(float(rows["generator"]["score"]))
     best = json.loads((folder / "best.json").read_text())
     assert float(rows["generator"]["score"]) == pytest.approx(best["score"], abs=1e-6)
+
+
+def test_the_report_holds_the_table_and_makes_it_where_it_is_missing(attacked, call, tmp_path):
+    folder = shutil.copytree(attacked[0], tmp_path / "run")
+    (folder / "attacks.json").unlink()
+    assert call(report.main, folder).status == 0
+    assert [row["attack"] for row in json.loads((folder / "attacks.json").read_text())][: len(ATTACKS)] == [*ATTACKS]
+    page = (folder / "report.html").read_text()
+    for title in ("Attacks on the same images", "PGD-40", "Success against similarity", "score of the best trial"):
+        assert title in page
+    (folder / "attacks.json").unlink()
+    saved = torch.load(folder / "best.pt", weights_only=True)
+    saved["config"]["victim"] = str(tmp_path / "gone.pt")
+    torch.save(saved, folder / "best.pt")
+    assert call(report.main, folder).status == 0
+    assert "is made when the run has ended" in (folder / "report.html").read_text()
 
 
 def test_pictures_are_drawn(attacked):

@@ -11,6 +11,7 @@ from PIL import Image
 
 from search import final, run, submit
 from search.files import read_torch
+from search.report import __main__ as report
 from voctrain import segment
 from voctrain.data import load, original_masks
 from voctrain.mask_metrics import mask_metrics, score_maps
@@ -37,6 +38,16 @@ def segmented(on_cluster, dataset, tmp_path_factory):
 @pytest.fixture(scope="module")
 def data(dataset):
     return load(dataset, image_size=32)
+
+
+def test_a_stopped_run_gets_its_pictures_with_the_report(segmented, call, tmp_path):
+    folder = shutil.copytree(segmented[0], tmp_path / "run")
+    shutil.rmtree(folder / "pictures")
+    assert call(report.main, folder).status == 0
+    assert {p.name for p in (folder / "pictures").iterdir()} == {"best.png", "worst.png", "classes.png"}
+    page = (folder / "report.html").read_text()
+    for title in ("Worst masks, by Dice", "Classes of validation", "mIoU of the best trial", "(column) (%)"):
+        assert title in page
 
 
 def rows_of(file):

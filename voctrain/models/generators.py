@@ -11,13 +11,8 @@ from torch import Tensor, nn
 
 from voctrain.models.classifiers import Residual
 
-MIN_SIZES = {
-    "residual": 28,
-    "guided": 28,
-    "universal": 28,
-    "mnist_adversarial": 28,
-}  # pixels; of all others 64: below it, the
-# notebook's kernels have nothing left to scale
+# Pixels; of all others 64: below it, the notebook's kernels have nothing left to scale.
+MIN_SIZES = dict.fromkeys(("residual", "guided", "universal", "mnist_adversarial"), 28)
 BLOCKS = 6  # of the residual generator, as its paper has for small images
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {

@@ -110,6 +110,9 @@ def test_the_report_of_a_finished_run(call, copy):
     assert "true: " in " ".join(page.images)
     assert len(page.images) > 15
     assert page.text.count("logs/000") == 4
+    assert "python -m search.run classify --data " in page.text
+    assert "--trials 4 --epochs 3 --image-size 32 " in page.text
+    assert "--set architecture=simple" in page.text
 
 
 def test_a_deleted_checkpoint_is_said(call, copy):
