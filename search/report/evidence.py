@@ -14,7 +14,7 @@ from voctrain.data import Data
 from voctrain.metrics import average_precision, decide, row_dice
 
 PIXELS, LINE, SHOWN, ACROSS = 150, 16, 8, 4  # of the sheets of images
-CURVES = ("loss", "accuracy", "precision", "recall", "f1", "f1_macro", "mAP", "mIoU", "dice", "score", "ssim")
+CURVES = ("lr", "loss", "accuracy", "precision", "recall", "f1", "f1_macro", "mAP", "mIoU", "dice", "score", "ssim")
 
 
 def curves(log: Path) -> Iterator[Figure]:
@@ -27,10 +27,9 @@ def curves(log: Path) -> Iterator[Figure]:
     for name in CURVES if len(epochs) > 1 else ():
         figure = canvas(height=2.4)
         axes = figure.subplots()
-        for prefix, colour in (("train_", BLUE), ("val_", ORANGE)):
+        for prefix, label, colour in (("train_", "training", BLUE), ("val_", "validation", ORANGE), ("", name, BLUE)):
             known = {e: m[prefix + name] for e, m in sorted(epochs.items()) if prefix + name in m}
             if known:
-                label = {"train_": "training", "val_": "validation"}[prefix]
                 axes.plot(known.keys(), known.values(), color=colour, label=label)
         if not axes.lines:
             continue

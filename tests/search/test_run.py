@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from optuna.trial import TrialState
@@ -118,6 +119,9 @@ class TestRunFolder:
 
     def test_trials_csv_has_a_row_a_trial(self, finished):
         rows, trials = rows_of(finished), trials_of(finished)
+        table = pd.read_csv(finished / "trials.csv")  # without options
+        assert table["number"].tolist() == [0, 1, 2, 3]
+        assert table["score"].tolist() == pytest.approx([max(t.intermediate_values.values()) for t in trials])
         assert [int(row["number"]) for row in rows] == [t.number for t in trials] == [0, 1, 2, 3]
         for row, trial in zip(rows, trials, strict=True):
             assert row["state"] == trial.state.name.lower()
