@@ -111,7 +111,7 @@ def run_parser() -> Parser:
     add("--use-val", action="store_true", help="devkit: the labelled images are train.txt and val.txt")
     add("--trials", type=whole(1), metavar="N", help="trials in all, those of a continued run included (50)")
     add("--epochs", type=whole(1), metavar="N", help="epochs of a trial that is not pruned (27; the sample's are 15)")
-    add("--image-size", type=whole(32), metavar="PX", help="side of the square images (300; the sample's is 64)")
+    add("--image-size", type=whole(28), metavar="PX", help="side of the square images (300; the sample's is 64)")
     add("--sampler", choices=SAMPLERS, help="tpe (default); gp prunes nothing")
     add("--seed", type=whole(0), metavar="N", help="of the proposals and of the trainings (0)")
     add("--time-budget", type=seconds, metavar="TIME", help="such as 45m or 2h, earlier parts of the run included")

@@ -83,12 +83,14 @@ def attacks(
     def by_gradient(make: Callable[..., Tensor], eps: float) -> Tensor:
         return torch.cat([seeded(make, batch, eps, aim.losses(batch)) for batch in batches])
 
+    seed_epoch(config.seed, 0)
+    untrained = attack.new_model(config, data).to(images.device).eval()
+    for each in (generator, untrained):
+        perturbations(each, images[:1], config)  # loads what it needs; not a part of the time
     change, seconds = timed(lambda: perturbations(generator, images, config))
     yield GENERATOR, change, seconds
     # One that answers the same for every image loses nothing by it.
     yield "generator, shuffled", change.roll(1, 0), seconds
-    seed_epoch(config.seed, 0)
-    untrained = attack.new_model(config, data).to(images.device).eval()
     yield "untrained generator", *timed(lambda: perturbations(untrained, images, config))
     yield "uniform noise", *timed(lambda: seeded(uniform_noise, images, budget_eps(judge, uniform_noise)))
     yield "random sign", *timed(lambda: seeded(random_sign, images, eps))

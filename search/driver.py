@@ -1,6 +1,7 @@
 """The search itself: the study, its folder, Ray and what is shown, put together."""
 
 import math
+import shlex
 import shutil
 import sys
 import time
@@ -85,12 +86,21 @@ def search(session: Session, dashboard: str) -> int:
             )
     save_facts()
     folder.update()
-    best = session.folder / "best.pt"
-    if interrupt.signal is None:  # who stops it does not want to wait; search.report makes the report any time
-        if best.exists():
-            task.conclude(session.folder, read_torch(best), session.data)
-        write_report(session.folder, session.data)
+    if interrupt.signal is None:  # who stops it does not want to wait
+        _look_back(session)
     return _conclude(session, study, searcher.broken, interrupt.signal)
+
+
+def _look_back(session: Session) -> None:
+    """Make the tables, pictures and report of what was found; they can be made later, and nothing depends on them."""
+    try:
+        if (best := read_torch(session.folder / "best.pt")) is not None:
+            session.problem.task.conclude(session.folder, best, session.data)
+        write_report(session.folder, session.data)
+    except KeyboardInterrupt:
+        print("stopped before the report was made")
+    except Exception as error:
+        print(f"warning: no report: {type(error).__name__}: {error}".splitlines()[0], file=sys.stderr)
 
 
 def _study(session: Session) -> optuna.Study:
@@ -108,7 +118,7 @@ def _study(session: Session) -> optuna.Study:
     for name, entry in session.problem.portfolio():
         study.enqueue_trial(entry, user_attrs={studies.ORIGIN: name})
     if (other := session.arguments["warm_start"]) is not None:
-        best = studies.ranked(studies.read_study(Path(other) / "study.journal"))[:WARM_STARTS]
+        best = studies.ranked(studies.started(studies.read_study(Path(other) / "study.journal")))[:WARM_STARTS]
         for trial in best:
             if (entry := session.problem.fitting(trial.params)) is not None:
                 study.enqueue_trial(entry, user_attrs={studies.ORIGIN: f"{Path(other).name}, trial {trial.number}"})
@@ -119,7 +129,7 @@ def _study(session: Session) -> optuna.Study:
 def _conclude(session: Session, study: optuna.Study, broken: str | None, signal: int | None) -> int:
     """Say how it ended and what to type next; the exit status."""
     facts, run = session.facts, typed(session.folder)
-    best = next(iter(studies.ranked(study)), None)
+    best = next(iter(studies.ranked(studies.started(study))), None)
     if best is not None:
         print(f"best {facts['metric']} {describe(best)}")
         print(f"{session.problem.task.baseline_name} {facts['baseline'][facts['metric']]:.4f} | run folder {run}")
@@ -131,6 +141,8 @@ def _conclude(session: Session, study: optuna.Study, broken: str | None, signal:
         budget = session.arguments["time_budget"]
         longer = f" --time-budget {2 * math.ceil(facts['seconds'])}s" if budget and facts["seconds"] >= budget else ""
         print(f"stopped with {missing} trials to go; continue with: {session.command}{longer}")
+        if signal is not None:
+            print(f"look at it with: python -m search.report {run}")
     if signal is not None:
         return 128 + signal
     if best is None:
@@ -139,5 +151,6 @@ def _conclude(session: Session, study: optuna.Study, broken: str | None, signal:
     if not missing:
         print(f"next: python -m search.final {run}")
         if session.problem.task.submitted:
-            print(f"      python -m search.submit --data {session.arguments['data']} --{facts['task']} {run}")
+            data = shlex.quote(session.arguments["data"])
+            print(f"      python -m search.submit --data {data} --{facts['task']} {run}")
     return 0

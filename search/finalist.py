@@ -56,7 +56,7 @@ def prepare(arguments: argparse.Namespace) -> Plan:
         run = Path(arguments.run).resolve()
         facts = read_run(run)
         task = TASKS[facts["task"]]
-        best = studies.ranked(studies.read_study(run / "study.journal"))[: arguments.top]
+        best = studies.ranked(studies.started(studies.read_study(run / "study.journal")))[: arguments.top]
         if not best:
             raise ValueError(f"{arguments.run} has no trial that scored: continue it with --resume")
         configs = [task.config.from_dict(trial.user_attrs[studies.CONFIG]) for trial in best]

@@ -81,7 +81,7 @@ class Progress:
             f"trials {done}/{self.plan.trials} done ({count['complete']} complete, {count['pruned']} pruned,"
             f" {count['failed']} failed), {count['running']} running"
         )
-        best = next(iter(studies.ranked(self.study)), None)
+        best = next(iter(studies.ranked(studies.started(self.study))), None)
         return [
             f"{state} | {self._rate():.2f} epochs/s | {self._left()}",
             f"best {self.metric} " + ("-" if best is None else describe(best)),

@@ -58,13 +58,13 @@ class RunFolder:
 
     def bar(self) -> float:
         """The score that a trial must beat for its weights to be of any use."""
-        scores = [studies.score(t) for t in studies.ranked(self.study) if t.state.is_finished()]
+        scores = [studies.score(t) for t in studies.ranked(studies.started(self.study)) if t.state.is_finished()]
         return scores[KEPT_WEIGHTS - 1] if len(scores) >= KEPT_WEIGHTS else self.task.worst - 1
 
     def update(self) -> None:
         """After a trial ended: publish the best, drop weights that nobody needs, rewrite trials.csv."""
         self.publish()
-        finished = [t.number for t in studies.ranked(self.study) if t.state.is_finished()]
+        finished = [t.number for t in studies.ranked(studies.started(self.study)) if t.state.is_finished()]
         kept = set(finished[:KEPT_WEIGHTS])
         for trial in studies.started(self.study):
             files = trial_folder(self.folder, trial.number)
@@ -77,7 +77,7 @@ class RunFolder:
     def publish(self) -> None:
         """Make best.* the best epoch of the best trial, as far as weights are there: a running trial's may be older."""
         best = None
-        for trial in studies.ranked(self.study):
+        for trial in studies.ranked(studies.started(self.study)):
             if best is not None and studies.score(trial) <= best[0]:
                 break
             if (trial.number, studies.best_epoch(trial)) == self.published:

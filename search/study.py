@@ -5,7 +5,7 @@ import os
 import re
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -132,9 +132,9 @@ def best_epoch(trial: FrozenTrial) -> int | None:
     return None if value is None else min(e for e, v in trial.intermediate_values.items() if v == value)
 
 
-def ranked(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that scored, best first; of equal ones the earlier."""
-    return sorted((t for t in started(study) if score(t) is not None), key=lambda t: (-score(t), t.number))
+def ranked(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """Those of these trials that scored, best first; of equal ones the earlier."""
+    return sorted((t for t in trials if score(t) is not None), key=lambda t: (-score(t), t.number))
 
 
 def state_name(trial: FrozenTrial) -> str:

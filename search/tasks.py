@@ -46,7 +46,7 @@ class Task:
     at_original_size: Callable[[dict[str, Any], Data, str, bool], dict[str, float]] = lambda *_: {}
     # Configuration fields that the command's arguments decide.
     fields: Callable[[Mapping[str, Any], Data], dict[str, Any]] = lambda arguments, _: {"weights": arguments["weights"]}
-    # What a run's folder gets when the run ends, by its best checkpoint; and a file of it.
+    # What a run's folder gets when the run ends, by its best checkpoint; and the last file of it.
     conclude: Callable[[Path, dict[str, Any], Data], None] = lambda *_: None
     conclusion: str | None = None
     submitted: bool = True  # whether the competition takes its predictions
@@ -125,7 +125,7 @@ TASKS = {
             rescore=_segment_rescored,
             at_original_size=_segment_at_original_size,
             conclude=lambda run, saved, data: write_pictures(run / "pictures", saved, data),
-            conclusion="pictures/best.png",
+            conclusion="pictures/classes.png",
         ),
         Task(
             name="attack",
@@ -140,7 +140,7 @@ TASKS = {
             rescore=lambda predictions, config: Aim(AttackConfig.from_dict(config)).rescored(predictions),
             fields=attack_fields,
             conclude=conclude_attack,
-            conclusion="attacks.json",
+            conclusion="pictures/front.png",
             submitted=False,
         ),
     )

@@ -24,12 +24,17 @@ class TensorBoard(NeverRestored, tune.Callback):
         self.writers: dict[int, SummaryWriter] = {}
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict[str, Any], **info: Any) -> None:
+        if "epoch" not in result:  # the last word of a trial that ended early or broke
+            return
         number = trial.config["number"]
         if number not in self.writers:
             self.writers[number] = SummaryWriter(str(self.folder / f"{number:04d}"), flush_secs=FLUSH_SECONDS)
         for name, value in result.items():
             if name.startswith(("train_", "val_")) or name in COSTS:
-                self.writers[number].add_scalar(name, value, result.get("epoch"))
+                self.writers[number].add_scalar(name, value, result["epoch"])
+
+    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        self.on_trial_complete(iteration, trials, trial)
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         writer = self.writers.pop(trial.config["number"], None)

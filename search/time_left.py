@@ -8,22 +8,14 @@ from optuna.trial import FrozenTrial
 
 from search import study as studies
 
-TRUST = 8  # trials of a kind after which what they cost counts as much as what was expected of them
+TRUST = 16  # trials of a kind after which what they cost counts as much as what was expected of them
 BEST = 2  # trials so far whose price trials to come are expected to have
-
-
-@dataclass(frozen=True)
-class Kind:
-    """Trials that cost alike. share: of their epochs that they run, as a rule; promoted: of those past the first rung
-    that go past the second."""
-
-    share: float
-    promoted: float
-
-
-# Random trials leave as ASHA has it: 1/9 of the epochs for all, 2/9 more for a third, 6/9 more for a ninth. A sampler
-# that learns proposes trials that stay longer, and like the best so far: dear ones, if dear ones are good.
-WHOLE, RANDOM, LEARNED = Kind(1.0, 1.0), Kind(0.26, 1 / 3), Kind(0.5, 0.5)
+# Random trials leave as ASHA has it: 1/9 of the epochs for all, 2/9 more for a third, 6/9 more for a ninth.
+RANDOM_SHARE = 0.26
+# A sampler that learns proposes trials like the best so far: dear ones, if dear ones are good. At first most of them
+# stay to the end, better than the random ones that they are ranked with; later they are ranked with their like.
+LEARNED_SHARE, FADING = 0.6, 17  # more than random ones, and trials after which a third of that is left
+PROMOTED = {"whole": 1.0, "random": 1 / 3, "learned": 1 / 2}  # of those past the first rung, that pass the second
 
 
 @dataclass(frozen=True)
@@ -37,10 +29,20 @@ class Plan:
     startup: int
     prunes: bool = True
 
-    def kind(self, number: int) -> Kind:
+    def kind(self, number: int) -> str:
+        """whole, random or learned: trials that cost alike."""
         if number in self.whole or not self.prunes:
-            return WHOLE
-        return RANDOM if number < self.startup else LEARNED
+            return "whole"
+        return "random" if number < self.startup else "learned"
+
+    def share(self, number: int) -> float:
+        """Of its epochs that a trial runs, as a rule."""
+        match self.kind(number):
+            case "whole":
+                return 1.0
+            case "random":
+                return RANDOM_SHARE
+        return RANDOM_SHARE + LEARNED_SHARE * math.exp((self.startup - number) / FADING)
 
 
 def seconds_left(plan: Plan, trials: Sequence[FrozenTrial], spent: Mapping[int, float]) -> float:
@@ -53,40 +55,39 @@ def seconds_left(plan: Plan, trials: Sequence[FrozenTrial], spent: Mapping[int, 
     if not known:
         return math.inf
     best = sorted(known, key=lambda t: -max(t.intermediate_values.values()))[:BEST]
-    price, share = {}, {}  # of an epoch; of the epochs
-    for kind in (WHOLE, RANDOM, LEARNED):
-        own = [t for t in known if plan.kind(t.number) is kind]
-        expected = _price(best if kind is LEARNED else known, seconds)
-        weight = TRUST * kind.share * plan.epochs  # epochs
+    price, longer = {}, {}  # seconds an epoch; by how much trials run longer than expected, as a factor
+    for kind in PROMOTED:
+        own = [t for t in known if plan.kind(t.number) == kind]
+        expected = _price(best if kind == "learned" else known, seconds)
+        weight = TRUST * RANDOM_SHARE * plan.epochs  # epochs
         price[kind] = (weight * expected + sum(seconds[t.number] for t in own)) / (weight + _epochs(own))
         ended = [t for t in own if t.state.is_finished()]
-        share[kind] = (TRUST * kind.share + _epochs(ended) / plan.epochs) / (TRUST + len(ended))
+        asked = plan.epochs * sum(plan.share(t.number) for t in ended)
+        longer[kind] = (weight + _epochs(ended)) / (weight + asked)
+
+    def to_go(number: int, done: int = 0) -> float:
+        """Epochs that a trial has still to go, as a rule, after `done` of them."""
+        kind, (first, second) = plan.kind(number), (math.ceil(part * max(1, plan.epochs / 9)) for part in (1, 3))
+        if kind == "whole" or done >= second:
+            return plan.epochs - done
+        if done >= first:
+            return second - done + PROMOTED[kind] * (plan.epochs - second)
+        return max(min(longer[kind] * plan.share(number), 1) * plan.epochs - done, 0.0)
 
     running = [
-        _more_epochs(plan, plan.kind(t.number), len(t.intermediate_values), share)
+        to_go(t.number, len(t.intermediate_values))
         * (seconds[t.number] / len(t.intermediate_values) if t in known else price[plan.kind(t.number)])
         for t in trials
         if not t.state.is_finished()
     ]
     begun = {t.number for t in trials}
-    to_come = [plan.kind(number) for number in range(plan.trials) if number not in begun]
-    waiting = sum(share[kind] * plan.epochs * price[kind] for kind in to_come)
+    waiting = sum(to_go(n) * price[plan.kind(n)] for n in range(plan.trials) if n not in begun)
     return max((sum(running) + waiting) / plan.concurrent, *running, 0.0)
 
 
 def expected_epochs(plan: Plan) -> float:
     """Epochs that all trials will run, as a rule."""
-    return plan.epochs * sum(plan.kind(number).share for number in range(plan.trials))
-
-
-def _more_epochs(plan: Plan, kind: Kind, done: int, share: Mapping[Kind, float]) -> float:
-    """Epochs that a running trial has still to go, as a rule, after `done` of them."""
-    first, second = (math.ceil(max(1, plan.epochs / part)) for part in (9, 3))
-    if kind is WHOLE or done >= second:
-        return plan.epochs - done
-    if done >= first:
-        return second - done + kind.promoted * (plan.epochs - second)
-    return max(share[kind] * plan.epochs - done, 0.0)
+    return plan.epochs * sum(plan.share(number) for number in range(plan.trials))
 
 
 def _price(trials: Sequence[FrozenTrial], seconds: Mapping[int, float]) -> float:

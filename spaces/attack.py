@@ -1,7 +1,8 @@
 """The search space of adversarial attack. Source of the choices: SEED.md §4 and §5.
 
 `suggest(trial, problem)` draws a configuration from an Optuna trial; `problem` holds the run's plain facts: image_size,
-epochs, device, goal, channels (of the images). A parameter is called as the configuration field that it sets.
+epochs, device, goal, channels (of the images). A parameter is called as the configuration field that it
+sets, or begins so.
 """
 
 from typing import Any

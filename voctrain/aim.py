@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from voctrain.config import AttackConfig
-from voctrain.goals import goal_losses, goal_metrics, parse_goal
+from voctrain.goals import goal_losses, goal_metrics, parse_goal, shortfall
 from voctrain.victim import load_victim
 
 Losses = Callable[[Tensor], Tensor]  # of images (B, channels, S, S), each one's distance from the goal, (B,)
@@ -38,20 +38,35 @@ class Aim:
         return (down / down.square().mean((1, 2, 3), keepdim=True).sqrt().clamp(min=1e-12)).clamp(-CLIP, CLIP)
 
     def measure(self, predictions: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """`goal_metrics` of y_true, prob_clean and prob_attacked, (N, C); of goal privacy, ssim (N,) decides, too."""
-        answers = predictions["prob_clean"], predictions["prob_attacked"]
-        decisions = tuple(self.victim.decide(torch.from_numpy(part)).cpu().numpy() for part in answers)
-        metrics = goal_metrics(self.goal, predictions["y_true"], answers, decisions)
-        if self.goal.kind == "privacy":
-            seen, most = float(predictions["ssim"].mean()), self.config.max_ssim
-            if seen > most:  # below every attack that hides
-                metrics["score"] = (most - seen) / (1 - most)
+        """`goal_metrics` of y_true, prob_clean and prob_attacked, (N, C), and ssim, (N,).
+
+        The score of an attack that misses what its goal must keep to is by how much, as a negative number.
+        """
+        metrics = self._answers(predictions)
+        if missed := self._shortfall(metrics, predictions):
+            metrics["score"] = -missed
         return metrics
 
     def rescored(self, predictions: Mapping[str, np.ndarray]) -> Callable[[Any], float]:
-        """Of predictions as a training gives them, the score as a function of the indices of images."""
-        needed = ("y_true", "prob_clean", "prob_attacked", "ssim")
-        return lambda rows: self.measure({name: predictions[name][rows] for name in needed})["score"]
+        """Of predictions as a training gives them, the score as a function of the indices of images.
+
+        Whether an attack keeps to what it must is decided once, on all images.
+        """
+        needed = ("y_true", "prob_clean", "prob_attacked")
+        missed = self._shortfall(self._answers(predictions), predictions)
+
+        def score(rows: Any) -> float:
+            return -missed if missed else self._answers({name: predictions[name][rows] for name in needed})["score"]
+
+        return score
+
+    def _answers(self, predictions: Mapping[str, np.ndarray]) -> dict[str, float]:
+        answers = predictions["prob_clean"], predictions["prob_attacked"]
+        decisions = tuple(self.victim.decide(torch.from_numpy(part)).cpu().numpy() for part in answers)
+        return goal_metrics(self.goal, predictions["y_true"], answers, decisions)
+
+    def _shortfall(self, metrics: dict[str, float], predictions: Mapping[str, np.ndarray]) -> float:
+        return shortfall(self.goal, metrics["delta"], float(predictions["ssim"].mean()), self.config.max_ssim)
 
 
 def gradient(images: Tensor, losses: Losses) -> Tensor:

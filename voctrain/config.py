@@ -207,7 +207,9 @@ class AttackConfig(TrainConfig):
     architecture: str = "residual"  # a name that voctrain.models.build_generator knows
     activation: str = choice("relu", "leaky_relu", "gelu", "sigmoid", "identity")  # identity: the notebook's fault 14
     middle: bool | None = only_with("architecture", ("*_adversarial*",), False)  # a fully connected layer amid it
-    width: int | None = only_with("architecture", ("residual", "guided"), 16, 4, 128)  # of its first maps
+    width: int | None = only_with(
+        "architecture", ("residual", "guided"), 16, 4, 128
+    )  # of its first maps (guided: of all)
     contrast_masking: float = number(0.0, 0, 1)  # power with which texture draws the perturbation to itself; 0: none
     scale: float = number(16 / 255, 0, 1)  # the most that a pixel changes, of [0, 1]
     fake_label: float | None = only_with("goal", ("fake",), 0.0, 0, 1)  # what the victim is to answer for every class

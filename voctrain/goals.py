@@ -60,8 +60,8 @@ def goal_metrics(
 ) -> dict[str, float]:
     """Success `score` and its details; y_true (N, C) of 0/1, the victim's answers (N, C) before and after the attack.
 
-    score: of fake and invert, macro-F1 before - after; of hide and add, flip_rate - collateral, but below 0 where delta
-    exceeds 0.05: the rest has not been kept; of privacy, agreement (its visibility is judged elsewhere).
+    score: of fake and invert, macro-F1 before - after; of hide and add, flip_rate - collateral; of privacy, agreement.
+    What else the last three must keep to: see `shortfall`.
 
     f1_macro, f1_micro and mAP are over the classes in y_true, each also as clean_…. flip_rate: of hide (add), the part
     of the images in which the victim saw (did not see) the class and now does not (does); else the part of all
@@ -90,11 +90,21 @@ def goal_metrics(
         case "fake" | "invert":
             score = values["clean_f1_macro"] - values["f1_macro"]
         case "hide" | "add":
-            kept = values["delta"] <= MOST_DELTA
-            score = values["flip_rate"] - values["collateral"] if kept else MOST_DELTA - values["delta"]
+            score = values["flip_rate"] - values["collateral"]
         case "privacy":
             score = values["agreement"]
     return {name: float(value) for name, value in ({"score": score} | values).items()}
+
+
+def shortfall(goal: Goal, delta: float, ssim: float, max_ssim: float | None) -> float:
+    """By how much an attack misses what its goal must keep to, in [0, 1]; 0: it keeps to it.
+
+    hide and add: the other classes' probabilities change by at most 0.05 on average (`delta`). privacy: the mean
+    similarity to the images is at most max_ssim.
+    """
+    if goal.kind == "privacy":
+        return max(0.0, (ssim - max_ssim) / (1 - max_ssim))
+    return max(0.0, delta - MOST_DELTA) if goal.target is not None else 0.0
 
 
 def quality(y_true: np.ndarray, y_pred: np.ndarray, y_prob: np.ndarray) -> dict[str, float]:

@@ -16,7 +16,7 @@ def parser() -> Parser:
     )
     add = result.add_argument
     add("runs", nargs="+", metavar="RUN", help="run folders; with several, of the same task")
-    add("--out", default="compare.html", metavar="FILE", help="of the comparison of several runs (compare.html)")
+    add("--out", metavar="FILE", help="of the comparison of several runs (compare.html)")
     add("--best", action="store_true", help="print the best configuration instead")
     add("--format", choices=FORMATS, help="with --best (yaml)")
     return result
@@ -30,6 +30,9 @@ def main(argv: list[str] | None = None) -> int:
         parser().error("--format goes with --best")
     if arguments.best and len(runs) > 1:
         parser().error("--best takes one run")
+    if arguments.out is not None and len(runs) == 1:
+        parser().error("--out goes with several runs; the report of one lies in its folder")
+    out = Path(arguments.out or "compare.html")
     try:
         if arguments.best:
             from search.report.export import best_configuration
@@ -38,8 +41,8 @@ def main(argv: list[str] | None = None) -> int:
         elif len(runs) > 1:
             from search.report.compare import compare
 
-            print(compare(runs, Path(arguments.out)))
-            print(f"wrote {arguments.out}")
+            print(compare(runs, out))
+            print(f"wrote {out}")
         else:
             from search.report.page import write_report
 

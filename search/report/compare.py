@@ -11,29 +11,35 @@ from search.bootstrap import interval, paired
 from search.live import duration
 from search.report.blocks import STYLE, Block, Section, Table, Text, canvas, drawn, write_page
 from search.report.page import read_json, read_trials, rescored
+from search.report.trials import best_over_epochs
 from search.runfolder import read_run
+
+INTERVALS = (
+    "Intervals are by bootstrap over the validation images, paired for leads, and know nothing of the choice: the best"
+    " of many noisy scores flatters itself, the more so the more trials there were. search.final says what is left."
+)
 
 
 def compare(runs: Sequence[Path], out: Path) -> str:
     """Write a page about these runs, and return its table as text. Raises `ValueError` for runs of different tasks.
 
-    How far each is ahead of the first is said with its paired bootstrap interval, where both have the same validation
-    images.
+    How far each is ahead of the first is said with its paired bootstrap interval, where both are judged alike on the
+    same validation images.
     """
     facts = [read_run(run) for run in runs]
     if len(tasks := {f["task"] for f in facts}) > 1:
         raise ValueError(f"runs of one task can be compared, but these are of {' and '.join(sorted(tasks))}")
     trials = [read_trials(run) for run in runs]
     bests = [read_json(run / "best.json") for run in runs]
-    metric, names = facts[0]["metric"], [run.name for run in runs]
-    scores = [rescored(run, best) for run, best in zip(runs, bests, strict=True)]
+    metric, names = facts[0]["metric"], [run.resolve().name for run in runs]
+    scores = [rescored(*each) for each in zip(runs, facts, bests, strict=True)]
     rows = []
     for name, fact, ours, best, score in zip(names, facts, trials, bests, scores, strict=True):
         epochs = sum(len(t.intermediate_values) for t in ours)
         ahead = bounds = None
         if score is not None:
             bounds = "{:.4f} to {:.4f}".format(*interval(score[0], len(score[1])))
-            same = fact["data"]["fingerprint"] == facts[0]["data"]["fingerprint"]
+            same = _judged_by(fact) == _judged_by(facts[0])
             if scores[0] is not None and score is not scores[0] and same and score[1] == scores[0][1]:
                 ahead = "{:+.4f} ({:+.4f} to {:+.4f})".format(*paired(score[0], scores[0][0], len(score[1])))
         trial = None if best is None else best["trial"]
@@ -43,7 +49,7 @@ def compare(runs: Sequence[Path], out: Path) -> str:
     table = Table(heads, rows)
     with matplotlib.rc_context(STYLE):
         sections = [
-            Section("Best", [table, Text("Intervals are by bootstrap over the validation images, paired for leads.")]),
+            Section("Best", [table, Text(INTERVALS)]),
             Section("Curves", [_curves(names, trials, metric), _budgets(names, trials, metric)]),
             Section("Configurations", [_differences(names, bests)]),
         ]
@@ -51,14 +57,21 @@ def compare(runs: Sequence[Path], out: Path) -> str:
     return table.plain()
 
 
+def _judged_by(facts: dict[str, Any]) -> tuple:
+    """What must be the same for two scores to be comparable."""
+    arguments = facts["arguments"]
+    size = arguments["image_size"] if facts["task"] == "segment" else None  # of the masks
+    rules = [arguments.get(name) for name in ("goal", "min_ssim", "max_ssim")]
+    return facts["data"]["fingerprint"], size, facts.get("victim"), *rules
+
+
 def _curves(names: Sequence[str], trials: Sequence[list], metric: str) -> Block:
     figure = canvas()
     axes = figure.subplots()
     for name, ours in zip(names, trials, strict=True):
-        ranked = sorted((t for t in ours if studies.score(t) is not None), key=studies.score)
-        if ranked:
-            epochs, values = zip(*sorted(ranked[-1].intermediate_values.items()), strict=True)
-            axes.plot(epochs, values, label=name)
+        for best in studies.ranked(ours)[:1]:
+            epochs, values = zip(*sorted(best.intermediate_values.items()), strict=True)
+            axes.plot(epochs, values, marker="o", ms=2, label=name)
     axes.set(xlabel="epoch", ylabel=metric)
     axes.legend(fontsize=8)
     return drawn(figure, "Best trial of each run, by epoch", f"{metric} by epoch of {', '.join(names)}")
@@ -68,14 +81,7 @@ def _budgets(names: Sequence[str], trials: Sequence[list], metric: str) -> Block
     figure = canvas()
     axes = figure.subplots()
     for name, ours in zip(names, trials, strict=True):
-        spent, best, points = 0, None, []
-        for trial in ours:
-            spent += len(trial.intermediate_values)
-            if (score := studies.score(trial)) is not None:
-                best = score if best is None else max(best, score)
-                points.append((spent, best))
-        if points:
-            axes.step(*zip(*points, strict=True), where="post", marker="o", ms=2, label=name)
+        axes.step(*best_over_epochs(ours), where="post", marker="o", ms=2, label=name)
     axes.set(xlabel="epochs spent", ylabel=f"best {metric}")
     axes.legend(fontsize=8)
     return drawn(figure, "Best score over the epochs spent", f"best {metric} over epochs of {', '.join(names)}")

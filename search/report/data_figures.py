@@ -1,19 +1,18 @@
 """The data that a run searched on: how many images of each class, examples, and what the best configuration sees."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 
 from search.report.blocks import BLUE, ORANGE, Figure, canvas, drawn, pictured
 from search.report.evidence import sheet
+from voctrain.attack import training_images
 from voctrain.augment import augment
-from voctrain.config import TrainConfig
+from voctrain.config import AttackConfig, TrainConfig
 from voctrain.data import Data
 from voctrain.loop import seed_epoch, to_unit
 
 ACROSS = 5
-BATCH = 10  # augmented images
+SHOWN = 5  # augmented images
 
 
 def class_histogram(data: Data) -> Figure:
@@ -46,11 +45,15 @@ def examples(data: Data) -> Figure:
     return pictured(sheet(images, ACROSS), "An example of each class", ", ".join(t[0] for _, t in images), wide=True)
 
 
-def augmented(data: Data, config: TrainConfig) -> Iterator[Figure]:
-    """Images of training as the best configuration sees them, each below the original."""
-    chosen = data.train[np.linspace(0, len(data.train) - 1, BATCH // 2).astype(int)]
-    unit = to_unit(torch.from_numpy(data.images[chosen].copy()))
+def augmented(data: Data, config: TrainConfig) -> Figure:
+    """Images that the best configuration trains on, each above what its augmentation makes of it."""
+    images, index = training_images(data) if isinstance(config, AttackConfig) else (data.images, data.train)
+    chosen = images[index[np.linspace(0, len(index) - 1, SHOWN).astype(int)]]
     seed_epoch(0, 1)
-    seen = (augment(unit, config).clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).numpy()
-    pairs = [(data.images[i], (data.ids[i],)) for i in chosen] + [(image, ("augmented",)) for image in seen]
-    yield pictured(sheet(pairs, BATCH // 2), "Images, and how the best configuration sees them", "images", wide=True)
+    seen = augment(to_unit(torch.from_numpy(chosen.copy())), config).clamp(0, 1)
+    seen = (seen * 255).byte().permute(0, 2, 3, 1).numpy()
+    pairs = [(image, ("image",)) for image in chosen] + [(image, ("augmented",)) for image in seen]
+    title = "Images, and what the best configuration's augmentation makes of them (mixing and pasting are not shown)"
+    return pictured(
+        sheet(pairs, SHOWN), title, f"{SHOWN} training images, and under each its augmented version", wide=True
+    )

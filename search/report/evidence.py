@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -14,16 +15,23 @@ from voctrain.data import Data
 from voctrain.metrics import average_precision, decide, row_dice
 
 PIXELS, LINE, SHOWN, ACROSS = 150, 16, 8, 4  # of the sheets of images
+GOAL_HEADS = {"hide": ("collateral", "delta"), "add": ("collateral", "delta"), "privacy": ("agreement",)}
 CURVES = ("lr", "loss", "accuracy", "precision", "recall", "f1", "f1_macro", "mAP", "mIoU", "dice", "score", "ssim")
 
 
-def curves(log: Path) -> Iterator[Figure]:
-    """Every metric of a trial by epoch, of training and of validation, from its log."""
+def epochs_of(log: Path) -> dict[int, dict[str, float]]:
+    """What a trial's log says of each of its epochs."""
     epochs: dict[int, dict[str, float]] = {}
     for line in log.read_text().splitlines() if log.exists() else ():
         if found := re.match(r"\S+ \S+ epoch (\d+), (.+)", line):
             pairs = (part.rsplit(" ", 1) for part in found[2].split(", "))
             epochs[int(found[1])] = {name: float(value) for name, value in pairs}
+    return epochs
+
+
+def curves(log: Path) -> Iterator[Figure]:
+    """Learning rate, loss and metrics of a trial by epoch, of training and of validation, from its log."""
+    epochs = epochs_of(log)
     for name in CURVES if len(epochs) > 1 else ():
         figure = canvas(height=2.4)
         axes = figure.subplots()
@@ -40,7 +48,7 @@ def curves(log: Path) -> Iterator[Figure]:
 
 def of_classify(run: Path, best: Mapping[str, Any], data: Data | None) -> Iterator[Block]:
     """Classes with their AP and thresholds, confusion, best and worst images."""
-    predictions = _predictions(run)
+    predictions = predictions_of(run)
     if predictions is None:
         yield Text("val_predictions.npz is missing: nothing can be said of single classes and images.")
         return
@@ -57,11 +65,13 @@ def of_classify(run: Path, best: Mapping[str, Any], data: Data | None) -> Iterat
         )
     heads = ("class", "images", "AP", "threshold", "precision", "recall", "F1")
     yield Table((*heads, "true pos.", "false pos.", "false neg.", "true neg."), rows, "Classes of validation")
+    yield Text("The thresholds were fitted on these same images; only the AP does without them.")
     yield heat(
         np.array(best["co_confusion"]),
         classes,
         "Images with a class (row) in which a class is predicted (column)",
         "a 20 by 20 matrix: true classes against predicted ones",
+        counts=True,
     )
     if data is None:
         return
@@ -102,7 +112,9 @@ def of_attack(run: Path, best: Mapping[str, Any], data: Data | None) -> Iterator
     file = run / "attacks.json"
     if file.exists():
         attacks = json.loads(file.read_text())
-        heads = ("attack", "score", "f1_macro", "f1_micro", "mAP", "flip_rate", "linf", "l2", "psnr", "ssim")
+        goal = best["config"]["goal"].partition(":")[0]
+        heads = ("attack", "score", "f1_macro", "f1_micro", "mAP", "flip_rate", *GOAL_HEADS.get(goal, ()))
+        heads += ("linf", "l2", "psnr", "ssim")
         rows = [
             [row.get(h) for h in heads] + [row.get("ms_an_image"), _lead(row) if "ahead" in row else None]
             for row in attacks
@@ -110,10 +122,10 @@ def of_attack(run: Path, best: Mapping[str, Any], data: Data | None) -> Iterator
         yield Table(
             (*heads, "ms an image", "generator is ahead by (95 % interval)"),
             rows,
-            "Attacks on the same images at equal visibility",
+            "Attacks on the same images" + ("" if goal == "privacy" else " at equal visibility"),
         )
     else:
-        yield Text("The comparison with other attacks is made when the run has ended.")
+        yield Text("The comparison with other attacks is missing: search.report makes it once the run has ended.")
     yield from _pictures(
         run,
         {
@@ -127,22 +139,21 @@ def _lead(row: Mapping[str, Any]) -> str:
     return f"{row['ahead']:.4f} ({row['ahead_low']:.4f} to {row['ahead_high']:.4f})"
 
 
-def heat(matrix: np.ndarray, names: Sequence[str], title: str, alt: str) -> Figure:
-    """A matrix of confusion as colours, with its numbers."""
+def heat(matrix: np.ndarray, names: Sequence[str], title: str, alt: str, *, counts: bool = False) -> Figure:
+    """A matrix of confusion, of parts or of counts, as colours with its numbers."""
     size = 0.42 * len(names) + 2
     figure = canvas(max(size, 5.4), max(size * 0.8, 4))
     axes = figure.subplots()
-    axes.imshow(np.log1p(matrix) if matrix.max() > 1 else matrix, cmap="Blues", aspect="auto")
-    top = matrix.max() or 1
-    for i, j in np.argwhere(matrix > (0 if top > 1 else 0.005)):
-        value = matrix[i, j]
-        text = f"{value:.0f}" if top > 1 else f"{100 * value:.0f}"
-        dark = np.log1p(value) > 0.5 * np.log1p(top) if top > 1 else value > 0.5
+    shade = np.log1p(matrix) if counts else matrix
+    axes.imshow(shade, cmap="Blues", aspect="auto")
+    for i, j in np.argwhere(matrix > (0 if counts else 0.005)):
+        text = f"{matrix[i, j]:.0f}" if counts else f"{100 * matrix[i, j]:.0f}"
+        dark = shade[i, j] > 0.5 * shade.max()
         axes.text(j, i, text, ha="center", va="center", fontsize=7, color="white" if dark else "#1c1f24")
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8)
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set(xlabel="predicted", ylabel="true")
-    return drawn(figure, title + (" (%)" if top <= 1 else ""), alt, wide=True)
+    return drawn(figure, title if counts else f"{title} (%)", alt, wide=True)
 
 
 def sheet(images: Sequence[tuple[np.ndarray, Sequence[str]]], across: int = ACROSS) -> Image.Image:
@@ -176,12 +187,13 @@ def _wrapped(text: str, font: Any, width: int) -> list[str]:
     return lines
 
 
-def _predictions(run: Path) -> dict[str, np.ndarray] | None:
-    file = run / "val_predictions.npz"
-    if not file.exists():
+def predictions_of(run: Path) -> dict[str, np.ndarray] | None:
+    """What is in val_predictions.npz; None where it is missing or damaged."""
+    try:
+        with np.load(run / "val_predictions.npz") as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, BadZipFile):
         return None
-    with np.load(file) as arrays:
-        return dict(arrays)
 
 
 def _pictures(run: Path, titles: Mapping[str, str]) -> Iterator[Block]:
@@ -191,7 +203,7 @@ def _pictures(run: Path, titles: Mapping[str, str]) -> Iterator[Block]:
             with Image.open(file) as picture:
                 yield pictured(picture, title, title, wide=True)
         else:
-            yield Text(f"pictures/{name}.png is drawn when the run has ended.")
+            yield Text(f"pictures/{name}.png is missing: search.report draws it once the run has ended.")
 
 
 EVIDENCE: dict[str, Callable[[Path, Mapping[str, Any], Data | None], Iterator[Block]]] = {

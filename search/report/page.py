@@ -1,14 +1,15 @@
 """The report of a run: what was searched and found, whether it worked, what matters, and how to repeat it."""
 
+import dataclasses
 import json
-import os
 import shlex
+from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import matplotlib
-import numpy as np
 import pandas as pd
 from optuna.trial import FrozenTrial
 
@@ -17,15 +18,17 @@ from search.arguments import DEFAULTS
 from search.bootstrap import interval
 from search.files import read_torch
 from search.live import duration
+from search.plan import parse_settings
 from search.report import search_figures as figures
 from search.report.blocks import STYLE, Block, Code, Section, Table, Text, write_page
 from search.report.data_figures import augmented, class_histogram, examples
-from search.report.evidence import EVIDENCE, curves
+from search.report.evidence import EVIDENCE, curves, epochs_of, predictions_of
 from search.report.trials import LEAST, at_bounds, distributions_of, frame_of, importances, interactions
 from search.runfolder import lock, read_run
 from search.searcher import StudyASHA
 from search.session import typed
 from search.tasks import TASKS, Task
+from search.victims import digest
 from search.worker import trial_log
 from voctrain.data import Data, load
 
@@ -43,44 +46,46 @@ def write_report(run: Path, data: Data | None = None) -> Path:
     if data is None:
         data, reason = _data_of(facts)
     if data is not None:
-        conclude_stopped(run, TASKS[facts["task"]], data)
+        conclude_stopped(run, facts, data)
     with matplotlib.rc_context(STYLE):
-        write_page(run / "report.html", run.name, _sections(run, facts, trials, data, reason))
+        write_page(run / "report.html", run.resolve().name, _sections(run, facts, trials, data, reason))
     return run / "report.html"
 
 
-def conclude_stopped(run: Path, task: Task, data: Data) -> None:
+def conclude_stopped(run: Path, facts: dict[str, Any], data: Data) -> None:
     """Bring the task's tables and pictures up to the best checkpoint, unless another process drives the run."""
-    best, made = run / "best.pt", run / (task.conclusion or "")
-    if task.conclusion is None or not best.exists():
+    task, best = TASKS[facts["task"]], read_torch(run / "best.pt")
+    if best is None or not outdated(run, task):
         return
-    if made.exists() and made.stat().st_mtime >= best.stat().st_mtime:
-        return
-    try:
-        handle = lock(run)
-    except ValueError:
-        return
-    try:
-        task.conclude(run, read_torch(best), data)
-    except (ValueError, OSError):  # the victim of an attack is gone: the page says what is missing
-        pass
-    finally:
-        os.close(handle)
+    with suppress(
+        ValueError, OSError
+    ):  # it is driven, or the victim of an attack is gone: the page says what is missing
+        lock(run)
+        if digest(best["config"].get("victim")) == facts.get("victim"):
+            task.conclude(run, best, data)
+
+
+def outdated(run: Path, task: Task) -> bool:
+    """Whether the task's tables and pictures are older than the best checkpoint, or missing."""
+    made, best = run / (task.conclusion or ""), run / "best.pt"
+    return task.conclusion is not None and not (made.exists() and made.stat().st_mtime >= best.stat().st_mtime)
 
 
 def _sections(
     run: Path, facts: dict[str, Any], trials: list[FrozenTrial], data: Data | None, reason: str
 ) -> list[Section]:
     best = read_json(run / "best.json")
-    ranked = sorted((t for t in trials if studies.score(t) is not None), key=lambda t: (-studies.score(t), t.number))
-    frame = frame_of(trials)
+    ranked = studies.ranked(trials)
+    frame = frame_of(trials, facts["arguments"]["sampler"])
     done = [Text("No trial has scored yet.")]
     if ranked:
         done = [*curves(run / trial_log(Path(), ranked[0].number))]
+        if best is not None and (run / "best.pt").exists() and outdated(run, TASKS[facts["task"]]):
+            done.append(Text("Tables of attacks and pictures below are missing, or of an earlier best trial."))
         done += EVIDENCE[facts["task"]](run, best, data) if best is not None else [Text("best.json is missing.")]
     return [
         Section("Answer", _answer(run, facts, trials, ranked, best)),
-        Section("Did the search work", _search(facts, trials, ranked, frame)),
+        Section("Did the search work", _search(run, facts, trials, ranked, frame)),
         Section("What matters", _parameters(facts, trials, ranked, frame)),
         Section("What the model does", done),
         Section("Data", _data(facts, data, reason, best)),
@@ -93,7 +98,7 @@ def _answer(
     run: Path, facts: dict[str, Any], trials: list[FrozenTrial], ranked: list[FrozenTrial], best: dict | None
 ) -> list[Block]:
     task, metric, data = TASKS[facts["task"]], facts["metric"], facts["data"]
-    states = pd.Series([studies.state_name(t) for t in trials]).value_counts()
+    states = Counter(_state(t) for t in trials)
     epochs = sum(len(t.intermediate_values) for t in trials)
     rows = [
         ("Task", facts["task"]),
@@ -102,16 +107,20 @@ def _answer(
             f"{data['path']}: {data['labelled']} labelled images, {len(facts['split']['val'])} of them validation",
         ),
         ("Budget", f"{facts['arguments']['trials']} trials of at most {facts['epochs']} epochs"),
-        ("Spent", f"{epochs} epochs, {duration(facts['seconds'])} of the clock"),
+        ("Spent", f"{epochs} epochs; {duration(facts['seconds'])} of the clock when the last trial ended"),
         ("Trials", ", ".join(f"{n} {state}" for state, n in states.items()) or "none"),
     ]
+    rows += [(name.capitalize(), facts["arguments"][name]) for name in ("goal", "victim") if facts.get("victim")]
     if ranked:
         score = f"{studies.score(ranked[0]):.4f} (trial {ranked[0].number}, epoch {studies.best_epoch(ranked[0])})"
         rows.append((f"Best {metric}", score))
-        if (known := rescored(run, best)) is not None:
+        if (known := rescored(run, facts, best)) is not None:
             low, high = interval(known[0], len(known[1]))
-            whose = "" if best["trial"] == ranked[0].number else f" of trial {best['trial']}, which best.json holds"
+            whose = "" if best["score"] == studies.score(ranked[0]) else f" of trial {best['trial']}, kept in best.json"
             rows.append((f"95 % interval{whose}", f"{low:.4f} to {high:.4f}, by bootstrap over the validation images"))
+        if (final := read_json(run / "final" / "final.json")) is not None:
+            value = f"{final['score']:.4f} ± {final['standard_error']:.4f}, mean of {final['seeds']} seeds"
+            rows.append(("search.final", f"{value} ({final['winner']})"))
     rows.append((f"{task.baseline_name.capitalize()}", f"{metric} {facts['baseline'][metric]:.4f}"))
     blocks: list[Block] = [Table((), rows)]
     if facts.get("track"):
@@ -123,28 +132,43 @@ def _answer(
     )
     if best is None or not (run / "best.pt").exists():
         blocks.append(Text("The checkpoint best.pt is missing: train the configuration again to use it."))
-    commands = [f"python -m search.final {typed(run)}"]
+    commands, here = [f"python -m search.final {typed(run.resolve())}"], typed(run.resolve())
     if task.submitted:
-        commands.append(f"python -m search.submit --data {data['path']} --{task.name} {typed(run)}")
+        commands.append(f"python -m search.submit --data {shlex.quote(data['path'])} --{task.name} {here}")
     blocks.append(Code("\n".join(commands)))
-    return [*blocks, Table(("parameter", "value"), list(ranked[0].params.items()), "Best configuration")]
+    title = "Best configuration, where it differs from the default"
+    return [*blocks, Table(("field", "value"), list(changed(task, ranked[0]).items()), title)]
 
 
-def rescored(run: Path, best: dict[str, Any] | None) -> tuple[Callable[[Any], float], list[str]] | None:
-    """The best score as a function of the indices of validation images, and their ids; None where these are gone."""
-    file = run / "val_predictions.npz"
-    if best is None or not file.exists():
+def changed(task: Task, trial: FrozenTrial) -> dict[str, Any]:
+    """The fields of a trial's configuration that are not as they are by default."""
+    defaults = {f.name: f.default for f in dataclasses.fields(task.config)}
+    config = trial.user_attrs.get(studies.CONFIG, trial.params)
+    return {k: v for k, v in config.items() if v is not None and v != defaults.get(k)}
+
+
+def _state(trial: FrozenTrial) -> str:
+    """A trial's state; running ones may have been left by a stopped search."""
+    return studies.state_name(trial) if trial.state.is_finished() else "unfinished"
+
+
+def rescored(
+    run: Path, facts: dict[str, Any], best: dict[str, Any] | None
+) -> tuple[Callable[[Any], float], list[str]] | None:
+    """The best score as a function of the indices of validation images, and their ids.
+
+    None where the predictions are missing, or the victim of an attack is no longer what it was.
+    """
+    if best is None or (predictions := predictions_of(run)) is None:
         return None
-    with np.load(file) as arrays:
-        predictions = dict(arrays)
-    try:
-        return TASKS[best["task"]].rescore(predictions, best["config"]), predictions["ids"].tolist()
-    except (ValueError, OSError):  # the victim of an attack
-        return None
+    with suppress(ValueError, OSError):
+        if digest(best["config"].get("victim")) == facts.get("victim"):
+            return TASKS[best["task"]].rescore(predictions, best["config"]), predictions["ids"].tolist()
+    return None
 
 
 def _search(
-    facts: dict[str, Any], trials: list[FrozenTrial], ranked: list[FrozenTrial], frame: pd.DataFrame
+    run: Path, facts: dict[str, Any], trials: list[FrozenTrial], ranked: list[FrozenTrial], frame: pd.DataFrame
 ) -> list[Block]:
     blocks: list[Block] = []
     if ranked:
@@ -152,9 +176,9 @@ def _search(
         rungs = StudyASHA(metric=facts["metric"], epochs=facts["epochs"]).rungs - {facts["epochs"]} if prunes else ()
         blocks += [
             figures.history(frame, facts["metric"]),
-            figures.over_budget(frame, facts["metric"]),
+            figures.over_budget(trials, facts["arguments"]["sampler"], facts["metric"]),
             figures.learning_curves(trials, sorted(rungs), facts["metric"]),
-            figures.budget(trials),
+            figures.budget(trials, _unfinished_seconds(run, trials)),
         ]
     failed = [t for t in trials if studies.state_name(t) == "failed"]
     if failed:
@@ -167,21 +191,26 @@ def _search(
     return blocks
 
 
+def _unfinished_seconds(run: Path, trials: list[FrozenTrial]) -> dict[int, float]:
+    """The seconds that each unfinished trial has trained, as its log says."""
+    logs = {t.number: epochs_of(trial_log(run, t.number)) for t in trials if not t.state.is_finished()}
+    return {number: epochs[max(epochs)].get("seconds", 0.0) for number, epochs in logs.items() if epochs}
+
+
 def _parameters(
     facts: dict[str, Any], trials: list[FrozenTrial], ranked: list[FrozenTrial], frame: pd.DataFrame
 ) -> list[Block]:
     if len(ranked) < LEAST:
         return [Text(f"With {len(ranked)} scored trials nothing can be said of parameters: it takes {LEAST}.")]
-    metric, distributions = facts["metric"], distributions_of(trials)
-    weights = {name: value for name, value in importances(trials).items() if name in distributions}
+    metric, distributions = facts["metric"], distributions_of(trials, parse_settings(facts["arguments"]["set"]))
+    weights = importances(trials, distributions)
     names = list(weights)
     if not names:
-        return [Text("No parameter was searched.")]
+        return [Text("No parameter was searched that enough trials have, or none tells good trials from bad ones.")]
     blocks: list[Block] = [figures.importance(weights)]
-    if bounds := at_bounds(ranked[0]):
-        rows = [(name, value, bound) for name, value, bound in bounds]
-        heads = ("parameter", "value", "bound")
-        blocks.append(Table(heads, rows, "The best lies on a bound: the space may be too narrow there"))
+    if bounds := at_bounds(ranked[0], distributions):
+        title = "The best lies on a bound: unless it is a natural one, the space may be too narrow there"
+        blocks.append(Table(("parameter", "value", "bound"), bounds, title))
     else:
         blocks.append(Text("The best configuration lies on no bound of the space."))
     blocks += figures.slices(frame, distributions, names, metric)
@@ -195,7 +224,7 @@ def _data(facts: dict[str, Any], data: Data | None, reason: str, best: dict[str,
     blocks: list[Block] = [class_histogram(data), examples(data)]
     if best is not None:
         try:
-            blocks += augmented(data, TASKS[facts["task"]].config.from_dict(best["config"]))
+            blocks.append(augmented(data, TASKS[facts["task"]].config.from_dict(best["config"])))
         except ValueError as error:  # a run of another version
             blocks.append(Text(f"Augmented images cannot be shown: {error}."))
     return blocks
@@ -208,7 +237,7 @@ def _trials(run: Path, facts: dict[str, Any], trials: list[FrozenTrial], ranked:
         node, pid = t.user_attrs.get(studies.WORKER, (None, None))
         params = ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in t.params.items())
         epochs, log = len(t.intermediate_values), str(trial_log(Path(), t.number))
-        rows.append((t.number, studies.state_name(t), studies.score(t), epochs, node, pid and str(pid), log, params))
+        rows.append((t.number, _state(t), studies.score(t), epochs, node, pid and str(pid), log, params))
     heads = ("trial", "state", facts["metric"], "epochs", "node", "pid", "log", "parameters")
     title = f"The best {SHOWN_TRIALS} of {len(trials)}; all are in trials.csv" if len(trials) > SHOWN_TRIALS else ""
     return [Table(heads, rows, title)]
@@ -223,18 +252,21 @@ def _repeat(run: Path, facts: dict[str, Any]) -> list[Block]:
     ]
     validation = " ".join(facts["split"]["val"])
     return [
-        Code(command(facts["task"], facts["arguments"])),
+        Code(command(run, facts)),
         Table((), rows),
         Text("Validation images (all others are training):"),
         Code(validation),
     ]
 
 
-def command(task: str, arguments: dict[str, Any]) -> str:
-    """What to type for a search with these arguments; those that are what they are by default are left out."""
-    words = ["python -m search.run", task]
+def command(run: Path, facts: dict[str, Any]) -> str:
+    """What to type for such a search; arguments that are what they are by default are left out."""
+    words = ["python -m search.run", facts["task"]]
+    arguments = dict(facts["arguments"])
+    if arguments["space"] is not None:
+        arguments["space"] = typed(run.resolve() / "space.py")
     for name, value in arguments.items():
-        if name not in DEFAULTS or value == DEFAULTS[name] or name in ("resume", "dry_run", "quiet"):
+        if name not in DEFAULTS or value == DEFAULTS[name] or name in ("name", "resume", "dry_run", "quiet"):
             continue
         words.append(f"--{name.replace('_', '-')}")
         if name == "time_budget":
@@ -248,6 +280,8 @@ def _data_of(facts: dict[str, Any]) -> tuple[Data | None, str]:
     arguments = facts["arguments"]
     try:
         data = load(arguments["data"], image_size=arguments["image_size"], use_val=arguments["use_val"])
+        if data.fingerprint != facts["data"]["fingerprint"]:
+            return None, f"{arguments['data']} is no longer what it was"
         return data.with_split(facts["split"]["train"], facts["split"]["val"]), ""
     except (ValueError, OSError) as error:
         return None, str(error).splitlines()[0]
@@ -262,4 +296,8 @@ def read_trials(run: Path) -> list[FrozenTrial]:
 
 
 def read_json(file: Path) -> dict[str, Any] | None:
-    return json.loads(file.read_text()) if file.exists() else None
+    """What is in a JSON file; None where there is none. Raises `ValueError` for a damaged one."""
+    try:
+        return json.loads(file.read_text()) if file.exists() else None
+    except ValueError:
+        raise ValueError(f"{file} is damaged: delete it, and continue the run with --resume") from None

@@ -1,19 +1,18 @@
 """Figures of a search: how it went, what it cost, and what its parameters do."""
 
-from collections.abc import Iterator, Sequence
-from datetime import datetime
+from collections.abc import Iterator, Mapping, Sequence
 
 import matplotlib
 import numpy as np
 import pandas as pd
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from search import study as studies
 from search.report.blocks import BLUE, GREEN, GREY, ORANGE, RED, Figure, canvas, drawn
-from search.report.trials import coded
+from search.report.trials import best_over_epochs, coded, origin_of
 
-COLOURS = {"portfolio": GREEN, "warm start": RED, "random start": GREY, "sampler": BLUE}
+COLOURS = {"portfolio": GREEN, "warm start": RED, "random": GREY, "learned": BLUE}
 SLICES = 8  # most important parameters that are drawn
 LINES = 14  # parameters side by side
 PALETTE = "viridis"  # from poor to good
@@ -34,21 +33,19 @@ def history(frame: pd.DataFrame, metric: str) -> Figure:
     )
 
 
-def over_budget(frame: pd.DataFrame, metric: str) -> Figure:
-    """Best score over epochs spent, of the whole run and of its random trials alone."""
+def over_budget(trials: Sequence[FrozenTrial], sampler: str, metric: str) -> Figure:
+    """Best score over epochs spent, of the whole run and of its random trials alone, as far as these go."""
     figure = canvas()
     axes = figure.subplots()
-    axes.step(frame["epochs"].cumsum(), frame["score"].cummax(), where="post", color=ORANGE, label="this search")
-    random = frame[frame["origin"] == "random start"]
-    if len(random):
-        spent = [0, *random["epochs"].cumsum(), frame["epochs"].sum()]
-        best = [random["score"].iloc[0], *random["score"].cummax(), random["score"].max()]
-        axes.step(spent, best, where="post", color=GREY, label="its random trials alone")
+    spent, best = best_over_epochs(trials)
+    axes.step(spent, best, where="post", color=ORANGE, marker="o", ms=2, label="this search")
+    text = f"after {spent[-1]} epochs the search is at {best[-1]:.4f}"
+    spent, best = best_over_epochs(t for t in trials if origin_of(t, sampler) == "random")
+    if spent and sampler != "random":
+        axes.step(spent, best, where="post", color=GREY, marker="o", ms=2, label="its random trials alone")
+        text += f"; its random trials alone are at {best[-1]:.4f} after {spent[-1]}"
     axes.set(xlabel="epochs spent", ylabel=f"best {metric}")
     axes.legend(fontsize=8)
-    text = f"after {frame['epochs'].sum()} epochs the search is at {frame['score'].max():.4f}"
-    if len(random):
-        text += f", its {len(random)} random trials alone at {random['score'].max():.4f}"
     return drawn(figure, "Best score over the epochs spent", text)
 
 
@@ -56,10 +53,10 @@ def learning_curves(trials: Sequence[FrozenTrial], rungs: Sequence[int], metric:
     """Scores by epoch of all trials; pruned ones are faint, the best is bold, and rungs are marked."""
     figure = canvas()
     axes = figure.subplots()
-    ranked = sorted((t for t in trials if studies.score(t) is not None), key=studies.score)
-    for trial in ranked:
+    ranked = studies.ranked(trials)
+    for trial in reversed(ranked):
         epochs, values = zip(*sorted(trial.intermediate_values.items()), strict=True)
-        best, pruned = trial is ranked[-1], studies.state_name(trial) == "pruned"
+        best, pruned = trial is ranked[0], studies.state_name(trial) == "pruned"
         look = {"color": ORANGE, "lw": 2.0} if best else {"color": BLUE, "lw": 0.8, "alpha": 0.25 if pruned else 0.7}
         axes.plot(epochs, values, marker="o" if len(epochs) == 1 else None, ms=2, **look)
     for rung in rungs:
@@ -72,21 +69,20 @@ def learning_curves(trials: Sequence[FrozenTrial], rungs: Sequence[int], metric:
     )
 
 
-def budget(trials: Sequence[FrozenTrial]) -> Figure:
-    """Minutes of training by state; of running trials, since they began."""
-    colours = {"complete": GREEN, "pruned": BLUE, "failed": RED, "running": GREY}
-    spent = dict.fromkeys(colours, 0.0)
+def budget(trials: Sequence[FrozenTrial], spent: Mapping[int, float]) -> Figure:
+    """Minutes of training by state; spent: by number, the seconds that unfinished trials have trained."""
+    colours = {"complete": GREEN, "pruned": BLUE, "failed": RED, "unfinished": GREY}
+    minutes = dict.fromkeys(colours, 0.0)
     for trial in trials:
-        running = trial.state == TrialState.RUNNING
-        since = (datetime.now() - trial.datetime_start).total_seconds() if running else 0.0
-        spent[studies.state_name(trial)] += trial.user_attrs.get(studies.SECONDS, since) / 60
+        state = studies.state_name(trial) if trial.state.is_finished() else "unfinished"
+        minutes[state] += trial.user_attrs.get(studies.SECONDS, spent.get(trial.number, 0.0)) / 60
     figure = canvas()
     axes = figure.subplots()
-    bars = axes.barh(list(spent), list(spent.values()), color=list(colours.values()))
+    bars = axes.barh(list(minutes), list(minutes.values()), color=list(colours.values()))
     axes.bar_label(bars, fmt="%.1f", padding=3)
     axes.margins(x=0.12)
     axes.set(xlabel="minutes of training")
-    return drawn(figure, "Where the budget went", ", ".join(f"{k} {v:.1f} minutes" for k, v in spent.items()))
+    return drawn(figure, "Where the budget went", ", ".join(f"{k} {v:.1f} minutes" for k, v in minutes.items()))
 
 
 def importance(values: dict[str, float]) -> Figure:

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -23,24 +23,44 @@ GRID = 8  # values a parameter, and GRID² trials, of which the forest is asked 
 EDGE = 0.02  # part of a parameter's range that counts as its bound
 
 
-def frame_of(trials: Sequence[FrozenTrial]) -> pd.DataFrame:
-    """A row for each trial that scored, by number: score, its origin (portfolio, start-up, sampler, …), parameters."""
-    rows = []
+def origin_of(trial: FrozenTrial, sampler: str) -> str:
+    """portfolio, warm start, random or learned: where a trial of a run with this sampler comes from."""
+    if origin := trial.user_attrs.get(studies.ORIGIN):
+        return "portfolio" if origin.startswith(studies.PORTFOLIO) else "warm start"
+    starting = sampler != "qmc" and trial.number < studies.STARTUP_TRIALS
+    return "random" if sampler == "random" or starting else "learned"
+
+
+def frame_of(trials: Sequence[FrozenTrial], sampler: str) -> pd.DataFrame:
+    """A row for each trial that scored, by number: score, origin, parameters."""
+    rows = [
+        {"number": t.number, "score": score, "origin": origin_of(t, sampler), **t.params}
+        for t in trials
+        if (score := studies.score(t)) is not None
+    ]
+    return pd.DataFrame(rows, columns=None if rows else ["number", "score", "origin"])
+
+
+def best_over_epochs(trials: Iterable[FrozenTrial]) -> tuple[list[int], list[float]]:
+    """The epochs that these trials had spent, one after the other, each time one scored; and their best score then."""
+    spent, best, points = 0, -math.inf, []
     for trial in trials:
-        if (score := studies.score(trial)) is None:
-            continue
-        origin = trial.user_attrs.get(studies.ORIGIN, "")
-        kind = "portfolio" if origin.startswith(studies.PORTFOLIO) else "warm start" if origin else "sampler"
-        if kind == "sampler" and trial.number < studies.STARTUP_TRIALS:
-            kind = "random start"
-        epochs = len(trial.intermediate_values)
-        rows.append({"number": trial.number, "score": score, "origin": kind, "epochs": epochs, **trial.params})
-    return pd.DataFrame(rows, columns=None if rows else ["number", "score", "origin", "epochs"])
+        spent += len(trial.intermediate_values)
+        if (score := studies.score(trial)) is not None:
+            best = max(best, score)
+            points.append((spent, best))
+    return [p[0] for p in points], [p[1] for p in points]
 
 
-def distributions_of(trials: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:
-    """Of each parameter that was searched, its newest distribution."""
-    return {name: d for trial in trials for name, d in trial.distributions.items() if not d.single()}
+def distributions_of(trials: Sequence[FrozenTrial], fixed: Container[str] = ()) -> dict[str, BaseDistribution]:
+    """Of each parameter that was searched, its newest distribution.
+
+    Those in `fixed`, and those of which the trials that scored have but one value, were not.
+    """
+    values = {(name, value) for t in trials if studies.score(t) is not None for name, value in t.params.items()}
+    searched = {name for name, count in Counter(name for name, _ in values).items() if count > 1}
+    known = {name: d for trial in trials for name, d in trial.distributions.items()}
+    return {name: d for name, d in known.items() if name in searched and name not in fixed}
 
 
 def coded(frame: pd.DataFrame, distributions: dict[str, BaseDistribution]) -> pd.DataFrame:
@@ -66,11 +86,12 @@ def scaled(distribution: BaseDistribution, value: float) -> float:
     return math.log(value) if distribution.log else float(value)
 
 
-def importances(trials: Sequence[FrozenTrial]) -> dict[str, float]:
-    """How much each parameter decides whether a trial is among the best; they sum to 1, greatest first.
+def importances(trials: Sequence[FrozenTrial], names: Container[str]) -> dict[str, float]:
+    """How much each of these parameters decides whether a trial is among the best; they sum to 1, greatest first.
 
     Conditional PED-ANOVA (Watanabe et al., 2023, and its extension of 2026, as in Optuna): a parameter that only some
-    trials have counts among those, and one that fewer than `LEAST` have is left out. Empty with too few trials.
+    trials have counts among those, and one that fewer than `LEAST` have is left out. Empty with too few trials, or
+    where most are equally good.
     """
     scored = [t for t in trials if studies.score(t) is not None]
     if len(scored) < LEAST:
@@ -82,10 +103,14 @@ def importances(trials: Sequence[FrozenTrial]) -> dict[str, float]:
             for t in scored
         ]
     )
-    evaluator = PedAnovaImportanceEvaluator(target_quantile=max(TOP, LEAST / 2 / len(scored)))
+    part = max(TOP, LEAST / 2 / len(scored))
+    bar = sorted(map(studies.score, scored), reverse=True)[math.ceil(part * len(scored)) - 1]
+    if all(studies.score(t) >= bar for t in scored):
+        return {}
+    evaluator = PedAnovaImportanceEvaluator(target_quantile=part)
     having = Counter(name for t in scored for name in t.params)
-    names = [name for name, count in having.items() if count >= LEAST]
-    found = optuna.importance.get_param_importances(study, evaluator=evaluator, params=names)
+    known = [name for name, count in having.items() if count >= LEAST and name in names]
+    found = optuna.importance.get_param_importances(study, evaluator=evaluator, params=known)
     return {name: value for name, value in found.items() if value > 0}
 
 
@@ -118,11 +143,11 @@ def _h_squared(forest: RandomForestRegressor, known: np.ndarray, columns: list[i
     return float(np.square(apart).sum() / total) if (total := np.square(joint).sum()) > 0 else 0.0
 
 
-def at_bounds(trial: FrozenTrial) -> list[tuple[str, float, str]]:
-    """The numbers of a trial that lie on a bound of the space: parameter, value, lower or upper."""
+def at_bounds(trial: FrozenTrial, names: Container[str]) -> list[tuple[str, float, str]]:
+    """Those of these parameters of a trial that lie on a bound of the space: name, value, lower or upper."""
     found = []
     for name, distribution in trial.distributions.items():
-        if isinstance(distribution, CategoricalDistribution) or distribution.single():
+        if name not in names or isinstance(distribution, CategoricalDistribution) or distribution.single():
             continue
         low, high, value = (scaled(distribution, v) for v in (distribution.low, distribution.high, trial.params[name]))
         place = (value - low) / (high - low)

@@ -88,12 +88,12 @@ def test_the_score_is_the_best_epoch_of_pruned_trials_too():
     add([0.9], TrialState.FAIL, error="boom")
     add([0.5, 0.5])
     study.ask()
-    assert [t.number for t in studies.ranked(study)] == [0, 3, 1]
+    assert [t.number for t in studies.ranked(study.trials)] == [0, 3, 1]
     assert [studies.score(t) for t in study.trials] == [0.5, 0.4, None, 0.5, None]
     assert [studies.best_epoch(t) for t in study.trials] == [2, 2, None, 1, None]
     names = [studies.state_name(t) for t in study.trials]
     assert names == ["pruned", "complete", "failed", "pruned", "running"]
-    assert np.isclose(studies.ranked(study)[0].intermediate_values[2], 0.5)
+    assert np.isclose(studies.ranked(study.trials)[0].intermediate_values[2], 0.5)
 
 
 def test_only_the_portfolio_is_the_portfolio():

@@ -5,7 +5,7 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from search import study as studies
-from search.time_left import LEARNED, RANDOM, TRUST, Plan, expected_epochs, seconds_left
+from search.time_left import FADING, LEARNED_SHARE, RANDOM_SHARE, TRUST, Plan, expected_epochs, seconds_left
 
 
 def plan(**changes):
@@ -43,19 +43,28 @@ def test_the_last_trial_takes_as_long_as_it_takes():
 
 def test_trials_to_come_cost_what_the_best_cost():
     """Two of the portfolio, the better one dear: the sampler's trials are expected to be like both."""
+    share = plan().share(2) + plan().share(3)
     left = seconds_left(plan(), *study_of((9, 270, True), (9, 90, True)))
-    assert left == pytest.approx(2 * LEARNED.share * 9 * (360 / 18))
+    assert left == pytest.approx(share * 9 * (360 / 18))
     dear = seconds_left(plan(), *study_of((9, 270, True), (9, 270, True)))
-    assert dear == pytest.approx(2 * LEARNED.share * 9 * 30)
+    assert dear == pytest.approx(share * 9 * 30)
+
+
+def test_what_trials_are_expected_to_run():
+    """Whole ones all epochs, random ones as ASHA has it; what learned ones run longer fades."""
+    many = plan(trials=60, startup=20)
+    assert [many.share(n) for n in (0, 1, 2, 19)] == [1, 1, RANDOM_SHARE, RANDOM_SHARE]
+    assert many.share(20) == pytest.approx(RANDOM_SHARE + LEARNED_SHARE)
+    assert many.share(20 + FADING) == pytest.approx(RANDOM_SHARE + LEARNED_SHARE / math.e)
 
 
 def test_what_trials_of_a_kind_cost_counts_more_the_more_there_are():
     """One random trial of one second an epoch, one epoch long, beside two whole ones of ten."""
     left = seconds_left(plan(startup=4), *study_of((9, 90, True), (9, 90, True), (1, 1, True)))
-    weight = TRUST * RANDOM.share * 9
+    weight = TRUST * RANDOM_SHARE * 9
     price = (weight * 181 / 19 + 1) / (weight + 1)
-    share = (TRUST * RANDOM.share + 1 / 9) / (TRUST + 1)
-    assert left == pytest.approx(share * 9 * price)
+    longer = (weight + 1) / (weight + RANDOM_SHARE * 9)
+    assert left == pytest.approx(longer * RANDOM_SHARE * 9 * price)
 
 
 def test_a_promoted_trial_goes_on():
@@ -69,7 +78,7 @@ def test_a_promoted_trial_goes_on():
 def test_without_pruning_all_run_whole():
     assert expected_epochs(plan(prunes=False)) == 4 * 9
     assert seconds_left(plan(prunes=False), *study_of((9, 90, True))) == pytest.approx(3 * 90)
-    assert expected_epochs(plan()) == pytest.approx(9 * (2 + 2 * LEARNED.share))
+    assert expected_epochs(plan()) == pytest.approx(9 * (2 + plan().share(2) + plan().share(3)))
 
 
 def test_nothing_is_left_at_the_end():

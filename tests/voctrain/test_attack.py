@@ -183,6 +183,16 @@ def test_an_image_that_is_still_seen_does_not_count_as_hidden(draw_data, config)
     assert metrics["val_score"] == pytest.approx((0.5 - metrics["val_ssim"]) / 0.5)
 
 
+def test_an_interval_does_not_decide_again_whether_an_image_is_hidden(draw_data, config):
+    options = config(goal="privacy", max_ssim=0.5)
+    judge = attack.Judge(options, draw_data())
+    _, predictions = judge(torch.zeros_like(judge.images))
+    for ssim_, score in ((0.75, -0.5), (0.45, 1.0)):  # not hidden; hidden, and answered as before
+        known = predictions | {"ssim": np.linspace(ssim_ - 0.2, ssim_ + 0.2, len(judge.images))}
+        assert judge.measure(known)["score"] == pytest.approx(score)
+        assert [judge.rescored(known)([i]) for i in range(len(judge.images))] == pytest.approx([score] * 8)
+
+
 def test_a_batch_of_one(draw_data, config):
     assert np.isfinite(next(attack.train(config(batch_size=1), draw_data())).metrics["train_loss"])
 

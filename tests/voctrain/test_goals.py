@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from voctrain.goals import Goal, goal_losses, goal_metrics, parse_goal
+from voctrain.goals import Goal, goal_losses, goal_metrics, parse_goal, shortfall
 
 CLASSES = ("cat", "dog", "person")
 TRUE = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 1]])
@@ -43,12 +43,7 @@ def test_success_of_one_class_by_hand():
     assert hidden["flip_rate"] == pytest.approx(1 / 2)
     assert hidden["collateral"] == pytest.approx(2 / 8)  # cat of the first, person of the second image
     assert hidden["delta"] == pytest.approx((0.6 + 0.4) / 8)
-    assert hidden["score"] == pytest.approx(0.05 - 1 / 8)  # the others have changed by more than 0.05
-    after = BEFORE.copy()
-    after[[1, 2], [1, 0]] = 0.4, 0.45  # dog of the second goes; cat of the third does not come
-    kept = goal_metrics(Goal("hide", 1), TRUE, (BEFORE, after), (BEFORE >= 0.5, after >= 0.5))
-    assert kept["delta"] == pytest.approx(0.35 / 8)
-    assert kept["score"] == pytest.approx(1 / 2)
+    assert hidden["score"] == pytest.approx(1 / 2 - 2 / 8)
     added = measured(Goal("add", 2))  # person was seen nowhere, once it is
     assert added["flip_rate"] == pytest.approx(1 / 4)
     assert added["collateral"] == pytest.approx(2 / 8)
@@ -56,6 +51,15 @@ def test_success_of_one_class_by_hand():
     assert everywhere["flip_rate"] == 1
     never = goal_metrics(Goal("hide", 0), TRUE, (TRUE, TRUE), (TRUE > 2, TRUE > -1))
     assert never["flip_rate"] == 0  # it was not seen anywhere
+
+
+def test_what_goals_must_keep_to():
+    for kind in ("hide", "add"):
+        assert shortfall(Goal(kind, 0), 0.05, 0.9, None) == 0
+        assert shortfall(Goal(kind, 0), 0.08, 0.9, None) == pytest.approx(0.03)
+    assert shortfall(Goal("privacy"), 0.5, 0.4, 0.5) == 0
+    assert shortfall(Goal("privacy"), 0.0, 0.75, 0.5) == pytest.approx(0.5)
+    assert shortfall(Goal("fake"), 0.5, 0.9, None) == 0
 
 
 def test_losses_by_hand():

@@ -1,5 +1,6 @@
 import json
 import re
+import shlex
 import shutil
 from html.parser import HTMLParser
 
@@ -9,7 +10,9 @@ import yaml
 from optuna.trial import TrialState, create_trial
 
 from search import study as studies
+from search.arguments import run_parser
 from search.report.__main__ import main
+from search.report.page import command
 from voctrain.config import ClassifyConfig
 
 pytestmark = pytest.mark.slow
@@ -103,7 +106,11 @@ def test_the_report_of_a_finished_run(call, copy):
     assert "Random labels" in page.text
     # SEED.md §2: every curve, examples a class, histogram, an augmented batch, confusion, a grid of predictions.
     titles = ("Score of each trial", "Learning curves", "Images of each class", "An example of each class")
-    titles += ("how the best configuration sees them", "Best validation images", "Worst validation images")
+    titles += (
+        "what the best configuration's augmentation makes of them",
+        "Best validation images",
+        "Worst validation images",
+    )
     titles += ("in which a class is predicted (column)", "Where the budget went")
     titles += tuple(f"{name} of the best trial" for name in ("loss", "accuracy", "precision", "recall", "f1", "mAP"))
     assert not [title for title in titles if title not in page.text]
@@ -113,6 +120,8 @@ def test_the_report_of_a_finished_run(call, copy):
     assert "python -m search.run classify --data " in page.text
     assert "--trials 4 --epochs 3 --image-size 32 " in page.text
     assert "--set architecture=simple" in page.text
+    assert "--name" not in page.text
+    assert "unless it is a natural one" not in page.text  # too few trials
 
 
 def test_a_deleted_checkpoint_is_said(call, copy):
@@ -149,7 +158,7 @@ def test_a_run_that_is_running(call, finished, tmp_path):
     trials = [trial(), trial(state=TrialState.RUNNING, scores=(0.3,))]
     page = remade(call, replaced(finished, tmp_path / "run", trials))
     assert "0.3000 (trial 1, epoch 1)" in page.text
-    assert "1 running" in page.text
+    assert "1 unfinished" in page.text
 
 
 def test_a_run_that_has_just_begun(call, finished, tmp_path):
@@ -161,6 +170,36 @@ def test_500_trials_take_less_than_five_megabytes(call, finished, tmp_path):
     run = replaced(finished, tmp_path / "run", trials)
     assert "500 complete" in remade(call, run).text
     assert (run / "report.html").stat().st_size < 5e6
+
+
+def test_what_lies_there_now_must_be_what_the_run_had(call, copy):
+    facts = json.loads((copy / "run.json").read_text())
+    facts["data"]["fingerprint"] = "0" * 32
+    (copy / "run.json").write_text(json.dumps(facts))
+    assert "is no longer what it was" in remade(call, copy).text
+    (copy / "val_predictions.npz").write_bytes(b"PK damaged")
+    assert "val_predictions.npz is missing" in remade(call, copy).text
+
+
+def test_a_kept_best_older_than_the_best_score_is_said(call, finished, copy):
+    study = studies.open_study(copy / "study.journal", optuna.samplers.RandomSampler())
+    study.add_trial(trial(state=TrialState.RUNNING, scores=(0.99,)))
+    text = remade(call, copy).text
+    best = json.loads((copy / "best.json").read_text())
+    assert re.search(r"0\.9900 \(trial \d+, epoch 1\)", text)
+    assert f"95 % interval of trial {best['trial']}, kept in best.json" in text
+
+
+def test_the_printed_command_is_one(finished, tmp_path):
+    facts = json.loads((finished / "run.json").read_text())
+    asked = {"data": "digits", "image_size": 28, "task": "attack", "time_budget": 90.0, "set": ["lr=0.1", "a='b c'"]}
+    facts["arguments"] |= asked | {"use_val": True, "goal": "invert", "name": "x"}
+    words = shlex.split(command(finished, facts | {"task": "attack"}))
+    assert words[:4] == ["python", "-m", "search.run", "attack"]
+    given = vars(run_parser().parse_args(words[3:]))
+    known = {name: facts["arguments"][name] for name in ("data", "image_size", "time_budget", "set", "use_val", "goal")}
+    assert {name: given[name] for name in known} == known
+    assert "name" not in given
 
 
 def test_names_are_escaped(call, finished, tmp_path):
@@ -206,7 +245,9 @@ def test_bad_input(refused, finished, tmp_path):
     assert "has no study.journal" in refused(main, other)
 
 
-@pytest.mark.parametrize("arguments", [("run", "--format", "json"), ("run", "other", "--best"), ()])
+@pytest.mark.parametrize(
+    "arguments", [("run", "--format", "json"), ("run", "other", "--best"), ("run", "--out", "page.html"), ()]
+)
 def test_arguments_that_do_not_go_together(arguments, call):
     outcome = call(main, *arguments)
     assert outcome.status == 2

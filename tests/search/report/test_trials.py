@@ -5,7 +5,18 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState, create_trial
 
 from search import study as studies
-from search.report.trials import at_bounds, coded, distributions_of, frame_of, importances, interactions
+from search.report.trials import (
+    at_bounds,
+    best_over_epochs,
+    coded,
+    distributions_of,
+    frame_of,
+    importances,
+    interactions,
+    origin_of,
+)
+
+EVERYTHING = ("x", "y", "noise", "little", "kind", "other")
 
 
 def searched(objective, count=80, seed=0):
@@ -24,7 +35,7 @@ def test_the_parameter_that_decides_is_the_most_important():
         x, _ = trial.suggest_float("x", 0, 1), trial.suggest_int("noise", 1, 9)
         return -((x - 0.3) ** 2) + 0.01 * trial.suggest_float("little", 0, 1)
 
-    found = importances(searched(objective))
+    found = importances(searched(objective), EVERYTHING)
     assert next(iter(found)) == "x"
     assert found["x"] > 0.6
     assert sum(found.values()) == pytest.approx(1)
@@ -36,16 +47,16 @@ def test_a_conditional_parameter_counts_among_those_that_have_it():
             return 0.1 + 0.001 * trial.suggest_float("other", 0, 1)
         return trial.suggest_float("x", 1e-4, 1, log=True)
 
-    found = importances(searched(objective))
+    found = importances(searched(objective), EVERYTHING)
     assert next(iter(found)) == "x"
     assert set(found) <= {"x", "kind", "other"}
 
 
 def test_too_few_trials_say_nothing():
     trials = searched(lambda trial: trial.suggest_float("x", 0, 1), count=9)
-    assert importances(trials) == {}
+    assert importances(trials, EVERYTHING) == {}
     rare = [*searched(lambda trial: trial.suggest_float("x", 0, 1)), *searched(lambda t: t.suggest_float("y", 0, 1), 9)]
-    assert set(importances(rare)) == {"x"}
+    assert set(importances(rare, EVERYTHING)) == {"x"}
 
 
 def test_parameters_that_depend_on_each_other_are_found():
@@ -54,7 +65,7 @@ def test_parameters_that_depend_on_each_other_are_found():
         return x * y + z
 
     trials = searched(objective, 150)
-    found = interactions(frame_of(trials), distributions_of(trials), ["z", "x", "y"])
+    found = interactions(frame_of(trials, "random"), distributions_of(trials), ["z", "x", "y"])
     assert next(iter(found)) == ("x", "y")
     assert found["x", "y"] > 0.4
     assert max(found["z", "x"], found["z", "y"]) < 0.2
@@ -82,10 +93,17 @@ def test_origins_and_codes():
             made({"kind": "b"}, **{studies.ORIGIN: "other, trial 3"}),
         ]
     )
-    frame = frame_of(study.trials)
+    frame = frame_of(study.trials, "tpe")
     assert frame["number"].tolist() == [0, 1, 3]
-    assert frame["origin"].tolist() == ["portfolio", "random start", "warm start"]
-    assert frame["epochs"].tolist() == [2, 2, 2]
+    assert frame["origin"].tolist() == ["portfolio", "random", "warm start"]
+    assert [origin_of(study.trials[1], sampler) for sampler in ("random", "qmc", "gp")] == [
+        "random",
+        "learned",
+        "random",
+    ]
+    assert best_over_epochs(study.trials) == ([2, 4, 8], [0.5, 0.5, 0.5])  # the diverged one has spent, too
+    assert set(distributions_of(study.trials)) == {"lr", "kind"}  # of depth there is one value
+    assert set(distributions_of(study.trials, {"lr"})) == {"kind"}
     codes = coded(frame, spread)
     assert codes["lr"].tolist() == pytest.approx([0.5, 1, -1])
     assert codes["kind"].tolist() == pytest.approx([1, 0, 0.5])
@@ -102,10 +120,11 @@ def test_bounds_are_those_of_the_space():
     }
     params = {"lr": 9.9e-3, "depth": 1, "width": 4, "decay": 0.5, "kind": "a"}
     trial = create_trial(state=TrialState.COMPLETE, value=1.0, params=params, distributions=spread)
-    assert at_bounds(trial) == [("lr", 9.9e-3, "upper"), ("depth", 1, "lower")]
+    assert at_bounds(trial, spread) == [("lr", 9.9e-3, "upper"), ("depth", 1, "lower")]
+    assert at_bounds(trial, {"lr"}) == [("lr", 9.9e-3, "upper")]
 
 
 def test_nothing_scored_is_an_empty_table():
-    frame = frame_of([])
+    frame = frame_of([], "tpe")
     assert len(frame) == 0
-    assert np.array_equal(frame.columns[:4], ["number", "score", "origin", "epochs"])
+    assert np.array_equal(frame.columns, ["number", "score", "origin"])
