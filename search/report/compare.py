@@ -10,9 +10,8 @@ from search import study as studies
 from search.bootstrap import interval, paired
 from search.live import duration
 from search.report.blocks import STYLE, Block, Section, Table, Text, canvas, drawn, write_page
-from search.report.page import read_json, read_trials, rescored
+from search.report.source import read_source
 from search.report.trials import best_over_epochs
-from search.runfolder import read_run
 
 INTERVALS = (
     "Intervals are by bootstrap over the validation images, paired for leads, and know nothing of the choice: the best"
@@ -26,34 +25,33 @@ def compare(runs: Sequence[Path], out: Path) -> str:
     How far each is ahead of the first is said with its paired bootstrap interval, where both are judged alike on the
     same validation images.
     """
-    facts = [read_run(run) for run in runs]
-    if len(tasks := {f["task"] for f in facts}) > 1:
+    sources = [read_source(run, with_data=False) for run in runs]
+    if len(tasks := {source.task.name for source in sources}) > 1:
         raise ValueError(f"runs of one task can be compared, but these are of {' and '.join(sorted(tasks))}")
-    trials = [read_trials(run) for run in runs]
-    bests = [read_json(run / "best.json") for run in runs]
-    metric, names = facts[0]["metric"], [run.resolve().name for run in runs]
-    scores = [rescored(*each) for each in zip(runs, facts, bests, strict=True)]
+    metric, names = sources[0].metric, [run.resolve().name for run in runs]
+    scores = [source.rescored() for source in sources]
     rows = []
-    for name, fact, ours, best, score in zip(names, facts, trials, bests, scores, strict=True):
-        epochs = sum(len(t.intermediate_values) for t in ours)
+    for name, source, score in zip(names, sources, scores, strict=True):
         ahead = bounds = None
         if score is not None:
             bounds = "{:.4f} to {:.4f}".format(*interval(score[0], len(score[1])))
-            same = _judged_by(fact) == _judged_by(facts[0])
-            if scores[0] is not None and score is not scores[0] and same and score[1] == scores[0][1]:
+            alike = _judged_by(source.facts) == _judged_by(sources[0].facts)
+            if source is not sources[0] and alike and scores[0] is not None and score[1] == scores[0][1]:
                 ahead = "{:+.4f} ({:+.4f} to {:+.4f})".format(*paired(score[0], scores[0][0], len(score[1])))
-        trial = None if best is None else best["trial"]
-        value = None if best is None else best["score"]
-        rows.append((name, value, bounds, ahead, trial, len(ours), epochs, duration(fact["seconds"])))
+        best = source.best or {}
+        epochs = sum(len(t.intermediate_values) for t in source.trials)
+        cost = (len(source.trials), epochs, duration(source.facts["seconds"]))
+        rows.append((name, best.get("score"), bounds, ahead, best.get("trial"), *cost))
     heads = ("run", metric, "95 % interval", f"ahead of {names[0]}", "trial", "trials", "epochs", "time")
     table = Table(heads, rows)
+    trials = [source.trials for source in sources]
     with matplotlib.rc_context(STYLE):
         sections = [
             Section("Best", [table, Text(INTERVALS)]),
             Section("Curves", [_curves(names, trials, metric), _budgets(names, trials, metric)]),
-            Section("Configurations", [_differences(names, bests)]),
+            Section("Configurations", [_differences(names, [source.best for source in sources])]),
         ]
-        write_page(out, f"{len(runs)} runs of {facts[0]['task']}", sections)
+        write_page(out, f"{len(runs)} runs of {sources[0].task.name}", sections)
     return table.plain()
 
 
