@@ -44,7 +44,7 @@ def unstarted(begun, tmp_path) -> Path:
         (("classify", "--trials", "0"), "--trials: must be a whole number of at least 1, but got '0'"),
         (("classify", "--trials", "many"), "--trials"),
         (("classify", "--epochs", "0"), "--epochs"),
-        (("classify", "--image-size", "31"), "--image-size: must be a whole number of at least 28"),
+        (("classify", "--image-size", "27"), "--image-size: must be a whole number of at least 28"),
         (("classify", "--sampler", "guess"), "--sampler"),
         (("classify", "--seed", "-1"), "--seed"),
         (("classify", "--time-budget", "soon"), "--time-budget: must be a time such as 90s"),
