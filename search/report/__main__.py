@@ -53,6 +53,14 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def give_way() -> None:
+    """Let this process have only what others leave: a search may be running beside it."""
+    if hasattr(os, "SCHED_IDLE"):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    else:
+        os.nice(19)
+
+
 if __name__ == "__main__":
-    os.nice(19)  # a search may be running beside it
+    give_way()
     sys.exit(main())
