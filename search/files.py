@@ -24,6 +24,14 @@ def write_json(path: Path, value: Any) -> None:
     replace(path, lambda file: file.write_text(json.dumps(value, indent=1) + "\n"))
 
 
+def read_json(file: Path) -> Any | None:
+    """What is in a JSON file; None where there is none. Raises `ValueError` for a damaged one."""
+    try:
+        return json.loads(file.read_text()) if file.exists() else None
+    except ValueError:
+        raise ValueError(f"{file} is damaged: delete it, and continue the run with --resume") from None
+
+
 def write_torch(path: Path, value: Any) -> None:
     replace(path, lambda file: torch.save(value, file))
 

@@ -15,7 +15,7 @@ RANDOM_SHARE = 0.26
 # A sampler that learns proposes trials like the best so far: dear ones, if dear ones are good. At first most of them
 # stay to the end, better than the random ones that they are ranked with; later they are ranked with their like.
 LEARNED_SHARE, FADING = 0.6, 17  # more than random ones, and trials after which a third of that is left
-PROMOTED = {"whole": 1.0, "random": 1 / 3, "learned": 1 / 2}  # of those past the first rung, that pass the second
+PROMOTED = {"random": 1 / 3, "learned": 1 / 2}  # of those past the first rung, that pass the second
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def seconds_left(plan: Plan, trials: Sequence[FrozenTrial], spent: Mapping[int, 
         return math.inf
     best = sorted(known, key=lambda t: -max(t.intermediate_values.values()))[:BEST]
     price, longer = {}, {}  # seconds an epoch; by how much trials run longer than expected, as a factor
-    for kind in PROMOTED:
+    for kind in ("whole", *PROMOTED):
         own = [t for t in known if plan.kind(t.number) == kind]
         expected = _price(best if kind == "learned" else known, seconds)
         weight = TRUST * RANDOM_SHARE * plan.epochs  # epochs

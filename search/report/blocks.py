@@ -5,7 +5,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import matplotlib
 from jinja2 import Environment
@@ -38,7 +38,7 @@ class Figure:
     alt: str
     url: str
     wide: bool = False
-    kind: str = "figure"
+    kind: ClassVar[str] = "figure"
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Table:
     heads: Sequence[str]
     rows: Sequence[Sequence[Any]]
     title: str = ""
-    kind: str = "table"
+    kind: ClassVar[str] = "table"
 
     def plain(self) -> str:
         """As text in columns."""
@@ -63,7 +63,7 @@ class Text:
     """A paragraph."""
 
     text: str
-    kind: str = "text"
+    kind: ClassVar[str] = "text"
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Code:
     """Something to type or to keep."""
 
     text: str
-    kind: str = "code"
+    kind: ClassVar[str] = "code"
 
 
 Block = Figure | Table | Text | Code

@@ -1,6 +1,5 @@
 """What the best model does, by task, from what a run's folder holds."""
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from zipfile import BadZipFile
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from search.files import read_json
 from search.report.blocks import BLUE, ORANGE, Block, Figure, Table, Text, canvas, drawn, pictured
 from voctrain.data import Data
 from voctrain.metrics import average_precision, decide, row_dice
@@ -109,9 +109,7 @@ def of_segment(run: Path, best: Mapping[str, Any], data: Data | None) -> Iterato
 
 def of_attack(run: Path, best: Mapping[str, Any], data: Data | None) -> Iterator[Block]:
     """The table of attacks, success against visibility, and the pictures that the run drew."""
-    file = run / "attacks.json"
-    if file.exists():
-        attacks = json.loads(file.read_text())
+    if (attacks := read_json(run / "attacks.json")) is not None:
         goal = best["config"]["goal"].partition(":")[0]
         heads = ("attack", "score", "f1_macro", "f1_micro", "mAP", "flip_rate", *GOAL_HEADS.get(goal, ()))
         heads += ("linf", "l2", "psnr", "ssim")

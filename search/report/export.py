@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from search.files import read_json
 from search.runfolder import read_run
 
 FORMATS = {
@@ -18,7 +19,6 @@ FORMATS = {
 def best_configuration(run: Path, form: str) -> str:
     """The configuration in best.json as text. Raises `ValueError` where there is none."""
     read_run(run)
-    file = run / "best.json"
-    if not file.exists():
+    if (best := read_json(run / "best.json")) is None:
         raise ValueError(f"{run} has no best.json: no trial has scored yet")
-    return FORMATS[form](json.loads(file.read_text())["config"])
+    return FORMATS[form](best["config"])

@@ -12,14 +12,15 @@ from optuna.trial import FrozenTrial
 from search import study as studies
 from search.arguments import DEFAULTS
 from search.bootstrap import interval
+from search.files import read_json
 from search.live import duration
 from search.plan import parse_settings
 from search.report import search_figures as figures
 from search.report.blocks import STYLE, Block, Code, Section, Table, Text, write_page
 from search.report.data_figures import augmented, class_histogram, examples
 from search.report.evidence import EVIDENCE, curves
-from search.report.source import Source, read_json, read_source
-from search.report.trials import LEAST, at_bounds, distributions_of, frame_of, importances, interactions
+from search.report.source import Source, read_source
+from search.report.trials import LEAST, at_bounds, distributions_of, frame_of, importances, interactions, state
 from search.searcher import StudyASHA
 from search.session import typed
 from search.worker import trial_log
@@ -185,11 +186,6 @@ def _repeat(source: Source) -> list[Block]:
         Text("Validation images (all others are training):"),
         Code(validation),
     ]
-
-
-def state(trial: FrozenTrial) -> str:
-    """A trial's state; one that seems to run may have been left by a stopped search."""
-    return studies.state_name(trial) if trial.state.is_finished() else "unfinished"
 
 
 def command(run: Path, facts: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial
 
 from search import study as studies
 from search.report.blocks import BLUE, GREEN, GREY, ORANGE, RED, Figure, canvas, drawn
-from search.report.trials import best_over_epochs, coded, origin_of
+from search.report.trials import best_over_epochs, coded, origin_of, state
 
 COLOURS = {"portfolio": GREEN, "warm start": RED, "random": GREY, "learned": BLUE}
 SLICES = 8  # most important parameters that are drawn
@@ -74,8 +74,7 @@ def budget(trials: Sequence[FrozenTrial], spent: Mapping[int, float]) -> Figure:
     colours = {"complete": GREEN, "pruned": BLUE, "failed": RED, "unfinished": GREY}
     minutes = dict.fromkeys(colours, 0.0)
     for trial in trials:
-        state = studies.state_name(trial) if trial.state.is_finished() else "unfinished"
-        minutes[state] += trial.user_attrs.get(studies.SECONDS, spent.get(trial.number, 0.0)) / 60
+        minutes[state(trial)] += trial.user_attrs.get(studies.SECONDS, spent.get(trial.number, 0.0)) / 60
     figure = canvas()
     axes = figure.subplots()
     bars = axes.barh(list(minutes), list(minutes.values()), color=list(colours.values()))

@@ -1,6 +1,5 @@
 """What a report is made from: a run's folder and its data, as far as they are there and are what they were."""
 
-import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from search import study as studies
-from search.files import read_torch
+from search.files import read_json, read_torch
 from search.report.evidence import epochs_of, predictions_of
 from search.runfolder import lock, read_run
 from search.tasks import TASKS, Task
@@ -99,14 +98,6 @@ def read_source(run: Path, data: Data | None = None, *, with_data: bool = True) 
         data, reason = _load(facts)
     trials = studies.started(studies.read_study(journal))
     return Source(run, facts, trials, read_json(run / "best.json"), data, reason)
-
-
-def read_json(file: Path) -> dict[str, Any] | None:
-    """What is in a JSON file; None where there is none. Raises `ValueError` for a damaged one."""
-    try:
-        return json.loads(file.read_text()) if file.exists() else None
-    except ValueError:
-        raise ValueError(f"{file} is damaged: delete it, and continue the run with --resume") from None
 
 
 def _load(facts: dict[str, Any]) -> tuple[Data | None, str]:

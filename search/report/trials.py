@@ -31,6 +31,11 @@ def origin_of(trial: FrozenTrial, sampler: str) -> str:
     return "random" if sampler == "random" or starting else "learned"
 
 
+def state(trial: FrozenTrial) -> str:
+    """A trial's state; one that seems to run may have been left by a stopped search."""
+    return studies.state_name(trial) if trial.state.is_finished() else "unfinished"
+
+
 def frame_of(trials: Sequence[FrozenTrial], sampler: str) -> pd.DataFrame:
     """A row for each trial that scored, by number: score, origin, parameters."""
     rows = [
