@@ -5,14 +5,13 @@ from pathlib import Path
 
 import numpy as np
 from optuna.trial import FrozenTrial
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from search import study as studies
 from search.files import replace
+from search.sheet import Tile, sheet
 from voctrain.attack import Judge
 
-PIXELS = 160  # side of a picture
-GAP, LINE, TEXT = 6, 18, 230
 SHOWN = 8  # images
 ANSWERS = 5  # most changed classes of an image
 
@@ -24,24 +23,16 @@ def triptychs(judge: Judge, images: np.ndarray, attacked: np.ndarray, probabilit
     """
     change = probabilities - judge.clean
     order = np.argsort(-np.abs(change).max(1), kind="stable")[:SHOWN]
-    width, height = 3 * (PIXELS + GAP) + GAP + TEXT, PIXELS + LINE + GAP
-    canvas = Image.new("RGB", (width, height * len(order) + LINE), "white")
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(12)
-    draw.text((GAP, 2), "image, perturbation (stretched), attacked image; answers changed most", "black", font)
-    for row, i in enumerate(order):
-        y = row * height + LINE
+    tiles = []
+    for i in order:
         difference = attacked[i].astype(int) - images[i]
         low, high = int(difference.min()), int(difference.max())
-        title = f"{judge.ids[i]}: perturbation from {low} to {high} of 255"
-        draw.text((GAP, y + 2), title, fill="black", font=font)
         stretched = ((difference - low) * (255 / max(high - low, 1))).astype(np.uint8)
-        for column, array in enumerate((images[i], stretched, attacked[i])):
-            picture = Image.fromarray(array.squeeze()).resize((PIXELS, PIXELS), Image.Resampling.NEAREST)
-            canvas.paste(picture, (GAP + column * (PIXELS + GAP), y + LINE))
-        for line, c in enumerate(np.argsort(-np.abs(change[i]), kind="stable")[:ANSWERS]):
-            text = f"{judge.victim.classes[c]}: {judge.clean[i, c]:.2f} to {probabilities[i, c]:.2f}"
-            draw.text((width - TEXT + GAP, y + LINE * (line + 1)), text, fill="black", font=font)
-    return canvas
+        title = f"{judge.ids[i]}: perturbation from {low} to {high} of 255"
+        changed = np.argsort(-np.abs(change[i]), kind="stable")[:ANSWERS]
+        answers = (f"{judge.victim.classes[c]} {judge.clean[i, c]:.2f} to {probabilities[i, c]:.2f}" for c in changed)
+        tiles.append(Tile((images[i], stretched, attacked[i]), (title, ", ".join(answers))))
+    return sheet(tiles, across=2)
 
 
 def front(path: Path, trials: Sequence[FrozenTrial], min_ssim: float) -> None:

@@ -2,76 +2,51 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from search.files import replace
+from search.sheet import Tile, sheet
 from voctrain import segment
 from voctrain.data import Data
 from voctrain.data.convert import voc_palette
 from voctrain.data.layouts import VOID
 from voctrain.mask_metrics import score_maps
 
-PIXELS = 160  # side of a picture
-GAP, LINE = 6, 18
 SHOWN = 8  # best and worst images
-
-
-class Row(NamedTuple):
-    """An image of validation, with what is said of it."""
-
-    title: str
-    image: np.ndarray  # uint8 (S, S, 3)
-    truth: np.ndarray  # uint8 (S, S), with void
-    predicted: np.ndarray
 
 
 def write_pictures(folder: Path, saved: dict[str, Any], data: Data) -> None:
     """Write best.png, worst.png (by Dice) and classes.png (for each class the image with most of it) into `folder`."""
     model, config = segment.restore(saved)
     maps = np.stack(list(segment.predict(model, data.images[data.val], config)))
-    truths = data.masks[data.val]
+    truths, palette = data.masks[data.val], voc_palette()
     dice = score_maps(truths, maps, 1 + len(data.classes))[1]["dice"]
 
-    def row(i: int, title: str) -> Row:
-        return Row(title, data.images[data.val[i]], truths[i], maps[i])
+    def tile(i: int, text: str) -> Tile:
+        return Tile((data.images[data.val[i]], palette[truths[i]], palette[maps[i]]), (text,))
 
     order = np.argsort(-dice, kind="stable")
     ids = [data.ids[i] for i in data.val]
     pixels = np.stack([(truths == 1 + c).sum((1, 2)) for c in range(len(data.classes))])  # (C, N)
     sheets = {
-        "best": [row(i, f"{ids[i]}: Dice {dice[i]:.2f}") for i in order[:SHOWN]],
-        "worst": [row(i, f"{ids[i]}: Dice {dice[i]:.2f}") for i in order[::-1][:SHOWN]],
-        "classes": [row(n.argmax(), name) for name, n in zip(data.classes, pixels, strict=True) if n.any()],
+        "best": [tile(i, f"{ids[i]}: Dice {dice[i]:.2f}") for i in order[:SHOWN]],
+        "worst": [tile(i, f"{ids[i]}: Dice {dice[i]:.2f}") for i in order[::-1][:SHOWN]],
+        "classes": [tile(n.argmax(), name) for name, n in zip(data.classes, pixels, strict=True) if n.any()],
     }
     folder.mkdir(exist_ok=True)
-    for name, rows in sheets.items():
-        picture = sheet(rows, data.classes)
+    for name, tiles in sheets.items():
+        picture = _with_legend(sheet(tiles, across=2), data.classes)
         replace(folder / f"{name}.png", lambda file, picture=picture: picture.save(file, format="png"))
 
 
-def sheet(rows: Sequence[Row], classes: Sequence[str]) -> Image.Image:
-    """The rows under each other, image, truth and prediction each, in two columns, and a legend of what is in them."""
-    palette, font = voc_palette(), ImageFont.load_default(12)
-    width, height = 3 * (PIXELS + GAP) + GAP, PIXELS + LINE + GAP
-    shown = np.unique([value for row in rows for value in np.union1d(row.truth, row.predicted)])
-    names = {0: "background", VOID: "void"} | {1 + c: name for c, name in enumerate(classes)}
-    per_line = max(1, 2 * width // 120)
-    legend = LINE * (1 + (len(shown) - 1) // per_line) + GAP
-    lines = (len(rows) + 1) // 2
-    canvas = Image.new("RGB", (2 * width, lines * height + LINE + legend), "white")
-    draw = ImageDraw.Draw(canvas)
-    draw.text((GAP, 2), "image, truth, prediction", fill="black", font=font)
-    for i, row in enumerate(rows):
-        x, y = i % 2 * width, i // 2 * height + LINE
-        draw.text((x + GAP, y + 2), row.title, fill="black", font=font)
-        for j, array in enumerate((row.image, palette[row.truth], palette[row.predicted])):
-            picture = Image.fromarray(array).resize((PIXELS, PIXELS), Image.Resampling.NEAREST)
-            canvas.paste(picture, (x + GAP + j * (PIXELS + GAP), y + LINE))
-    for i, value in enumerate(shown.tolist()):
-        x, y = i % per_line * 120 + GAP, lines * height + LINE + i // per_line * LINE
-        draw.rectangle((x, y, x + 12, y + 12), fill=tuple(palette[value].tolist()), outline="black")
-        draw.text((x + 18, y), names[value], fill="black", font=font)
-    return canvas
+def _with_legend(picture: Image.Image, classes: Sequence[str]) -> Image.Image:
+    names = {0: "background", **{1 + c: name for c, name in enumerate(classes)}, VOID: "void"}
+    colours = [Tile((np.full((1, 1, 3), voc_palette()[value]),), (name,)) for value, name in names.items()]
+    legend = sheet(colours, across=8, size=(127, 10))
+    whole = Image.new("RGB", (picture.width, picture.height + legend.height), "white")
+    whole.paste(picture)
+    whole.paste(legend, (0, picture.height))
+    return whole

@@ -4,15 +4,14 @@ import numpy as np
 import torch
 
 from search.report.blocks import BLUE, ORANGE, Figure, canvas, drawn, pictured
-from search.report.evidence import sheet
+from search.sheet import Tile, sheet
 from voctrain.attack import training_images
 from voctrain.augment import augment
 from voctrain.config import AttackConfig, TrainConfig
 from voctrain.data import Data
 from voctrain.loop import seed_epoch, to_unit
 
-ACROSS = 5
-SHOWN = 5  # augmented images
+ACROSS = 5  # images in a row
 
 
 def class_histogram(data: Data) -> Figure:
@@ -35,25 +34,25 @@ def class_histogram(data: Data) -> Figure:
 
 def examples(data: Data) -> Figure:
     """Of each class, an image of training with as little else as possible."""
-    images = []
+    tiles = []
     labels = data.labels[data.train]
     for c, name in enumerate(data.classes):
         having = np.flatnonzero(labels[:, c])
         if len(having):
             i = having[labels[having].sum(1).argmin()]
-            images.append((data.images[data.train[i]], (name,)))
-    return pictured(sheet(images, ACROSS), "An example of each class", ", ".join(t[0] for _, t in images), wide=True)
+            tiles.append(Tile((data.images[data.train[i]],), (name,)))
+    alt = ", ".join(tile.texts[0] for tile in tiles)
+    return pictured(sheet(tiles, ACROSS), "An example of each class", alt, wide=True)
 
 
 def augmented(data: Data, config: TrainConfig) -> Figure:
     """Images that the best configuration trains on, each above what its augmentation makes of it."""
     images, index = training_images(data) if isinstance(config, AttackConfig) else (data.images, data.train)
-    chosen = images[index[np.linspace(0, len(index) - 1, SHOWN).astype(int)]]
+    chosen = images[index[np.linspace(0, len(index) - 1, ACROSS).astype(int)]]
     seed_epoch(0, 1)
     seen = augment(to_unit(torch.from_numpy(chosen.copy())), config).clamp(0, 1)
     seen = (seen * 255).byte().permute(0, 2, 3, 1).numpy()
-    pairs = [(image, ("image",)) for image in chosen] + [(image, ("augmented",)) for image in seen]
+    tiles = [Tile((image,), ("image",)) for image in chosen] + [Tile((image,), ("augmented",)) for image in seen]
     title = "Images, and what the best configuration's augmentation makes of them (mixing and pasting are not shown)"
-    return pictured(
-        sheet(pairs, SHOWN), title, f"{SHOWN} training images, and under each its augmented version", wide=True
-    )
+    alt = f"{ACROSS} training images, and under each its augmented version"
+    return pictured(sheet(tiles, ACROSS), title, alt, wide=True)

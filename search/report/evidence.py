@@ -7,14 +7,15 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from search.files import read_json
 from search.report.blocks import BLUE, ORANGE, Block, Figure, Table, Text, canvas, drawn, pictured
+from search.sheet import Tile, sheet
 from voctrain.data import Data
 from voctrain.metrics import average_precision, decide, row_dice
 
-PIXELS, LINE, SHOWN, ACROSS = 150, 16, 8, 4  # of the sheets of images
+SHOWN = 8  # best and worst images
 GOAL_HEADS = {"hide": ("collateral", "delta"), "add": ("collateral", "delta"), "privacy": ("agreement",)}
 CURVES = ("lr", "loss", "accuracy", "precision", "recall", "f1", "f1_macro", "mAP", "mIoU", "dice", "score", "ssim")
 
@@ -86,9 +87,9 @@ def of_classify(run: Path, best: Mapping[str, Any], data: Data | None) -> Iterat
         return f"true: {true}", f"said: {guessed}"
 
     for title, chosen in (("Best", order[:SHOWN]), ("Worst", order[::-1][:SHOWN])):
-        images = [(data.images[index[predictions["ids"][i]]], lines(i)) for i in chosen]
+        tiles = [Tile((data.images[index[predictions["ids"][i]]],), lines(i)) for i in chosen]
         alt = "; ".join(f"{predictions['ids'][i]}, {', '.join(lines(i))}" for i in chosen)
-        yield pictured(sheet(images), f"{title} validation images, by Dice of their classes", alt, wide=True)
+        yield pictured(sheet(tiles, across=4), f"{title} validation images, by Dice of their classes", alt, wide=True)
 
 
 def of_segment(run: Path, best: Mapping[str, Any], data: Data | None) -> Iterator[Block]:
@@ -100,9 +101,9 @@ def of_segment(run: Path, best: Mapping[str, Any], data: Data | None) -> Iterato
     names = list(best["iou"])
     yield heat(share, names, "Part of a class's pixels (row) given to each class (column)", "a 21 by 21 matrix")
     titles = {
-        "best": "Best masks, by Dice",
-        "worst": "Worst masks, by Dice",
-        "classes": "Of each class, the image with most of it",
+        "best": "Best masks, by Dice (image, truth, prediction)",
+        "worst": "Worst masks, by Dice (image, truth, prediction)",
+        "classes": "Of each class, the image with most of it (image, truth, prediction)",
     }
     yield from _pictures(run, titles)
 
@@ -152,37 +153,6 @@ def heat(matrix: np.ndarray, names: Sequence[str], title: str, alt: str, *, coun
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set(xlabel="predicted", ylabel="true")
     return drawn(figure, title if counts else f"{title} (%)", alt, wide=True)
-
-
-def sheet(images: Sequence[tuple[np.ndarray, Sequence[str]]], across: int = ACROSS) -> Image.Image:
-    """Images side by side, each with lines of text under it."""
-    font, width = ImageFont.load_default(11), PIXELS + 50
-    lines = max((len(text) for _, text in images), default=0)
-    height = PIXELS + LINE * 2 * lines + 8
-    page = Image.new("RGB", (width * across, height * -(-len(images) // across)), "white")
-    draw = ImageDraw.Draw(page)
-    for i, (array, texts) in enumerate(images):
-        x, y = i % across * width, i // across * height
-        picture = Image.fromarray(array.squeeze()).resize((PIXELS, PIXELS), Image.Resampling.BILINEAR)
-        page.paste(picture, (x + 4, y + 4))
-        for line, part in enumerate(part for text in texts for part in _wrapped(text, font, width - 8)):
-            draw.text((x + 4, y + PIXELS + 6 + LINE * line), part, "black", font)
-    return page
-
-
-def _wrapped(text: str, font: Any, width: int) -> list[str]:
-    """A text in at most two lines of so many pixels."""
-    lines = [""]
-    for word in text.split(" "):
-        longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) <= width:
-            lines[-1] = longer
-        elif len(lines) < 2:
-            lines.append(word)
-        else:
-            lines[-1] = f"{lines[-1]} …"
-            break
-    return lines
 
 
 def predictions_of(run: Path) -> dict[str, np.ndarray] | None:

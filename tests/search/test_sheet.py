@@ -1,0 +1,27 @@
+import numpy as np
+import pytest
+
+from search.sheet import Tile, sheet
+
+RED, GREY = (255, 0, 0), (90, 90, 90)
+
+
+@pytest.fixture
+def page():
+    red = np.full((4, 4, 3), RED, np.uint8)
+    grey = np.full((4, 4, 1), 90, np.uint8)
+    return sheet([Tile((red, grey), ("two pictures",)), Tile((grey,), ("word " * 40,))], across=1, size=(100, 50))
+
+
+def test_a_tiles_pictures_stand_side_by_side_and_tiles_under_each_other(page):
+    # 6 pixels of gap; a tile is 50 of picture, 6, the two lines of 16 that the longest text takes, and 6
+    assert page.size == (6 + 2 * 106 + 6, 6 + 2 * 94)
+    assert page.getpixel((6, 6)) == RED
+    assert page.getpixel((105, 55)) == RED
+    assert page.getpixel((112, 6)) == GREY
+    assert page.getpixel((6, 6 + 94)) == GREY
+
+
+def test_a_text_ends_after_two_lines(page):
+    assert np.asarray(page)[6 + 94 + 50 :].min() < 100, "no text"
+    assert np.asarray(page)[6 + 94 + 50 + 2 * 16 + 6 :].min() == 255
