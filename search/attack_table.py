@@ -125,7 +125,5 @@ def _line(row: dict[str, Any]) -> str:
     text = f"{row['attack']:>20}: score {row['score']:.4f}, F1 {row['f1_macro']:.4f}, SSIM {row['ssim']:.4f}"
     if "ahead" not in row:
         return text
-    verdict = "ahead of it" if row["ahead_low"] > 0 else "behind it" if row["ahead_high"] < 0 else "about equal"
-    return (
-        f"{text}; the generator is {verdict} by {row['ahead']:.4f} ({row['ahead_low']:.4f} to {row['ahead_high']:.4f})"
-    )
+    lead, low, high = (row[key] for key in ("ahead", "ahead_low", "ahead_high"))
+    return f"{text}; the generator is ahead of it by {lead:+.4f} ({low:+.4f} to {high:+.4f})"

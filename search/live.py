@@ -2,17 +2,17 @@
 
 import math
 import time
-from collections import deque
-from collections.abc import Mapping
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
+from optuna.trial import FrozenTrial
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
 from search import study as studies
-from search.searcher import counts
 from search.time_left import Plan, seconds_left
 
 PLAIN_SECONDS = 30.0  # between two plain lines
@@ -75,34 +75,35 @@ class Progress:
         self.live.update(Text("\n".join(self.drawn), no_wrap=True), refresh=True)
 
     def _lines(self) -> list[str]:
-        count = counts(self.study)
+        trials = studies.started(self.study)
+        count = Counter(map(studies.state_name, trials))
         done = count["complete"] + count["pruned"] + count["failed"]
         state = (
             f"trials {done}/{self.plan.trials} done ({count['complete']} complete, {count['pruned']} pruned,"
             f" {count['failed']} failed), {count['running']} running"
         )
-        best = next(iter(studies.ranked(studies.started(self.study))), None)
+        best = next(iter(studies.ranked(trials)), None)
         return [
-            f"{state} | {self._rate():.2f} epochs/s | {self._left()}",
+            f"{state} | {self._rate(trials):.2f} epochs/s | {self._left(trials)}",
             f"best {self.metric} " + ("-" if best is None else describe(best)),
         ]
 
-    def _rate(self) -> float:
+    def _rate(self, trials: Sequence[FrozenTrial]) -> float:
         """Epochs a second, over the last minute."""
-        self.epochs.append((time.monotonic(), sum(len(t.intermediate_values) for t in studies.started(self.study))))
+        self.epochs.append((time.monotonic(), sum(len(t.intermediate_values) for t in trials)))
         while self.epochs[-1][0] - self.epochs[0][0] > RATE_SECONDS:
             self.epochs.popleft()
         (before, old), (now, new) = self.epochs[0], self.epochs[-1]
         return (new - old) / max(now - before, 1e-9)
 
-    def _left(self) -> str:
+    def _left(self, trials: Sequence[FrozenTrial]) -> str:
         """The time left, by what trials like those to come have cost, and the time budget."""
-        seconds = seconds_left(self.plan, studies.started(self.study), self.spent)
+        seconds = seconds_left(self.plan, trials, self.spent)
         left = min(seconds, max(0.0, self.deadline - time.monotonic()))
         return f"about {duration(left)} left" if left < math.inf else "time left: not known yet"
 
 
-def describe(trial: optuna.trial.FrozenTrial) -> str:
+def describe(trial: FrozenTrial) -> str:
     """Score, trial and parameters in one line."""
     params = " ".join(f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in trial.params.items())
     return f"{studies.score(trial):.4f} (trial {trial.number}, epoch {studies.best_epoch(trial)}): {params}"

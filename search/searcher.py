@@ -1,7 +1,7 @@
 """Ray Tune's two decisions, taken from the study: what to try next, and what to stop."""
 
 import math
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Container
 from types import SimpleNamespace
 from typing import Any
@@ -189,8 +189,3 @@ class StudyASHA(NeverRestored, ASHAScheduler):
 
 def _by_number(trial: Any) -> SimpleNamespace:
     return SimpleNamespace(trial_id=trial.config["number"])
-
-
-def counts(study: optuna.Study) -> Counter[str]:
-    """How many trials are running, complete, pruned and failed."""
-    return Counter(studies.state_name(t) for t in studies.started(study))
