@@ -4,6 +4,7 @@ import math
 import time
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 import optuna
@@ -100,13 +101,20 @@ class Progress:
         """The time left, by what trials like those to come have cost, and the time budget."""
         seconds = seconds_left(self.plan, trials, self.spent)
         left = min(seconds, max(0.0, self.deadline - time.monotonic()))
-        return f"about {duration(left)} left" if left < math.inf else "time left: not known yet"
+        return f"about {duration(left)} left, until {clock(left)}" if left < math.inf else "time left: not known yet"
 
 
 def describe(trial: FrozenTrial) -> str:
     """Score, trial and parameters in one line."""
     params = " ".join(f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in trial.params.items())
     return f"{studies.score(trial):.4f} (trial {trial.number}, epoch {studies.best_epoch(trial)}): {params}"
+
+
+def clock(seconds: float, now: datetime | None = None) -> str:
+    """The time of day in so many seconds from now, with the day where it is not today: 17:05 or Sat 28 Nov 03:10."""
+    now = now or datetime.now()
+    then = now + timedelta(seconds=seconds)
+    return f"{then:%H:%M}" if then.date() == now.date() else f"{then:%a %d %b %H:%M}"
 
 
 def duration(seconds: float) -> str:

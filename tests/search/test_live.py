@@ -1,11 +1,12 @@
 import io
+from datetime import datetime
 
 import optuna
 import pytest
 from rich.console import Console
 from rich.live import Live
 
-from search.live import Progress, duration
+from search.live import Progress, clock, duration
 from search.time_left import Plan
 
 
@@ -19,6 +20,12 @@ def progress(console):
 
 def test_durations():
     assert [duration(s) for s in (0, 59.6, 3723)] == ["0:00", "1:00", "1:02:03"]
+
+
+def test_the_time_of_day_has_its_day_where_it_is_not_today():
+    now = datetime(2026, 11, 27, 22, 30)
+    assert clock(40 * 60, now) == "23:10"
+    assert clock(100 * 60, now) == "Sat 28 Nov 00:10"
 
 
 @pytest.mark.parametrize(("width", "rows"), [(120, 3), (40, 2 + 3 + 1)])
