@@ -11,12 +11,12 @@ from typing import Any
 import optuna
 
 from search import study as studies
-from search.files import read_torch, write_json
+from search.files import read_torch, typed, write_json
 from search.live import Progress, describe
 from search.report.page import write_report
 from search.runfolder import RunFolder, lock
 from search.searcher import SAME_FAILURES, StudyASHA, StudySearcher
-from search.session import Session, typed
+from search.session import Session
 from search.tuning import Interrupt, execute
 
 WARM_STARTS = 5  # configurations taken from another run

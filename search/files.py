@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside and renamed."""
+"""Files that are whole or not there, written beside and renamed; and their names."""
 
 import json
 import os
@@ -30,6 +30,11 @@ def read_json(file: Path) -> Any | None:
         return json.loads(file.read_text()) if file.exists() else None
     except ValueError:
         raise ValueError(f"{file} is damaged: delete it, and continue the run with --resume") from None
+
+
+def typed(path: Path) -> str:
+    """A path as a person would type it here."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def write_torch(path: Path, value: Any) -> None:

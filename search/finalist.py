@@ -22,11 +22,10 @@ import ray
 
 from search import study as studies
 from search import tuning
-from search.files import read_torch, write_json, write_torch
+from search.files import read_torch, typed, write_json, write_torch
 from search.live import duration
 from search.plan import share_resources
 from search.runfolder import lock, read_run, write_npz
-from search.session import typed
 from search.tasks import TASKS, Task
 from search.training import WEIGHTS, checkpointed_training, pick_device, unpack
 from voctrain.config import TrainConfig

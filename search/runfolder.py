@@ -16,7 +16,6 @@ from search import study as studies
 from search.files import read_torch, replace, write_json, write_torch
 from search.tasks import Task
 from search.training import STATE, WEIGHTS, unpack
-from search.worker import trial_folder, trial_log
 
 KEPT_WEIGHTS = 3  # trials whose weights stay on the disk
 
@@ -47,6 +46,15 @@ def read_run(folder: Path) -> dict[str, Any]:
     except (ValueError, OSError):
         raise ValueError(f"{folder}/run.json is not the description of a run: start a new one") from None
     return facts
+
+
+def trial_folder(run: Path, number: int) -> Path:
+    """Where a trial's state and weights lie while they are of use."""
+    return run / "checkpoints" / f"{number:04d}"
+
+
+def trial_log(run: Path, number: int) -> Path:
+    return run / "logs" / f"{number:04d}.log"
 
 
 class RunFolder:

@@ -139,7 +139,7 @@ def finish(values: dict[int, float], epochs: int, *, ended: bool) -> tuple[float
 class StudyASHA(NeverRestored, ASHAScheduler):
     """ASHA (Li et al., 2020) whose rungs are keyed by the study's trial number and survive a restart.
 
-    Rungs at 1/9 and 1/3 of the epochs, a third goes on. `refill` feeds it what the study holds.
+    Rungs as `study.rungs` has them, a third goes on. `refill` feeds it what the study holds.
     whole: numbers of trials that are compared with but never stopped.
     """
 
@@ -153,12 +153,6 @@ class StudyASHA(NeverRestored, ASHAScheduler):
             reduction_factor=3,
         )
         self.epochs, self.whole = epochs, whole
-
-    @property
-    def rungs(self) -> set[int]:
-        """The epochs after which a trial may be stopped."""
-        milestones = (milestone for milestone, _ in self._brackets[0]._rungs)
-        return {-int(-milestone // 1) for milestone in milestones}
 
     def refill(self, study: optuna.Study) -> None:
         """Restore the rungs, and end the running trials whose last epoch already decided it."""

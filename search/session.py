@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from search.arguments import CHANGEABLE, DEFAULTS, TASKS_OF
+from search.files import typed
 from search.plan import NAMED_WEIGHTS, Problem, load_space, make_problem, parse_settings, share_resources
 from search.runfolder import lock, read_run
 from search.study import PRUNING_SAMPLERS, STARTUP_TRIALS, read_study, started
@@ -123,11 +124,6 @@ def prepare(given: Mapping[str, Any]) -> Session:
     facts = {**facts, "arguments": arguments} if resumed else _new_facts(arguments, data, problem)
     ended = sum(t.state.is_finished() for t in started(read_study(folder / "study.journal"))) if resumed else 0
     return Session(folder, resumed, arguments, facts, data, problem, resources, ended)
-
-
-def typed(path: Path) -> str:
-    """A path as a person would type it here."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def _new_arguments(given: Mapping[str, Any]) -> dict[str, Any]:

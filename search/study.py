@@ -1,6 +1,7 @@
 """The Optuna study of a run: opened, asked reproducibly, and read."""
 
 import json
+import math
 import os
 import re
 import warnings
@@ -103,6 +104,12 @@ class SeededSampler(BaseSampler):
 
     def sample_independent(self, study: optuna.Study, trial: FrozenTrial, name: str, distribution) -> Any:
         return self._rebuild(trial.number, name).sample_independent(study, trial, name, distribution)
+
+
+def rungs(epochs: int) -> list[int]:
+    """The epochs after which a trial of so many may be pruned: a ninth and a third of them."""
+    first = max(1, epochs / 9)
+    return [math.ceil(epoch) for epoch in (first, 3 * first) if epoch < epochs]
 
 
 def started(study: optuna.Study) -> list[FrozenTrial]:

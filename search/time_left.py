@@ -67,11 +67,11 @@ def seconds_left(plan: Plan, trials: Sequence[FrozenTrial], spent: Mapping[int, 
 
     def to_go(number: int, done: int = 0) -> float:
         """Epochs that a trial has still to go, as a rule, after `done` of them."""
-        kind, (first, second) = plan.kind(number), (math.ceil(part * max(1, plan.epochs / 9)) for part in (1, 3))
-        if kind == "whole" or done >= second:
+        kind, rungs = plan.kind(number), studies.rungs(plan.epochs)
+        if kind == "whole" or done >= max(rungs, default=0):
             return plan.epochs - done
-        if done >= first:
-            return second - done + PROMOTED[kind] * (plan.epochs - second)
+        if done >= rungs[0]:
+            return rungs[1] - done + PROMOTED[kind] * (plan.epochs - rungs[1])
         return max(min(longer[kind] * plan.share(number), 1) * plan.epochs - done, 0.0)
 
     running = [

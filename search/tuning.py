@@ -33,6 +33,7 @@ import ray  # noqa: E402  reads the settings above
 import torch  # noqa: E402
 from ray import tune  # noqa: E402
 
+from search import study as studies  # noqa: E402
 from search.searcher import NeverRestored, StudyASHA, StudySearcher  # noqa: E402
 from search.tensorboard import TensorBoard  # noqa: E402
 from search.worker import Worker  # noqa: E402
@@ -128,7 +129,7 @@ def execute(
     tick: Callable[[], None],
 ) -> None:
     """Run the searcher's trials on the cluster until it is finished or `stop` says so."""
-    rungs = scheduler.rungs if scheduler else set()
+    rungs = studies.rungs(searcher.epochs) if scheduler else []
     worker = tune.with_parameters(Worker, data=data, task=task, run=str(run), rungs=rungs, cpus=cpus, gpus=gpus)
     worker = tune.with_resources(worker, {"CPU": cpus, "GPU": gpus})
     worker.__name__ = worker.__qualname__ = task  # what Ray's dashboard calls the actors

@@ -16,17 +16,10 @@ import torch
 from ray import tune
 
 from search import memory
+from search.runfolder import trial_folder, trial_log
 from search.tasks import TASKS
 from search.training import checkpointed_training, pick_device
 from voctrain.data import Data
-
-
-def trial_folder(run: Path, number: int) -> Path:
-    return run / "checkpoints" / f"{number:04d}"
-
-
-def trial_log(run: Path, number: int) -> Path:
-    return run / "logs" / f"{number:04d}.log"
 
 
 class Worker(tune.Trainable):
@@ -38,7 +31,7 @@ class Worker(tune.Trainable):
     """
 
     def setup(
-        self, config: dict[str, Any], *, data: Data, task: str, run: str, rungs: set[int], cpus: int, gpus: float
+        self, config: dict[str, Any], *, data: Data, task: str, run: str, rungs: list[int], cpus: int, gpus: float
     ):
         torch.set_num_threads(cpus)
         gc.freeze()  # what the imports made stays: collecting after each trial need not look at it

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 from search import study as studies
 from search.arguments import DEFAULTS
 from search.bootstrap import interval
-from search.files import read_json
+from search.files import read_json, typed
 from search.live import duration
 from search.plan import parse_settings
 from search.report import search_figures as figures
@@ -21,9 +21,7 @@ from search.report.data_figures import augmented, class_histogram, examples
 from search.report.evidence import EVIDENCE, curves
 from search.report.source import Source, read_source
 from search.report.trials import LEAST, at_bounds, distributions_of, frame_of, importances, interactions, state
-from search.searcher import StudyASHA
-from search.session import typed
-from search.worker import trial_log
+from search.runfolder import trial_log
 from voctrain.data import Data
 
 SHOWN_TRIALS = 25  # rows of the table of trials; all are in trials.csv
@@ -98,13 +96,12 @@ def _answer(source: Source) -> list[Block]:
 def _search(source: Source) -> list[Block]:
     blocks: list[Block] = []
     if source.ranked:
-        epochs, rungs = source.facts["epochs"], set()
-        if source.sampler in studies.PRUNING_SAMPLERS:
-            rungs = StudyASHA(metric=source.metric, epochs=epochs).rungs - {epochs}
+        prunes = source.sampler in studies.PRUNING_SAMPLERS
+        rungs = studies.rungs(source.facts["epochs"]) if prunes else []
         blocks += [
             figures.history(frame_of(source.trials, source.sampler), source.metric),
             figures.over_budget(source.trials, source.sampler, source.metric),
-            figures.learning_curves(source.trials, sorted(rungs), source.metric),
+            figures.learning_curves(source.trials, rungs, source.metric),
             figures.budget(source.trials, source.unfinished_seconds()),
         ]
     failed = [t for t in source.trials if studies.state_name(t) == "failed"]

@@ -12,10 +12,9 @@ from optuna.trial import FrozenTrial
 from search import study as studies
 from search.files import read_json, read_torch
 from search.report.evidence import epochs_of, predictions_of
-from search.runfolder import lock, read_run
+from search.runfolder import lock, read_run, trial_log
 from search.tasks import TASKS, Task
 from search.victims import digest
-from search.worker import trial_log
 from voctrain.data import Data, load
 
 

@@ -20,8 +20,9 @@ from sklearn.metrics import average_precision_score, multilabel_confusion_matrix
 
 from search import study as studies
 from search.run import main
+from search.runfolder import trial_log
 from search.study import read_study
-from search.worker import Worker, trial_log
+from search.worker import Worker
 from voctrain import classify
 from voctrain.config import ClassifyConfig
 from voctrain.data import load

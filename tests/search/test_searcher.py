@@ -1,3 +1,4 @@
+import math
 from types import SimpleNamespace
 
 import optuna
@@ -124,9 +125,11 @@ def tune_trial(number):
     return SimpleNamespace(config={"number": number}, trial_id=f"tune-{number}")
 
 
-@pytest.mark.parametrize(("epochs", "rungs"), [(27, {3, 9, 27}), (9, {1, 3, 9}), (10, {2, 4, 10}), (2, {1})])
-def test_rungs(epochs, rungs):
-    assert StudyASHA(metric="score", epochs=epochs).rungs == rungs
+@pytest.mark.parametrize(("epochs", "rungs"), [(27, [3, 9]), (9, [1, 3]), (10, [2, 4]), (3, [1]), (2, [1]), (1, [])])
+def test_rungs_are_those_of_the_scheduler(epochs, rungs):
+    assert studies.rungs(epochs) == rungs
+    (bracket,) = StudyASHA(metric="score", epochs=epochs)._brackets
+    assert {math.ceil(milestone) for milestone, _ in bracket._rungs} - {epochs} == set(rungs)
 
 
 def test_a_third_goes_on():

@@ -217,8 +217,14 @@ def test_runs_side_by_side(call, finished, copy, tmp_path):
     assert f"{best['score']:.4g}" in table[2]
     assert "+0.0000 (+0.0000 to +0.0000)" in table[2]  # the same predictions
     page = Page(out.read_text())
-    assert "Where their best configurations differ" in page.text
+    assert "Their best configurations do not differ." in page.text
     assert len(page.images) == 2
+    best["config"]["patience"] = 77
+    (copy / "best.json").write_text(json.dumps(best))
+    assert call(main, finished, copy, "--out", out).status == 0
+    text = Page(out.read_text()).text
+    assert "Where their best configurations differ" in text
+    assert "patience" in text
 
 
 @pytest.mark.parametrize(
