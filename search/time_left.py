@@ -8,14 +8,10 @@ from optuna.trial import FrozenTrial
 
 from search import study as studies
 
-TRUST = 16  # trials of a kind after which what they cost counts as much as what was expected of them
-BEST = 2  # trials so far whose price trials to come are expected to have
-# Random trials leave as ASHA has it: 1/9 of the epochs for all, 2/9 more for a third, 6/9 more for a ninth.
-RANDOM_SHARE = 0.26
-# A sampler that learns proposes trials like the best so far: dear ones, if dear ones are good. At first most of them
-# stay to the end, better than the random ones that they are ranked with; later they are ranked with their like.
-LEARNED_SHARE, FADING = 0.6, 17  # more than random ones, and trials after which a third of that is left
-PROMOTED = {"random": 1 / 3, "learned": 1 / 2}  # of those past the first rung, that pass the second
+# The part of trials that go on at each of ASHA's rungs. Those that run whole always do, random ones as ASHA has it; a
+# sampler that learns proposes trials like the best so far, which last longer among random ones, then among their like.
+GOING_ON = {"whole": (1, 1), "random": (1 / 3, 1 / 3), "learned": (2 / 3, 1 / 2)}
+BEST = 2  # trials so far whose price learned ones are expected to have: dear, if dear ones are good
 
 
 @dataclass(frozen=True)
@@ -35,14 +31,13 @@ class Plan:
             return "whole"
         return "random" if number < self.startup else "learned"
 
-    def share(self, number: int) -> float:
-        """Of its epochs that a trial runs, as a rule."""
-        match self.kind(number):
-            case "whole":
-                return 1.0
-            case "random":
-                return RANDOM_SHARE
-        return RANDOM_SHARE + LEARNED_SHARE * math.exp((self.startup - number) / FADING)
+    def to_go(self, number: int, done: int = 0) -> float:
+        """Epochs that a trial has still to go, as a rule, after `done` of them."""
+        expected, chance = 0.0, 1.0
+        for rung, part in zip(studies.rungs(self.epochs), GOING_ON[self.kind(number)], strict=False):
+            if rung > done:
+                expected, chance, done = expected + chance * (rung - done), chance * part, rung
+        return expected + chance * (self.epochs - done)
 
 
 def seconds_left(plan: Plan, trials: Sequence[FrozenTrial], spent: Mapping[int, float]) -> float:
@@ -55,39 +50,29 @@ def seconds_left(plan: Plan, trials: Sequence[FrozenTrial], spent: Mapping[int, 
     if not known:
         return math.inf
     best = sorted(known, key=lambda t: -max(t.intermediate_values.values()))[:BEST]
-    price, longer = {}, {}  # seconds an epoch; by how much trials run longer than expected, as a factor
-    for kind in ("whole", *PROMOTED):
+
+    def price(kind: str) -> float:
+        """Seconds an epoch: what is expected counts as much as two whole trials do."""
         own = [t for t in known if plan.kind(t.number) == kind]
         expected = _price(best if kind == "learned" else known, seconds)
-        weight = TRUST * RANDOM_SHARE * plan.epochs  # epochs
-        price[kind] = (weight * expected + sum(seconds[t.number] for t in own)) / (weight + _epochs(own))
-        ended = [t for t in own if t.state.is_finished()]
-        asked = plan.epochs * sum(plan.share(t.number) for t in ended)
-        longer[kind] = (weight + _epochs(ended)) / (weight + asked)
+        weight = 2 * plan.epochs
+        return (weight * expected + sum(seconds[t.number] for t in own)) / (weight + _epochs(own))
 
-    def to_go(number: int, done: int = 0) -> float:
-        """Epochs that a trial has still to go, as a rule, after `done` of them."""
-        kind, rungs = plan.kind(number), studies.rungs(plan.epochs)
-        if kind == "whole" or done >= max(rungs, default=0):
-            return plan.epochs - done
-        if done >= rungs[0]:
-            return rungs[1] - done + PROMOTED[kind] * (plan.epochs - rungs[1])
-        return max(min(longer[kind] * plan.share(number), 1) * plan.epochs - done, 0.0)
-
+    prices = {kind: price(kind) for kind in GOING_ON}
     running = [
-        to_go(t.number, len(t.intermediate_values))
-        * (seconds[t.number] / len(t.intermediate_values) if t in known else price[plan.kind(t.number)])
+        plan.to_go(t.number, len(t.intermediate_values))
+        * (seconds[t.number] / len(t.intermediate_values) if t in known else prices[plan.kind(t.number)])
         for t in trials
         if not t.state.is_finished()
     ]
     begun = {t.number for t in trials}
-    waiting = sum(to_go(n) * price[plan.kind(n)] for n in range(plan.trials) if n not in begun)
+    waiting = sum(plan.to_go(n) * prices[plan.kind(n)] for n in range(plan.trials) if n not in begun)
     return max((sum(running) + waiting) / plan.concurrent, *running, 0.0)
 
 
 def expected_epochs(plan: Plan) -> float:
     """Epochs that all trials will run, as a rule."""
-    return plan.epochs * sum(plan.share(number) for number in range(plan.trials))
+    return sum(plan.to_go(number) for number in range(plan.trials))
 
 
 def _price(trials: Sequence[FrozenTrial], seconds: Mapping[int, float]) -> float:

@@ -5,7 +5,7 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from search import study as studies
-from search.time_left import FADING, LEARNED_SHARE, RANDOM_SHARE, TRUST, Plan, expected_epochs, seconds_left
+from search.time_left import Plan, expected_epochs, seconds_left
 
 
 def plan(**changes):
@@ -41,30 +41,30 @@ def test_the_last_trial_takes_as_long_as_it_takes():
     assert seconds_left(plan(trials=2, concurrent=4), *trials) == pytest.approx(40)
 
 
-def test_trials_to_come_cost_what_the_best_cost():
-    """Two of the portfolio, the better one dear: the sampler's trials are expected to be like both."""
-    share = plan().share(2) + plan().share(3)
-    left = seconds_left(plan(), *study_of((9, 270, True), (9, 90, True)))
-    assert left == pytest.approx(share * 9 * (360 / 18))
-    dear = seconds_left(plan(), *study_of((9, 270, True), (9, 270, True)))
-    assert dear == pytest.approx(share * 9 * 30)
+# Of nine epochs, with rungs after 1 and 3: all run 1, the part that goes on 2 more, and what goes on again 6 more.
+RANDOM = 1 + 2 / 3 + 6 / 9
+LEARNED = 1 + 2 * 2 / 3 + 6 * 2 / 3 / 2
 
 
 def test_what_trials_are_expected_to_run():
-    """Whole ones all epochs, random ones as ASHA has it; what learned ones run longer fades."""
     many = plan(trials=60, startup=20)
-    assert [many.share(n) for n in (0, 1, 2, 19)] == [1, 1, RANDOM_SHARE, RANDOM_SHARE]
-    assert many.share(20) == pytest.approx(RANDOM_SHARE + LEARNED_SHARE)
-    assert many.share(20 + FADING) == pytest.approx(RANDOM_SHARE + LEARNED_SHARE / math.e)
+    assert [many.to_go(n) for n in (0, 1, 2, 19)] == pytest.approx([9, 9, RANDOM, RANDOM])
+    assert [many.to_go(n) for n in (20, 59)] == pytest.approx([LEARNED, LEARNED])
+    # Two epochs have one rung, after the first; one epoch has none.
+    assert [plan(epochs=e, startup=4).to_go(3) for e in (2, 1)] == pytest.approx([1 + 1 / 3, 1])
+
+
+def test_trials_to_come_cost_what_the_best_cost():
+    """Three of the portfolio, the worst one cheap: the sampler's trial is expected to be like the other two."""
+    left = seconds_left(plan(whole=range(3)), *study_of((9, 270, True), (9, 90, True), (9, 9, True)))
+    assert left == pytest.approx(LEARNED * (360 / 18))
 
 
 def test_what_trials_of_a_kind_cost_counts_more_the_more_there_are():
     """One random trial of one second an epoch, one epoch long, beside two whole ones of ten."""
     left = seconds_left(plan(startup=4), *study_of((9, 90, True), (9, 90, True), (1, 1, True)))
-    weight = TRUST * RANDOM_SHARE * 9
-    price = (weight * 181 / 19 + 1) / (weight + 1)
-    longer = (weight + 1) / (weight + RANDOM_SHARE * 9)
-    assert left == pytest.approx(longer * RANDOM_SHARE * 9 * price)
+    price = (18 * 181 / 19 + 1) / (18 + 1)
+    assert left == pytest.approx(RANDOM * price)
 
 
 def test_a_promoted_trial_goes_on():
@@ -78,7 +78,7 @@ def test_a_promoted_trial_goes_on():
 def test_without_pruning_all_run_whole():
     assert expected_epochs(plan(prunes=False)) == 4 * 9
     assert seconds_left(plan(prunes=False), *study_of((9, 90, True))) == pytest.approx(3 * 90)
-    assert expected_epochs(plan()) == pytest.approx(9 * (2 + plan().share(2) + plan().share(3)))
+    assert expected_epochs(plan()) == pytest.approx(2 * 9 + 2 * LEARNED)
 
 
 def test_nothing_is_left_at_the_end():
