@@ -1,0 +1,81 @@
+"""How true the time left was: finished runs are replayed, and asked at each hundredth of their time.
+
+python tests/benchmarks/time_left.py RUN …: prints JSON, a line a run: the seconds it took; from a quarter of them on,
+the part of the moments at which the time left was within 30 % of what it proved to be (`within`); its lowest and
+highest ratio to that (`left`); and those of the whole time, elapsed and left, to what that proved to be (`whole`).
+"""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from search import study as studies
+from search.report.evidence import epochs_of
+from search.runfolder import read_run, trial_log
+from search.time_left import Plan, seconds_left
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    for run in parser.parse_args().runs:
+        print(json.dumps({"run": run.resolve().name, **accuracy(run)}))
+
+
+def accuracy(run: Path) -> dict[str, float | list[float]]:
+    """The measures above of a finished run that was not interrupted."""
+    facts, study = read_run(run), studies.read_study(run / "study.journal")
+    trials, sampler = studies.started(study), facts["arguments"]["sampler"]
+    begins, ends = ([t.timestamp() for t in times] for times in zip(*map(_times, trials), strict=True))
+    whole = max(ends) - min(begins)
+    plan = Plan(
+        trials=len(trials),
+        epochs=facts["epochs"],
+        concurrent=round((sum(ends) - sum(begins)) / whole),
+        whole=studies.portfolio_numbers(study),
+        startup=studies.STARTUP_TRIALS if sampler == "tpe" else len(trials),
+        prunes=sampler in studies.PRUNING_SAMPLERS,
+    )
+    logs = {t.number: epochs_of(trial_log(run, t.number)) for t in trials}
+    elapsed = whole * np.arange(0.25, 0.95, 0.01)
+    left = np.array([seconds_left(plan, *as_of(min(begins) + moment, trials, logs)) for moment in elapsed])
+    ratio = left / (whole - elapsed)
+    return {
+        "seconds": round(whole),
+        "within": round(float(np.mean(np.abs(ratio - 1) <= 0.3)), 3),
+        "left": [round(float(bound), 2) for bound in (ratio.min(), ratio.max())],
+        "whole": [round(float(bound), 2) for bound in np.quantile((elapsed + left) / whole, (0, 1))],
+    }
+
+
+def _times(trial: FrozenTrial) -> tuple[datetime, datetime]:
+    return trial.datetime_start, trial.datetime_complete
+
+
+def as_of(
+    now: float, trials: Sequence[FrozenTrial], logs: Mapping[int, dict[int, dict[str, float]]]
+) -> tuple[list[FrozenTrial], dict[int, float]]:
+    """The trials as they stood at a moment, and by number the seconds that running ones had trained."""
+    known, spent = [], {}
+    for trial in trials:
+        begin, end = (time.timestamp() for time in _times(trial))
+        if end <= now:
+            known.append(trial)
+        elif begin <= now:
+            seconds = {epoch: entry["seconds"] for epoch, entry in logs[trial.number].items()}
+            done = {epoch: value for epoch, value in seconds.items() if begin + value <= now}
+            scores = {epoch: trial.intermediate_values[epoch] for epoch in done}
+            running = create_trial(state=TrialState.RUNNING, intermediate_values=scores)
+            running.number = trial.number
+            known.append(running)
+            spent |= {trial.number: max(done.values())} if done else {}
+    return known, spent
+
+
+if __name__ == "__main__":
+    main()
