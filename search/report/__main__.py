@@ -1,7 +1,10 @@
 """python -m search.report: look at a run, compare runs, or print the best configuration."""
 
 import os
+import signal
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from search.arguments import Parser
@@ -23,7 +26,7 @@ def parser() -> Parser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit status: 0 done, 2 a mistake of the user."""
+    """Returns the exit status: 0 done, 2 a mistake of the user, 130 stopped by Ctrl-C."""
     arguments = parser().parse_args(argv)
     runs = [Path(run) for run in arguments.runs]
     if arguments.format is not None and not arguments.best:
@@ -50,17 +53,31 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped before it was written", file=sys.stderr)
+        return 128 + signal.SIGINT
     return 0
 
 
-def give_way() -> None:
-    """Let this process have only what others leave: a search may be running beside it."""
-    if hasattr(os, "SCHED_IDLE"):
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    else:
-        os.nice(19)
+def beside_a_search(command: Callable[[], int]) -> int:
+    """Run a command in what others leave of the processors: a search may be running.
+
+    It gets a session of its own, for Linux shares them among sessions first (autogroup), however nice their processes.
+    """
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        with suppress(OSError):  # no autogroups here
+            Path("/proc/self/autogroup").write_text("5")
+        if hasattr(os, "SCHED_IDLE"):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        else:
+            os.nice(19)
+        return command()
+    for each in (signal.SIGINT, signal.SIGTERM):  # which would not reach its session
+        signal.signal(each, lambda number, frame: os.kill(child, number))
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 if __name__ == "__main__":
-    give_way()
-    sys.exit(main())
+    sys.exit(beside_a_search(main))
