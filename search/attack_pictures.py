@@ -28,7 +28,7 @@ def triptychs(judge: Judge, images: np.ndarray, attacked: np.ndarray, probabilit
         difference = attacked[i].astype(int) - images[i]
         low, high = int(difference.min()), int(difference.max())
         stretched = ((difference - low) * (255 / max(high - low, 1))).astype(np.uint8)
-        title = f"{judge.ids[i]}: perturbation from {low} to {high} of 255"
+        title = f"{judge.ids[i]}: image, perturbation ({low} to {high} of 255, stretched), attacked image"
         changed = np.argsort(-np.abs(change[i]), kind="stable")[:ANSWERS]
         answers = (f"{judge.victim.classes[c]} {judge.clean[i, c]:.2f} to {probabilities[i, c]:.2f}" for c in changed)
         tiles.append(Tile((images[i], stretched, attacked[i]), (title, ", ".join(answers))))

@@ -25,15 +25,16 @@ def write_pictures(folder: Path, saved: dict[str, Any], data: Data) -> None:
     truths, palette = data.masks[data.val], voc_palette()
     dice = score_maps(truths, maps, 1 + len(data.classes))[1]["dice"]
 
-    def tile(i: int, text: str) -> Tile:
-        return Tile((data.images[data.val[i]], palette[truths[i]], palette[maps[i]]), (text,))
+    def tile(i: int, name: str, *facts: str) -> Tile:
+        pictures = data.images[data.val[i]], palette[truths[i]], palette[maps[i]]
+        return Tile(pictures, ("; ".join((f"{name}: image, truth, prediction", *facts)),))
 
     order = np.argsort(-dice, kind="stable")
     ids = [data.ids[i] for i in data.val]
     pixels = np.stack([(truths == 1 + c).sum((1, 2)) for c in range(len(data.classes))])  # (C, N)
     sheets = {
-        "best": [tile(i, f"{ids[i]}: Dice {dice[i]:.2f}") for i in order[:SHOWN]],
-        "worst": [tile(i, f"{ids[i]}: Dice {dice[i]:.2f}") for i in order[::-1][:SHOWN]],
+        "best": [tile(i, ids[i], f"Dice {dice[i]:.2f}") for i in order[:SHOWN]],
+        "worst": [tile(i, ids[i], f"Dice {dice[i]:.2f}") for i in order[::-1][:SHOWN]],
         "classes": [tile(n.argmax(), name) for name, n in zip(data.classes, pixels, strict=True) if n.any()],
     }
     folder.mkdir(exist_ok=True)

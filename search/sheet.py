@@ -1,12 +1,14 @@
 """Sheets of pictures: tiles of one picture or several side by side, with lines of text under each."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-GAP, LINE = 6, 16  # pixels between pictures, and of a line of text
+GAP = 6  # pixels between pictures
+FONT, LINE, LETTER = 12, 16, 6.5  # pixels: size, height of a line, mean width of a letter
 WRAPPED = 2  # lines that a text may take
 
 
@@ -19,31 +21,18 @@ class Tile(NamedTuple):
 
 def sheet(tiles: Sequence[Tile], across: int, size: tuple[int, int] = (180, 180)) -> Image.Image:
     """Tiles in rows of so many, each of their pictures in `size` (width, height); a text too long ends in …"""
-    font, (side, height) = ImageFont.load_default(12), size
-    width = max(len(tile.pictures) for tile in tiles) * (side + GAP) + GAP
-    texts = [[line for text in tile.texts for line in _wrapped(text, font, width - 2 * GAP)] for tile in tiles]
-    below = height + GAP + LINE * max(map(len, texts)) + GAP
+    font, (side, height) = ImageFont.load_default(FONT), size
+    width = max((len(tile.pictures) for tile in tiles), default=1) * (side + GAP) + GAP
+    wrapped = textwrap.TextWrapper(int((width - 2 * GAP) / LETTER), max_lines=WRAPPED, placeholder=" …").wrap
+    lines = [[line for text in tile.texts for line in wrapped(text)] for tile in tiles]
+    below = height + GAP + LINE * max(map(len, lines), default=0) + GAP
     page = Image.new("RGB", (width * across + GAP, below * -(-len(tiles) // across) + GAP), "white")
     draw = ImageDraw.Draw(page)
-    for i, (tile, lines) in enumerate(zip(tiles, texts, strict=True)):
+    for i, tile in enumerate(tiles):
         x, y = i % across * width + GAP, i // across * below + GAP
         for j, array in enumerate(tile.pictures):
-            grey_or_colour = array[..., 0] if array.shape[-1] == 1 else array
-            picture = Image.fromarray(grey_or_colour).resize(size, Image.Resampling.NEAREST)
+            picture = Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
+            picture = picture.resize(size, Image.Resampling.BOX)  # means of pixels, or pixels repeated
             page.paste(picture, (x + j * (side + GAP), y))
-        draw.text((x, y + height), "\n".join(lines), "black", font, spacing=LINE - 12)
+        draw.text((x, y + height), "\n".join(lines[i]), "black", font, spacing=LINE - FONT)
     return page
-
-
-def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    lines = [""]
-    for word in text.split(" "):
-        longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) <= width:
-            lines[-1] = longer
-        elif len(lines) < WRAPPED:
-            lines.append(word)
-        else:
-            lines[-1] = f"{lines[-1]} …"
-            break
-    return lines

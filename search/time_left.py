@@ -1,6 +1,7 @@
 """How long a search will still take, by what its trials have cost so far."""
 
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,9 +10,10 @@ from optuna.trial import FrozenTrial
 from search import study as studies
 
 # The part of trials that go on at each of ASHA's rungs. Those that run whole always do, random ones as ASHA has it; a
-# sampler that learns proposes trials like the best so far, which last longer among random ones, then among their like.
+# sampler that learns proposes trials like the best so far, which last longer: about so in searches with four seeds.
 GOING_ON = {"whole": (1, 1), "random": (1 / 3, 1 / 3), "learned": (2 / 3, 1 / 2)}
 BEST = 2  # trials so far whose price learned ones are expected to have: dear, if dear ones are good
+TRUST = 2  # whole trials of a kind after which what they cost counts as much as what was expected of them
 
 
 @dataclass(frozen=True)
@@ -31,10 +33,10 @@ class Plan:
             return "whole"
         return "random" if number < self.startup else "learned"
 
-    def to_go(self, number: int, done: int = 0) -> float:
-        """Epochs that a trial has still to go, as a rule, after `done` of them."""
+    def to_go(self, kind: str, done: int = 0) -> float:
+        """Epochs that a trial still runs after `done`, as a rule; that it stops early or fails is not foreseen."""
         expected, chance = 0.0, 1.0
-        for rung, part in zip(studies.rungs(self.epochs), GOING_ON[self.kind(number)], strict=False):
+        for rung, part in zip(studies.rungs(self.epochs), GOING_ON[kind], strict=False):
             if rung > done:
                 expected, chance, done = expected + chance * (rung - done), chance * part, rung
         return expected + chance * (self.epochs - done)
@@ -51,33 +53,31 @@ def seconds_left(plan: Plan, trials: Sequence[FrozenTrial], spent: Mapping[int, 
         return math.inf
     best = sorted(known, key=lambda t: -max(t.intermediate_values.values()))[:BEST]
 
-    def price(kind: str) -> float:
-        """Seconds an epoch: what is expected counts as much as two whole trials do."""
-        own = [t for t in known if plan.kind(t.number) == kind]
-        expected = _price(best if kind == "learned" else known, seconds)
-        weight = 2 * plan.epochs
-        return (weight * expected + sum(seconds[t.number] for t in own)) / (weight + _epochs(own))
+    def cost(some: Sequence[FrozenTrial]) -> tuple[float, int]:
+        """Seconds and epochs."""
+        return sum(seconds[t.number] for t in some), sum(len(t.intermediate_values) for t in some)
 
-    prices = {kind: price(kind) for kind in GOING_ON}
+    def price(kind: str) -> float:
+        """Seconds an epoch."""
+        expected, own = cost(best if kind == "learned" else known), cost([t for t in known if kind_of(t) == kind])
+        weight = TRUST * plan.epochs
+        return (weight * expected[0] / expected[1] + own[0]) / (weight + own[1])
+
+    def kind_of(trial: FrozenTrial) -> str:
+        return plan.kind(trial.number)
+
     running = [
-        plan.to_go(t.number, len(t.intermediate_values))
-        * (seconds[t.number] / len(t.intermediate_values) if t in known else prices[plan.kind(t.number)])
+        plan.to_go(kind_of(t), len(t.intermediate_values))
+        * (seconds[t.number] / len(t.intermediate_values) if t in known else price(kind_of(t)))
         for t in trials
         if not t.state.is_finished()
     ]
     begun = {t.number for t in trials}
-    waiting = sum(plan.to_go(n) * prices[plan.kind(n)] for n in range(plan.trials) if n not in begun)
-    return max((sum(running) + waiting) / plan.concurrent, *running, 0.0)
+    waiting = Counter(plan.kind(number) for number in range(plan.trials) if number not in begun)
+    seconds_waiting = sum(count * plan.to_go(kind) * price(kind) for kind, count in waiting.items())
+    return max((sum(running) + seconds_waiting) / plan.concurrent, *running, 0.0)
 
 
 def expected_epochs(plan: Plan) -> float:
     """Epochs that all trials will run, as a rule."""
-    return sum(plan.to_go(number) for number in range(plan.trials))
-
-
-def _price(trials: Sequence[FrozenTrial], seconds: Mapping[int, float]) -> float:
-    return sum(seconds[t.number] for t in trials) / _epochs(trials)
-
-
-def _epochs(trials: Sequence[FrozenTrial]) -> int:
-    return sum(len(t.intermediate_values) for t in trials)
+    return sum(plan.to_go(plan.kind(number)) for number in range(plan.trials))

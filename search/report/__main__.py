@@ -26,7 +26,7 @@ def parser() -> Parser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit status: 0 done, 2 a mistake of the user, 130 stopped by Ctrl-C."""
+    """Returns the exit status: 0 done, 2 a mistake of the user."""
     arguments = parser().parse_args(argv)
     runs = [Path(run) for run in arguments.runs]
     if arguments.format is not None and not arguments.best:
@@ -53,9 +53,6 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("stopped before it was written", file=sys.stderr)
-        return 128 + signal.SIGINT
     return 0
 
 
@@ -64,19 +61,28 @@ def beside_a_search(command: Callable[[], int]) -> int:
 
     It gets a session of its own, for Linux shares them among sessions first (autogroup), however nice their processes.
     """
+    child = 0
+
+    def stop(number: int, frame: object) -> None:
+        if child:
+            os.kill(child, signal.SIGKILL)  # whatever it writes is whole or not there
+            print("stopped before it was written", file=sys.stderr)
+        sys.exit(128 + number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # which would not reach its session
+        signal.signal(number, stop)
     child = os.fork()
     if child == 0:
         os.setsid()
         with suppress(OSError):  # no autogroups here
-            Path("/proc/self/autogroup").write_text("5")
+            Path("/proc/self/autogroup").write_text("19")
         if hasattr(os, "SCHED_IDLE"):
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         else:
             os.nice(19)
         return command()
-    for each in (signal.SIGINT, signal.SIGTERM):  # which would not reach its session
-        signal.signal(each, lambda number, frame: os.kill(child, number))
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return status if status >= 0 else 128 - status  # as a shell has it for one killed by a signal
 
 
 if __name__ == "__main__":

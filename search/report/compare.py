@@ -90,6 +90,8 @@ def _differences(names: Sequence[str], bests: Sequence[dict[str, Any] | None]) -
     fields = sorted({field for config in configs for field in config})
     rows = [(field, *(config.get(field) for config in configs)) for field in fields]
     differing = [row for row in rows if any(value != row[1] for value in row[2:])]
+    if not fields:
+        return Text("None has a best configuration yet.")
     if not differing:
         return Text("Their best configurations do not differ.")
     return Table(("field", *names), differing, "Where their best configurations differ")

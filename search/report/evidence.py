@@ -101,9 +101,9 @@ def of_segment(run: Path, best: Mapping[str, Any], data: Data | None) -> Iterato
     names = list(best["iou"])
     yield heat(share, names, "Part of a class's pixels (row) given to each class (column)", "a 21 by 21 matrix")
     titles = {
-        "best": "Best masks, by Dice (image, truth, prediction)",
-        "worst": "Worst masks, by Dice (image, truth, prediction)",
-        "classes": "Of each class, the image with most of it (image, truth, prediction)",
+        "best": "Best masks, by Dice",
+        "worst": "Worst masks, by Dice",
+        "classes": "Of each class, the image with most of it",
     }
     yield from _pictures(run, titles)
 
@@ -135,7 +135,7 @@ def of_attack(run: Path, best: Mapping[str, Any], data: Data | None) -> Iterator
 
 
 def _lead(row: Mapping[str, Any]) -> str:
-    return f"{row['ahead']:.4f} ({row['ahead_low']:.4f} to {row['ahead_high']:.4f})"
+    return f"{row['ahead']:+.4f} ({row['ahead_low']:+.4f} to {row['ahead_high']:+.4f})"
 
 
 def heat(matrix: np.ndarray, names: Sequence[str], title: str, alt: str, *, counts: bool = False) -> Figure:

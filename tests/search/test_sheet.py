@@ -22,6 +22,17 @@ def test_a_tiles_pictures_stand_side_by_side_and_tiles_under_each_other(page):
     assert page.getpixel((6, 6 + 94)) == GREY
 
 
+def test_photographs_are_reduced_by_means_and_masks_enlarged_pixel_by_pixel():
+    board = np.uint8(np.indices((4, 4)).sum(0) % 2 * 255)[..., None].repeat(3, axis=2)  # a chess board
+    small, large = (sheet([Tile((board,), ())], 1, (side, side)) for side in (2, 8))
+    assert small.getpixel((6, 6)) == (128, 128, 128)
+    assert [large.getpixel((6 + x, 6))[0] for x in range(5)] == [0, 0, 255, 255, 0]
+
+
+def test_a_sheet_of_nothing_is_white():
+    assert np.asarray(sheet([], across=2)).min() == 255
+
+
 def test_a_text_ends_after_two_lines(page):
     assert np.asarray(page)[6 + 94 + 50 :].min() < 100, "no text"
     assert np.asarray(page)[6 + 94 + 50 + 2 * 16 + 6 :].min() == 255

@@ -48,10 +48,10 @@ LEARNED = 1 + 2 * 2 / 3 + 6 * 2 / 3 / 2
 
 def test_what_trials_are_expected_to_run():
     many = plan(trials=60, startup=20)
-    assert [many.to_go(n) for n in (0, 1, 2, 19)] == pytest.approx([9, 9, RANDOM, RANDOM])
-    assert [many.to_go(n) for n in (20, 59)] == pytest.approx([LEARNED, LEARNED])
+    assert [many.kind(n) for n in (0, 1, 2, 19, 20, 59)] == ["whole"] * 2 + ["random"] * 2 + ["learned"] * 2
+    assert [many.to_go(kind) for kind in ("whole", "random", "learned")] == pytest.approx([9, RANDOM, LEARNED])
     # Two epochs have one rung, after the first; one epoch has none.
-    assert [plan(epochs=e, startup=4).to_go(3) for e in (2, 1)] == pytest.approx([1 + 1 / 3, 1])
+    assert [plan(epochs=epochs).to_go("random") for epochs in (2, 1)] == pytest.approx([1 + 1 / 3, 1])
 
 
 def test_trials_to_come_cost_what_the_best_cost():
