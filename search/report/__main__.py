@@ -10,6 +10,8 @@ from pathlib import Path
 from search.arguments import Parser
 
 FORMATS = ("yaml", "json", "py")
+WAITING_SECONDS = 20  # after which is said why it takes so long
+WAITING = "still at it, with what others leave of the processors; --now would take its share of them"
 
 
 def parser() -> Parser:
@@ -22,6 +24,7 @@ def parser() -> Parser:
     add("--out", metavar="FILE", help="of the comparison of several runs (compare.html)")
     add("--best", action="store_true", help="print the best configuration instead")
     add("--format", choices=FORMATS, help="with --best (yaml)")
+    add("--now", action="store_true", help="do not wait for processors that a running search leaves idle")
     return result
 
 
@@ -56,11 +59,8 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def beside_a_search(command: Callable[[], int]) -> int:
-    """Run a command in what others leave of the processors: a search may be running.
-
-    It gets a session of its own, for Linux shares them among sessions first (autogroup), however nice their processes.
-    """
+def beside_a_search(command: Callable[[], int], *, now: bool) -> int:
+    """Run a command in a process that has only what others leave of the processors, unless it is wanted now."""
     child = 0
 
     def stop(number: int, frame: object) -> None:
@@ -69,21 +69,30 @@ def beside_a_search(command: Callable[[], int]) -> int:
             print("stopped before it was written", file=sys.stderr)
         sys.exit(128 + number)
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # which would not reach its session
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
     child = os.fork()
     if child == 0:
-        os.setsid()
-        with suppress(OSError):  # no autogroups here
-            Path("/proc/self/autogroup").write_text("19")
-        if hasattr(os, "SCHED_IDLE"):
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-        else:
-            os.nice(19)
+        if not now:
+            give_way()
         return command()
+    if not now:
+        signal.signal(signal.SIGALRM, lambda *_: print(WAITING, file=sys.stderr))
+        signal.alarm(WAITING_SECONDS)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     return status if status >= 0 else 128 - status  # as a shell has it for one killed by a signal
 
 
+def give_way() -> None:
+    """Let this process come last, and in a session of its own: Linux shares processors among sessions first."""
+    os.setsid()
+    with suppress(OSError):  # no autogroups here
+        Path("/proc/self/autogroup").write_text("19")
+    if hasattr(os, "SCHED_IDLE"):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    else:
+        os.nice(19)
+
+
 if __name__ == "__main__":
-    sys.exit(beside_a_search(main))
+    sys.exit(beside_a_search(main, now="--now" in sys.argv))

@@ -10,7 +10,9 @@ import pytest
 COMMAND = """
 import os, sys, time
 from pathlib import Path
-from search.report.__main__ import beside_a_search
+from search.report import __main__
+
+__main__.WAITING_SECONDS = 1
 
 def command():
     group = Path("/proc/self/autogroup")
@@ -18,16 +20,18 @@ def command():
     print(os.sched_getscheduler(0) == os.SCHED_IDLE, os.getsid(0) == os.getpid(), *share, os.getpid(), flush=True)
     time.sleep(60)
 
-sys.exit(beside_a_search(command))
+sys.exit(__main__.beside_a_search(command, now=False))
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="no such scheduler here")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_takes_idle_time_in_a_session_of_its_own_and_is_stopped_with_its_command(number):
-    with subprocess.Popen([sys.executable, "-c", COMMAND], stdout=subprocess.PIPE, text=True) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", COMMAND], text=True, **pipes) as process:
         *facts, child = process.stdout.readline().split()
         assert facts in (["True", "True", "19"], ["True", "True"])
+        assert "--now would" in process.stderr.readline()
         process.send_signal(number)
         assert process.wait(30) == 128 + number
     deadline = time.monotonic() + 30
