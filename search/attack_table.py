@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from search import study as studies
 from search.attack_pictures import front, triptychs
-from search.bootstrap import paired
+from search.bootstrap import described, paired
 from search.files import replace, write_json
 from voctrain import attack
 from voctrain.aim import Aim
@@ -27,7 +27,8 @@ from voctrain.loop import Resident, autocast, seed_epoch, to_unit
 GENERATOR = "generator"
 ANSWERS = ("score", "f1_macro", "f1_micro", "mAP", "flip_rate", "empty", "labels", "doubt", "collateral", "delta")
 VISIBILITY = ("agreement", "ssim", "psnr", "linf", "l2", "shrink")
-COLUMNS = ("attack", *ANSWERS, *VISIBILITY, "ms_an_image", "ahead", "ahead_low", "ahead_high")
+LEAD = ("ahead", "ahead_low", "ahead_high")  # of the generator, with its interval
+COLUMNS = ("attack", *ANSWERS, *VISIBILITY, "ms_an_image", *LEAD)
 
 
 def conclude_attack(run: Path, saved: dict[str, Any], data: Data) -> None:
@@ -46,7 +47,7 @@ def conclude_attack(run: Path, saved: dict[str, Any], data: Data) -> None:
     first = judge.rescored(answers[GENERATOR])
     for row in rows[1:]:
         lead = paired(first, judge.rescored(answers[row["attack"]]), len(judge.images))
-        row |= dict(zip(("ahead", "ahead_low", "ahead_high"), lead, strict=True))
+        row |= dict(zip(LEAD, lead, strict=True))
     if (other := arguments["transfer"]) is not None:
         change = rows[0]["shrink"] * perturbations(generator, judge.images, config)
         rows.append(_transferred(change, other, config, data))
@@ -125,5 +126,4 @@ def _line(row: dict[str, Any]) -> str:
     text = f"{row['attack']:>20}: score {row['score']:.4f}, F1 {row['f1_macro']:.4f}, SSIM {row['ssim']:.4f}"
     if "ahead" not in row:
         return text
-    lead, low, high = (row[key] for key in ("ahead", "ahead_low", "ahead_high"))
-    return f"{text}; the generator is ahead of it by {lead:+.4f} ({low:+.4f} to {high:+.4f})"
+    return f"{text}; the generator is ahead of it by {described(*(row[key] for key in LEAD))}"

@@ -15,7 +15,7 @@ from search.arguments import CHANGEABLE, DEFAULTS, TASKS_OF
 from search.files import typed
 from search.plan import NAMED_WEIGHTS, Problem, load_space, make_problem, parse_settings, share_resources
 from search.runfolder import lock, read_run
-from search.study import PRUNING_SAMPLERS, STARTUP_TRIALS, read_study, started
+from search.study import PRUNING_SAMPLERS, read_study, started
 from search.tasks import TASKS
 from search.time_left import Plan
 from search.tuning import available
@@ -50,15 +50,8 @@ class Session:
     @property
     def plan(self) -> Plan:
         """What it will do, for telling how long it takes."""
-        sampler, concurrent = self.arguments["sampler"], self.resources[0]
-        return Plan(
-            trials=self.arguments["trials"],
-            epochs=self.arguments["epochs"],
-            concurrent=concurrent,
-            whole=range(len(self.problem.portfolio())),
-            startup=STARTUP_TRIALS if sampler == "tpe" else self.arguments["trials"],
-            prunes=sampler in PRUNING_SAMPLERS,
-        )
+        whole = range(len(self.problem.portfolio()))
+        return Plan.of(self.arguments, concurrent=self.resources[0], whole=whole)
 
     @property
     def command(self) -> str:

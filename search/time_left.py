@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from optuna.trial import FrozenTrial
 
@@ -26,6 +27,13 @@ class Plan:
     whole: Collection[int]
     startup: int
     prunes: bool = True
+
+    @classmethod
+    def of(cls, arguments: Mapping[str, Any], *, concurrent: int, whole: Collection[int]) -> "Plan":
+        """Of a search with these arguments, as run.json has them."""
+        sampler, trials = arguments["sampler"], arguments["trials"]
+        startup = studies.STARTUP_TRIALS if sampler == "tpe" else trials
+        return cls(trials, arguments["epochs"], concurrent, whole, startup, sampler in studies.PRUNING_SAMPLERS)
 
     def kind(self, number: int) -> str:
         """whole, random or learned: trials that cost alike."""

@@ -7,7 +7,7 @@ from typing import Any
 import matplotlib
 
 from search import study as studies
-from search.bootstrap import interval, paired
+from search.bootstrap import described, interval, paired
 from search.live import duration
 from search.report.blocks import STYLE, Block, Section, Table, Text, canvas, drawn, write_page
 from search.report.source import read_source
@@ -37,7 +37,7 @@ def compare(runs: Sequence[Path], out: Path) -> str:
             bounds = "{:.4f} to {:.4f}".format(*interval(score[0], len(score[1])))
             alike = _judged_by(source.facts) == _judged_by(sources[0].facts)
             if source is not sources[0] and alike and scores[0] is not None and score[1] == scores[0][1]:
-                ahead = "{:+.4f} ({:+.4f} to {:+.4f})".format(*paired(score[0], scores[0][0], len(score[1])))
+                ahead = described(*paired(score[0], scores[0][0], len(score[1])))
         best = source.best or {}
         epochs = sum(len(t.intermediate_values) for t in source.trials)
         cost = (len(source.trials), epochs, duration(source.facts["seconds"]))

@@ -9,6 +9,8 @@ from zipfile import BadZipFile
 import numpy as np
 from PIL import Image
 
+from search.attack_table import LEAD
+from search.bootstrap import described
 from search.files import read_json
 from search.report.blocks import BLUE, ORANGE, Block, Figure, Table, Text, canvas, drawn, pictured
 from search.sheet import Tile, sheet
@@ -114,10 +116,10 @@ def of_attack(run: Path, best: Mapping[str, Any], data: Data | None) -> Iterator
         goal = best["config"]["goal"].partition(":")[0]
         heads = ("attack", "score", "f1_macro", "f1_micro", "mAP", "flip_rate", *GOAL_HEADS.get(goal, ()))
         heads += ("linf", "l2", "psnr", "ssim")
-        rows = [
-            [row.get(h) for h in heads] + [row.get("ms_an_image"), _lead(row) if "ahead" in row else None]
-            for row in attacks
-        ]
+        rows = []
+        for row in attacks:
+            lead = described(*(row[key] for key in LEAD)) if LEAD[0] in row else None
+            rows.append([*map(row.get, heads), row.get("ms_an_image"), lead])
         yield Table(
             (*heads, "ms an image", "generator is ahead by (95 % interval)"),
             rows,
@@ -132,10 +134,6 @@ def of_attack(run: Path, best: Mapping[str, Any], data: Data | None) -> Iterator
             "front": "Success against similarity of all trials",
         },
     )
-
-
-def _lead(row: Mapping[str, Any]) -> str:
-    return f"{row['ahead']:+.4f} ({row['ahead_low']:+.4f} to {row['ahead_high']:+.4f})"
 
 
 def heat(matrix: np.ndarray, names: Sequence[str], title: str, alt: str, *, counts: bool = False) -> Figure:

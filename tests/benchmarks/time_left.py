@@ -30,19 +30,13 @@ def main() -> None:
 def accuracy(run: Path) -> dict[str, float | list[float]]:
     """The measures above."""
     facts, study = read_run(run), studies.read_study(run / "study.journal")
-    trials, sampler = studies.started(study), facts["arguments"]["sampler"]
+    trials = studies.started(study)
     if not all(t.state.is_finished() for t in trials):
         raise SystemExit(f"error: {run} has not ended")
     begins, ends = ([t.timestamp() for t in times] for times in zip(*map(_times, trials), strict=True))
     whole = max(ends) - min(begins)
-    plan = Plan(
-        trials=len(trials),
-        epochs=facts["epochs"],
-        concurrent=max(1, round((sum(ends) - sum(begins)) / whole)),
-        whole=studies.portfolio_numbers(study),
-        startup=studies.STARTUP_TRIALS if sampler == "tpe" else len(trials),
-        prunes=sampler in studies.PRUNING_SAMPLERS,
-    )
+    concurrent = max(1, round((sum(ends) - sum(begins)) / whole))
+    plan = Plan.of(facts["arguments"], concurrent=concurrent, whole=studies.portfolio_numbers(study))
     logs = {t.number: epochs_of(trial_log(run, t.number)) for t in trials}
     elapsed = whole * np.arange(0.25, 0.95, 0.01)
     left = np.array([seconds_left(plan, *as_of(min(begins) + moment, trials, logs)) for moment in elapsed])

@@ -24,3 +24,7 @@ def test_a_paired_interval_is_that_of_the_differences():
 def test_it_is_the_same_each_time():
     scores = np.random.default_rng(0).random(20)
     assert len({interval(lambda rows: scores[rows].mean(), 20) for _ in range(3)}) == 1
+
+
+def test_one_image_tells_nothing_of_others():
+    assert np.isnan(interval(lambda rows: np.array([0.5])[rows].mean(), 1)).all()

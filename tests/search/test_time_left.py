@@ -54,6 +54,13 @@ def test_what_trials_are_expected_to_run():
     assert [plan(epochs=epochs).to_go("random") for epochs in (2, 1)] == pytest.approx([1 + 1 / 3, 1])
 
 
+@pytest.mark.parametrize(("sampler", "kinds"), [("tpe", "WRL"), ("random", "WRR"), ("qmc", "WRR"), ("gp", "WWW")])
+def test_the_sampler_says_which_trials_cost_alike(sampler, kinds):
+    arguments = {"sampler": sampler, "trials": 50, "epochs": 9}
+    ours = Plan.of(arguments, concurrent=2, whole=range(6))
+    assert "".join(ours.kind(number)[0].upper() for number in (0, 19, 20)) == kinds
+
+
 def test_trials_to_come_cost_what_the_best_cost():
     """Three of the portfolio, the worst one cheap: the sampler's trial is expected to be like the other two."""
     left = seconds_left(plan(whole=range(3)), *study_of((9, 270, True), (9, 90, True), (9, 9, True)))
