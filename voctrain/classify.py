@@ -58,14 +58,12 @@ def train(
 
     def batch_loss(index: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         index = index.repeat(config.views)
-        batch, target = to_unit(images[index]), labels[index.to(device)]
-        if masks is None:
-            batch, target, _ = mix(augment(batch, config), target, config)
+        mask = None if masks is None else masks[index]
+        batch, target, mask = vary(to_unit(images[index]), labels[index.to(device)], config, mask)
+        if mask is None:
             logits, *auxiliary = outputs_of(model(batch))
             located = 0.0
         else:
-            batch, mask = augment(batch, config, masks[index])
-            batch, target, mask = mix(batch, target, config, mask)
             with model.mask_heads.watch(model.net) as maps:
                 logits, *auxiliary = outputs_of(model(batch))
             located = config.mask_loss * sum(object_cross_entropy(m, mask) for m in maps) / len(maps)
@@ -103,6 +101,17 @@ def train(
         device=device,
         resume=resume,
     )
+
+
+def vary(
+    images: Tensor, target: Tensor, config: ClassifyConfig, masks: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """A batch as the model trains on it, augmented and then mixed; shapes as of `mix`."""
+    if masks is None:
+        images = augment(images, config)
+    else:
+        images, masks = augment(images, config, masks)
+    return mix(images, target, config, masks)
 
 
 def check(config: ClassifyConfig, data: Data) -> None:

@@ -51,16 +51,11 @@ def train(
     criterion = MaskLoss(config, pixel_counts(data.masks, data.train, num_classes)).to(device)
     pool = sampling_pool(data.labels[data.train], config, data.classes)
     train_index, val_index = torch.tensor(data.train), torch.tensor(data.val)
-    # Rare classes are cropped and copied more often, though not as often as common ones.
-    rarity = torch.tensor(data.labels[data.train].sum(0), dtype=torch.float32, device=device).clamp(min=1) ** -0.5
+    rarity = class_rarity(data).to(device)
 
     def batch_loss(index: Tensor) -> tuple[Tensor, Tensor]:
         index = index.repeat(config.views)
-        batch, target = to_unit(images[index]), masks[index]
-        focus = draw_points(target, rarity, config.crop_focus) if config.crop_focus else None
-        batch, target = augment(batch, config, target, focus)
-        if config.copy_paste:
-            batch, target = copy_paste(batch, target, rarity, config.copy_paste)
+        batch, target = vary(to_unit(images[index]), masks[index], config, rarity)
         logits, *auxiliary = outputs_of(model(batch))
         loss = criterion(logits, target) + (config.aux_weight or 0) * sum(criterion(a, target) for a in auxiliary)
         return loss, confusion(target, logits.detach().argmax(1), num_classes)
@@ -98,6 +93,18 @@ def train(
         device=device,
         resume=resume,
     )
+
+
+def class_rarity(data: Data) -> Tensor:
+    """Weights (C,) of cropping and copying: rare classes come more often, though not as often as common ones."""
+    return torch.tensor(data.labels[data.train].sum(0), dtype=torch.float32).clamp(min=1) ** -0.5
+
+
+def vary(images: Tensor, masks: Tensor, config: SegmentConfig, rarity: Tensor) -> tuple[Tensor, Tensor]:
+    """A batch as the model trains on it: images (B, 3, S, S) and masks (B, S, S) augmented, then objects pasted."""
+    focus = draw_points(masks, rarity, config.crop_focus) if config.crop_focus else None
+    images, masks = augment(images, config, masks, focus)
+    return copy_paste(images, masks, rarity, config.copy_paste) if config.copy_paste else (images, masks)
 
 
 def check(config: SegmentConfig, data: Data) -> None:

@@ -1,14 +1,19 @@
 """The data that a run searched on: how many images of each class, examples, and what the best configuration sees."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
+from torch import Tensor
 
 from search.report.blocks import BLUE, ORANGE, Figure, canvas, drawn, pictured
 from search.sheet import Tile, sheet
+from voctrain import classify, segment
 from voctrain.attack import training_images
 from voctrain.augment import augment
-from voctrain.config import AttackConfig, TrainConfig
+from voctrain.config import AttackConfig, ClassifyConfig, SegmentConfig, TrainConfig
 from voctrain.data import Data
+from voctrain.data.convert import voc_palette
 from voctrain.loop import seed_epoch, to_unit
 
 ACROSS = 5  # images in a row
@@ -45,14 +50,40 @@ def examples(data: Data) -> Figure:
     return pictured(sheet(tiles, ACROSS), "An example of each class", alt, wide=True)
 
 
-def augmented(data: Data, config: TrainConfig) -> Figure:
-    """Images that the best configuration trains on, each above what its augmentation makes of it."""
+def training_batch(data: Data, config: TrainConfig) -> Figure:
+    """Images that the best configuration trains on, and under each what it trains on in its place, with its targets."""
     images, index = training_images(data) if isinstance(config, AttackConfig) else (data.images, data.train)
-    chosen = images[index[np.linspace(0, len(index) - 1, ACROSS).astype(int)]]
+    index = index[np.linspace(0, len(index) - 1, ACROSS).astype(int)]
+    batch, alt = to_unit(torch.from_numpy(images[index])), f"{ACROSS} training images, and under each what it becomes"
+    tiles = _tiles(images[index], ["image"] * ACROSS)
     seed_epoch(0, 1)
-    seen = augment(to_unit(torch.from_numpy(chosen.copy())), config).clamp(0, 1)
-    seen = (seen * 255).byte().permute(0, 2, 3, 1).numpy()
-    tiles = [Tile((image,), ("image",)) for image in chosen] + [Tile((image,), ("augmented",)) for image in seen]
-    title = "Images, and what the best configuration's augmentation makes of them (mixing and pasting are not shown)"
-    alt = f"{ACROSS} training images, and under each its augmented version"
+    match config:
+        case ClassifyConfig():
+            seen, targets, _ = classify.vary(batch, torch.tensor(data.labels[index], dtype=torch.float32), config)
+            named = [_named(target, data.classes) for target in targets.tolist()]
+            tiles += _tiles(_to_bytes(seen), named)
+            alt += f", with its targets: {'; '.join(named)}"
+        case SegmentConfig():
+            seen, masks = segment.vary(batch, torch.from_numpy(data.masks[index]), config, segment.class_rarity(data))
+            tiles += _tiles(_to_bytes(seen), ["as trained on"] * ACROSS)
+            tiles += _tiles(voc_palette()[masks.numpy()], ["its mask"] * ACROSS)
+            alt += ", and its mask"
+        case AttackConfig():
+            tiles += _tiles(_to_bytes(augment(batch, config)), ["as trained on"] * ACROSS)
+    title = "A batch of images, and what the best configuration trains on in their place"
     return pictured(sheet(tiles, ACROSS), title, alt, wide=True)
+
+
+def _tiles(pictures: np.ndarray, texts: Sequence[str]) -> list[Tile]:
+    return [Tile((picture,), (text,)) for picture, text in zip(pictures, texts, strict=True)]
+
+
+def _to_bytes(images: Tensor) -> np.ndarray:
+    """(B, C, S, S) in [0, 1] → uint8 (B, S, S, C)."""
+    return (images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+
+
+def _named(target: Sequence[float], classes: Sequence[str]) -> str:
+    """The classes of a target in [0, 1], with their part where it is not whole."""
+    parts = [(name, part) for name, part in zip(classes, target, strict=True) if part >= 0.005]
+    return ", ".join(name if part > 0.995 else f"{name} {part:.2f}" for name, part in parts)

@@ -17,7 +17,7 @@ from search.live import duration
 from search.plan import parse_settings
 from search.report import search_figures as figures
 from search.report.blocks import STYLE, Block, Code, Section, Table, Text, write_page
-from search.report.data_figures import augmented, class_histogram, examples
+from search.report.data_figures import class_histogram, examples, training_batch
 from search.report.evidence import EVIDENCE, curves
 from search.report.source import Source, read_source
 from search.report.trials import LEAST, at_bounds, distributions_of, frame_of, importances, interactions, state
@@ -148,9 +148,9 @@ def _data(source: Source) -> list[Block]:
     blocks: list[Block] = [class_histogram(source.data), examples(source.data)]
     if source.best is not None:
         try:
-            blocks.append(augmented(source.data, source.task.config.from_dict(source.best["config"])))
+            blocks.append(training_batch(source.data, source.task.config.from_dict(source.best["config"])))
         except ValueError as error:  # a run of another version
-            blocks.append(Text(f"Augmented images cannot be shown: {error}."))
+            blocks.append(Text(f"The batch as it is trained on cannot be shown: {error}."))
     return blocks
 
 

@@ -107,7 +107,7 @@ def test_the_report_of_a_finished_run(call, copy):
     # SEED.md §2: every curve, examples a class, histogram, an augmented batch, confusion, a grid of predictions.
     titles = ("Score of each trial", "Learning curves", "Images of each class", "An example of each class")
     titles += (
-        "what the best configuration's augmentation makes of them",
+        "A batch of images, and what the best configuration trains on in their place",
         "Best validation images",
         "Worst validation images",
     )
