@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+from optuna.trial import FrozenTrial
 
 from search import study as studies
 from search.files import read_torch, replace, write_json, write_torch
@@ -64,16 +65,19 @@ class RunFolder:
         self.folder, self.task, self.study = folder, task, study
         self.published = (None, None)  # trial and epoch that best.* hold
 
+    def finished(self) -> list[FrozenTrial]:
+        """The trials that have ended and scored, best first."""
+        return [t for t in studies.ranked(studies.started(self.study)) if t.state.is_finished()]
+
     def bar(self) -> float:
         """The score that a trial must beat for its weights to be of any use."""
-        scores = [studies.score(t) for t in studies.ranked(studies.started(self.study)) if t.state.is_finished()]
-        return scores[KEPT_WEIGHTS - 1] if len(scores) >= KEPT_WEIGHTS else self.task.worst - 1
+        finished = self.finished()
+        return studies.score(finished[KEPT_WEIGHTS - 1]) if len(finished) >= KEPT_WEIGHTS else self.task.worst - 1
 
     def update(self) -> None:
         """After a trial ended: publish the best, drop weights that nobody needs, rewrite trials.csv."""
         self.publish()
-        finished = [t.number for t in studies.ranked(studies.started(self.study)) if t.state.is_finished()]
-        kept = set(finished[:KEPT_WEIGHTS])
+        kept = {t.number for t in self.finished()[:KEPT_WEIGHTS]}
         for trial in studies.started(self.study):
             files = trial_folder(self.folder, trial.number)
             if trial.state.is_finished() and trial.number not in kept:

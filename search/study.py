@@ -18,7 +18,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 PRUNING_SAMPLERS = ("tpe", "random", "qmc")  # gp learns from complete trials only
-STARTUP_TRIALS = 20  # random ones before TPE believes in itself
+LEARNING_SAMPLERS = ("tpe", "gp")
+STARTUP_TRIALS = 20  # random ones before these believe in themselves
 # User attributes of a trial.
 CONFIG, ERROR, WORKER, SECONDS, MEMORY, ORIGIN = "config", "error", "worker", "seconds", "memory_gb", "origin"
 METRICS = "metrics"  # of its best epoch
@@ -110,6 +111,11 @@ def rungs(epochs: int) -> list[int]:
     """The epochs after which a trial of so many may be pruned: a ninth and a third of them."""
     first = max(1, epochs / 9)
     return [math.ceil(epoch) for epoch in (first, 3 * first) if epoch < epochs]
+
+
+def learned(sampler: str, number: int) -> bool:
+    """Whether this sampler proposes the trial of this number by the scores of others."""
+    return sampler in LEARNING_SAMPLERS and number >= STARTUP_TRIALS
 
 
 def started(study: optuna.Study) -> list[FrozenTrial]:

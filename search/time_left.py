@@ -19,27 +19,28 @@ TRUST = 2  # whole trials of a kind after which what they cost counts as much as
 
 @dataclass(frozen=True)
 class Plan:
-    """What a search will do. whole: numbers of trials that are never pruned; startup: of random ones at first."""
+    """What a search will do. whole: the numbers of trials that are never pruned."""
 
     trials: int
     epochs: int
     concurrent: int
     whole: Collection[int]
-    startup: int
-    prunes: bool = True
+    sampler: str
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any], *, concurrent: int, whole: Collection[int]) -> "Plan":
         """Of a search with these arguments, as run.json has them."""
-        sampler, trials = arguments["sampler"], arguments["trials"]
-        startup = studies.STARTUP_TRIALS if sampler == "tpe" else trials
-        return cls(trials, arguments["epochs"], concurrent, whole, startup, sampler in studies.PRUNING_SAMPLERS)
+        return cls(arguments["trials"], arguments["epochs"], concurrent, whole, arguments["sampler"])
+
+    @property
+    def prunes(self) -> bool:
+        return self.sampler in studies.PRUNING_SAMPLERS
 
     def kind(self, number: int) -> str:
         """whole, random or learned: trials that cost alike."""
         if number in self.whole or not self.prunes:
             return "whole"
-        return "random" if number < self.startup else "learned"
+        return "learned" if studies.learned(self.sampler, number) else "random"
 
     def to_go(self, kind: str, done: int = 0) -> float:
         """Epochs that a trial still runs after `done`, as a rule; that it stops early or fails is not foreseen."""

@@ -12,7 +12,7 @@ from search import study as studies
 from search.report.blocks import BLUE, GREEN, GREY, ORANGE, RED, Figure, canvas, drawn
 from search.report.trials import best_over_epochs, coded, origin_of, state
 
-COLOURS = {"portfolio": GREEN, "warm start": RED, "random": GREY, "learned": BLUE}
+COLOURS = {"portfolio": GREEN, "warm start": RED, "learned": BLUE, "random": GREY, "quasi-random": GREY}
 SLICES = 8  # most important parameters that are drawn
 LINES = 14  # parameters side by side
 PALETTE = "viridis"  # from poor to good

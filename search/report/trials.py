@@ -24,11 +24,12 @@ EDGE = 0.02  # part of a parameter's range that counts as its bound
 
 
 def origin_of(trial: FrozenTrial, sampler: str) -> str:
-    """portfolio, warm start, random or learned: where a trial of a run with this sampler comes from."""
+    """portfolio, warm start, learned, random or quasi-random: where a trial of a run with this sampler comes from."""
     if origin := trial.user_attrs.get(studies.ORIGIN):
         return "portfolio" if origin.startswith(studies.PORTFOLIO) else "warm start"
-    starting = sampler != "qmc" and trial.number < studies.STARTUP_TRIALS
-    return "random" if sampler == "random" or starting else "learned"
+    if studies.learned(sampler, trial.number):
+        return "learned"
+    return "quasi-random" if sampler == "qmc" else "random"
 
 
 def state(trial: FrozenTrial) -> str:

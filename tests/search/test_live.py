@@ -12,7 +12,7 @@ from search.time_left import Plan
 
 def progress(console):
     study = optuna.create_study(direction="maximize")
-    plan = Plan(trials=4, epochs=9, concurrent=1, whole=(), startup=4)
+    plan = Plan(trials=4, epochs=9, concurrent=1, whole=(), sampler="random")
     shown = Progress(study, head="h" * 50, plan=plan, spent={}, metric="val_mAP", deadline=float("inf"))
     shown.console, shown.live = console, Live(console=console, auto_refresh=False)
     return shown

@@ -98,7 +98,7 @@ def test_origins_and_codes():
     assert frame["origin"].tolist() == ["portfolio", "random", "warm start"]
     assert [origin_of(study.trials[1], sampler) for sampler in ("random", "qmc", "gp")] == [
         "random",
-        "learned",
+        "quasi-random",
         "random",
     ]
     assert best_over_epochs(study.trials) == ([2, 4, 8], [0.5, 0.5, 0.5])  # the diverged one has spent, too
