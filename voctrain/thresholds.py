@@ -15,22 +15,25 @@ def fit_thresholds(
 
     y_true (N, C) 0/1, y_prob (N, C). One threshold for all classes competes with one each, by predictions on folds that
     took no part in the fit; thresholds of their own must win by more than the standard error of the difference. The
-    winner is then fitted on everything. `groups` (N,): rows of one image (predicted by several models) share a fold.
+    winner is then fitted on everything. `groups` (N,): rows of one image (predicted by several models) share a fold,
+    and are the evidence of one image.
     """
     y_true, y_prob = np.asarray(y_true, dtype=bool), np.asarray(y_prob, dtype=np.float64)
     _, group = np.unique(np.arange(len(y_true)) if groups is None else groups, return_inverse=True)
-    fold = np.random.default_rng(seed).permutation(group.max() + 1)[group] % folds
+    copies = np.bincount(group)  # (G,), rows of each image
+    fold = np.random.default_rng(seed).permutation(len(copies))[group] % folds
     dice = np.zeros((2, len(y_true)))
     for k in np.unique(fold):
         fit, held_out = fold != k, fold == k
         common = np.full(y_true.shape[1], _common_threshold(y_true[fit], y_prob[fit]))
-        for row, thresholds in zip(dice, (common, _class_thresholds(y_true[fit], y_prob[fit], common)), strict=True):
+        own = _class_thresholds(y_true[fit], y_prob[fit], common, copies.mean())
+        for row, thresholds in zip(dice, (common, own), strict=True):
             row[held_out] = row_dice(y_true[held_out], decide(y_prob[held_out], thresholds))
 
-    gain = dice[1] - dice[0]
+    gain = np.bincount(group, dice[1] - dice[0]) / copies  # (G,): copies of an image are no further evidence
     thresholds = np.full(y_true.shape[1], _common_threshold(y_true, y_prob))
     if gain.mean() > gain.std() / np.sqrt(len(gain)):
-        return _class_thresholds(y_true, y_prob, thresholds), float(dice[1].mean())
+        return _class_thresholds(y_true, y_prob, thresholds, copies.mean()), float(dice[1].mean())
     return thresholds, float(dice[0].mean())
 
 
@@ -46,8 +49,11 @@ def _common_threshold(y_true: np.ndarray, y_prob: np.ndarray) -> float:
     return _best_cut(ranked[:, 1:].ravel(), np.diff(dice, axis=1).ravel())
 
 
-def _class_thresholds(y_true: np.ndarray, y_prob: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """Thresholds (C,) by coordinate ascent on the mean row Dice, then drawn towards `start` for rare classes."""
+def _class_thresholds(y_true: np.ndarray, y_prob: np.ndarray, start: np.ndarray, copies: float = 1) -> np.ndarray:
+    """Thresholds (C,) by coordinate ascent on the mean row Dice, then drawn towards `start` for rare classes.
+
+    copies: rows an image.
+    """
     thresholds = start.copy()
     chosen = y_prob >= thresholds
     rows, size = np.arange(len(y_true)), y_true.sum(1)  # (N,)
@@ -64,7 +70,7 @@ def _class_thresholds(y_true: np.ndarray, y_prob: np.ndarray, start: np.ndarray)
             chosen[:, c] = y_prob[:, c] >= thresholds[c]
         if np.array_equal(before, thresholds):
             break
-    positives = y_true.sum(0)
+    positives = y_true.sum(0) / copies
     return start + (thresholds - start) * positives / (positives + SHRINKAGE)
 
 

@@ -57,6 +57,15 @@ def test_rare_classes_stay_near_the_common_threshold():
     assert np.abs(thresholds - start)[y_true.sum(0) <= 2].max() < 0.6 * 2 / 12 + 1e-9
 
 
+@pytest.mark.parametrize("images", [40, 400])
+def test_copies_of_an_image_are_no_further_evidence(images):
+    y_true, y_prob = sample(images, seed=3, shift=np.linspace(-1, 1, 20))
+    once = fit_thresholds(y_true, y_prob)
+    copied = fit_thresholds(*(np.tile(a, (9, 1)) for a in (y_true, y_prob)), groups=np.tile(np.arange(images), 9))
+    np.testing.assert_allclose(copied[0], once[0])
+    assert copied[1] == pytest.approx(once[1])
+
+
 def test_miscalibrated_classes_get_thresholds_of_their_own():
     y_true, y_prob = sample(500, shift=np.where(np.arange(20) % 2, 2.0, -1.0))
     thresholds, score = fit_thresholds(y_true, y_prob)
