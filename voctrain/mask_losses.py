@@ -54,9 +54,10 @@ def dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
     target = masks.long() * known
     probabilities = logits.softmax(1) * known[:, None]
     of_truth = probabilities.gather(1, target[:, None])[:, 0]
-    none = logits.new_zeros(logits.shape[1])
-    counts = none.scatter_add(0, target.flatten(), known.flatten().to(logits.dtype))
-    hits = none.scatter_add(0, target.flatten(), of_truth.flatten())
+    # By row of the masks: a sum of millions, one after the other, would be rounded too often.
+    rows, none = target.flatten(0, 1), logits.new_zeros(len(masks) * masks.shape[1], logits.shape[1])
+    counts = none.scatter_add(1, rows, known.flatten(0, 1).to(logits.dtype)).sum(0)
+    hits = none.scatter_add(1, rows, of_truth.flatten(0, 1)).sum(0)
     dice = 2 * hits / (probabilities.sum((0, 2, 3)) + counts).clamp(min=1e-6)
     present = counts > 0
     return ((1 - dice) * present).sum() / present.sum().clamp(min=1)

@@ -40,6 +40,13 @@ def test_dice_by_hand():
     assert dice_loss(logits, masks).item() == pytest.approx(1 - sum(expected) / 2, abs=1e-5)
 
 
+def test_dice_of_millions_of_pixels():
+    logits = torch.tensor([5.0, 0.0]).view(1, 2, 1, 1).expand(48, 2, 300, 300)
+    right = torch.zeros(48, 300, 300, dtype=torch.uint8)  # 2 p n / (p n + n) of n pixels
+    p = 1 / (1 + math.exp(-5))
+    assert dice_loss(logits, right).item() == pytest.approx(1 - 2 * p / (p + 1), rel=1e-3)
+
+
 def test_lovasz_by_hand():
     # One class in the truth, errors .2, .4, .6 of pixels 1 (true), 2 (true), 3 (false), so sorted .6, .4, .2.
     # IoU lost with the first k wrong: 1 - 2/3 = 1/3, 1 - 1/3 = 2/3, 1.
