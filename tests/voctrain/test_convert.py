@@ -153,6 +153,16 @@ class TestCommands:
         assert "20 labelled and 2 test images" in out
         assert "masks are exact; images became JPEGs (quality 95, 4:4:4)" in out
 
+    def test_describe_where_some_have_no_mask(self, devkit, capsys):
+        for file in sorted((devkit / "SegmentationClass").iterdir())[:4]:
+            annotation = "<annotation><object><name>cat</name></object></annotation>"
+            (devkit / f"Annotations/{file.stem}.xml").write_text(annotation)
+            file.unlink()
+        assert main(["describe", str(devkit)]) == 0
+        out = capsys.readouterr().out
+        assert "masks for 16" in out
+        assert "% background" in out
+
     def test_describe(self, kaggle, capsys):
         assert main(["describe", str(kaggle)]) == 0
         out = capsys.readouterr().out

@@ -84,10 +84,9 @@ def _describe(folder: str, use_val: bool) -> None:
     print("classes  images")
     for name, count in zip(data.classes, counts, strict=True):
         print(f"  {name:<12} {count:>5}  {'#' * round(50 * count / max(counts.max(), 1))}".rstrip())
-    if any(found.masks):
+    if masks := [path for path in found.masks if path is not None]:
         with ThreadPoolExecutor() as pool:
-            parts = pool.map(lambda path: np.bincount(layouts.read_mask(path).ravel(), minlength=256), found.masks)
-            pixels = sum(parts)
+            pixels = sum(pool.map(lambda path: np.bincount(layouts.read_mask(path).ravel(), minlength=256), masks))
         print(f"pixels   {pixels[0] / pixels.sum():.1%} background, {pixels[255] / pixels.sum():.1%} void")
     for warning in data.warnings:
         print("warning:", warning)
