@@ -14,9 +14,8 @@ from voctrain.aim import Losses, gradient
 from voctrain.attack import Judge
 from voctrain.config import AttackConfig
 from voctrain.data import Data
-from voctrain.visibility import rounded, ssim
+from voctrain.visibility import bisect, rounded, ssim
 
-BISECTIONS = 12
 BATCH = 32  # images a step
 
 
@@ -65,11 +64,13 @@ def universal(images: Tensor, eps: float, losses_of: Callable[[Tensor], Losses],
 
 def budget_eps(judge: Judge, noise: Callable[[Tensor, float], Tensor] = random_sign) -> float:
     """The eps with which this noise is just as visible as the budget allows (goal privacy: as it asks for)."""
-    budget, low, high = judge.config.max_ssim or judge.config.min_ssim, 0.0, 1.0
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        attacked = rounded(judge.images + seeded(noise, judge.images, middle))
-        low, high = (low, middle) if ssim(judge.images, attacked).mean() < budget else (middle, high)
+    budget = judge.config.max_ssim or judge.config.min_ssim
+
+    def seen(eps: float) -> bool:
+        attacked = rounded(judge.images + seeded(noise, judge.images, eps))
+        return ssim(judge.images, attacked).mean().item() < budget
+
+    low, high = bisect(seen)
     return high if judge.goal.kind == "privacy" else low
 
 

@@ -3,6 +3,8 @@
 Images are float (B, C, S, S) in [0, 1]; what is judged is rounded to 8 bit.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -47,16 +49,19 @@ def contrast_masking(images: Tensor) -> Tensor:
     return (variance + FLAT) / TEXTURE**2
 
 
+def bisect(seen: Callable[[float], bool]) -> tuple[float, float]:
+    """The last two ends of a bisection of [0, 1]: an amount that is not `seen`, and the next one that is."""
+    low, high = 0.0, 1.0
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if seen(middle) else (middle, high)
+    return low, high
+
+
 def shrink_factor(images: Tensor, perturbations: Tensor, min_ssim: float) -> float:
     """The greatest factor in [0, 1] with which the rounded attacks' mean SSIM to the images is at least `min_ssim`."""
 
     def seen(factor: float) -> bool:
         return ssim(images, rounded(images + factor * perturbations)).mean().item() < min_ssim
 
-    if not seen(1.0):
-        return 1.0
-    low, high = 0.0, 1.0
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        low, high = (low, middle) if seen(middle) else (middle, high)
-    return low
+    return bisect(seen)[0] if seen(1.0) else 1.0
