@@ -41,7 +41,8 @@ def build_segmenter(
 
     width, depth: of unet (64, 4 by default), width of fpn_… (64), see there.
     weights: "none", "imagenet" (the encoder's, torchvision's default ones), "published" (torchvision's of the whole
-    segmenter; it has seen VOC), or the path of a weights file: of a segmenter, or of a classifier that is the encoder.
+    segmenter, trained on COCO's masks of VOC's classes), or the path of a weights file: of a segmenter, or of a
+    classifier that is the encoder.
     Raises `ValueError` for an unknown name, and for weights that cannot be had or are of another model.
     """
     check_name(name)
