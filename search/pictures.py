@@ -21,6 +21,7 @@ SHOWN = 8  # best and worst images
 def write_pictures(folder: Path, saved: dict[str, Any], data: Data) -> None:
     """Write best.png, worst.png (by Dice) and classes.png (for each class the image with most of it) into `folder`."""
     model, config = segment.restore(saved)
+    data = segment.with_masks(data)
     maps = np.stack(list(segment.predict(model, data.images[data.val], config)))
     truths, palette = data.masks[data.val], voc_palette()
     dice = score_maps(truths, maps, 1 + len(data.classes))[1]["dice"]

@@ -76,7 +76,7 @@ def _classify_report(predictions: dict[str, np.ndarray], saved: dict[str, Any]) 
 
 
 def _segment_baseline(data: Data, fields: Mapping[str, Any]) -> dict[str, float]:
-    return all_background(data.masks[data.val], 1 + len(data.classes))
+    return all_background(data.masks[segment.with_masks(data).val], 1 + len(data.classes))
 
 
 def _segment_report(predictions: dict[str, np.ndarray], saved: dict[str, Any]) -> dict[str, Any]:
@@ -91,6 +91,7 @@ def _segment_rescored(predictions: dict[str, np.ndarray], config: dict[str, Any]
 
 def _segment_at_original_size(saved: dict[str, Any], data: Data, path: str, use_val: bool) -> dict[str, float]:
     model, config = segment.restore(saved)
+    data = segment.with_masks(data)
     maps = segment.predict(model, data.images[data.val], config, sizes=data.sizes[data.val])
     truths = original_masks(path, [data.ids[i] for i in data.val], use_val=use_val)
     metrics, _ = score_maps(truths, maps, 1 + len(data.classes))

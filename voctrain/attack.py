@@ -13,7 +13,17 @@ from voctrain.augment import augment
 from voctrain.config import AttackConfig
 from voctrain.data import Data
 from voctrain.goals import parse_goal
-from voctrain.loop import EVAL_BATCH, Epoch, Resident, autocast, fit, pack_checkpoint, seed_epoch, to_unit
+from voctrain.loop import (
+    EVAL_BATCH,
+    Epoch,
+    Resident,
+    autocast,
+    check_images,
+    fit,
+    pack_checkpoint,
+    seed_epoch,
+    to_unit,
+)
 from voctrain.models import build_generator
 from voctrain.models.generators import check_name
 from voctrain.visibility import contrast_masking, psnr, rounded, shrink_factor, ssim
@@ -79,8 +89,11 @@ class Judge(Aim):
         """Metrics and predictions of a perturbation of each image, (N, channels, S, S) or one for all.
 
         They are shrunk by one factor with which mean SSIM is at least min_ssim (goal privacy: not at all), and rounded
-        to 8 bit. unshrunk_…: success and similarity of the perturbations as they came.
+        to 8 bit. unshrunk_…: success and similarity of the perturbations as they came. Raises `FloatingPointError`
+        where they are not finite: to NaN a victim sees nothing, which would be a perfect attack.
         """
+        if not perturbations.isfinite().all():
+            raise FloatingPointError("the perturbations are no longer finite")
         factor = 1.0
         if self.goal.kind != "privacy":
             factor = shrink_factor(self.images, perturbations, self.config.min_ssim)
@@ -149,6 +162,7 @@ def predict(
 
 def check(config: AttackConfig, data: Data) -> None:
     """Raise `ValueError` where `config` asks for what there is not, or `data` do not have."""
+    check_images(config, data)
     check_name(config.architecture, config.image_size)
     parse_goal(config.goal, data.classes)
 

@@ -15,6 +15,7 @@ from voctrain.config import TrainConfig
 from voctrain.data.layouts import VOID
 
 FLIPS = {"hflip": -1, "vflip": -2}  # and the dimension of each
+NEED_COLOUR = ("saturation", "hue", "grayscale")
 EVENTS = (*FLIPS, "grayscale")  # happen with a probability; all others vary by an amount
 DRAWS = {"translate": 2, "perspective": 8, "crop_scale": 4}  # random numbers for an image; 1 for all others
 MAX_ASPECT = 4 / 3  # of a random crop (Szegedy et al., 2015)
@@ -176,7 +177,8 @@ GEOMETRY: dict[str, Callable[[Tensor], Tensor]] = {  # in the order in which the
 }
 
 
-# Each takes images (B, 3, H, W) and amounts (1, B), and keeps [0, 1]. Those by a factor take it as 1 + amount.
+# Each takes images (B, 3, H, W), or (B, 1, H, W) where it needs no colour, and amounts (1, B), and keeps [0, 1].
+# Those by a factor take it as 1 + amount.
 
 
 def _towards(base: Tensor, images: Tensor, amount: Tensor) -> Tensor:
@@ -185,6 +187,8 @@ def _towards(base: Tensor, images: Tensor, amount: Tensor) -> Tensor:
 
 
 def _gray(images: Tensor) -> Tensor:
+    if images.shape[1] == 1:
+        return images
     red, green, blue = images.split(1, dim=1)
     return 0.2989 * red + 0.587 * green + 0.114 * blue  # (B, 1, H, W); ITU-R BT.601
 

@@ -16,6 +16,7 @@ from voctrain.loop import (
     Resident,
     autocast,
     channel_statistics,
+    check_images,
     fit,
     outputs_of,
     pack_checkpoint,
@@ -51,7 +52,7 @@ def train(
     model = new_model(config, data)
     images = Resident(data.images, device)
     masks = Resident(data.masks, device) if config.mask_loss else None
-    labels = torch.tensor(data.labels, dtype=torch.float32, device=device)
+    labels = Resident(data.labels.astype(np.float32), device)
     criterion = classification_loss(config, data.labels[data.train]).to(device)
     pool = sampling_pool(data.labels[data.train], config, data.classes)
     train_index, val_index = torch.tensor(data.train), torch.tensor(data.val)
@@ -59,7 +60,7 @@ def train(
     def batch_loss(index: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         index = index.repeat(config.views)
         mask = None if masks is None else masks[index]
-        batch, target, mask = vary(to_unit(images[index]), labels[index.to(device)], config, mask)
+        batch, target, mask = vary(to_unit(images[index]), labels[index], config, mask)
         if mask is None:
             logits, *auxiliary = outputs_of(model(batch))
             located = 0.0
@@ -78,7 +79,7 @@ def train(
         if not len(data.val):
             return {}, {}
         logits = _logits(model, images, val_index, config)
-        loss = criterion(logits, labels[val_index.to(device)]).item()
+        loss = criterion(logits, labels[val_index]).item()
         if config.reduction == "sum":  # as of one batch, like train_loss
             loss *= min(config.batch_size, len(data.train)) / len(data.val)
         truth, y_prob = data.labels[data.val], logits.sigmoid().cpu().numpy()
@@ -116,6 +117,7 @@ def vary(
 
 def check(config: ClassifyConfig, data: Data) -> None:
     """Raise `ValueError` where `config` asks for what there is not, or `data` do not have."""
+    check_images(config, data)
     check_name(config.architecture)
     if config.weights == "published":
         raise ValueError("weights=published are those of segmenters: use weights=imagenet")

@@ -28,10 +28,16 @@ def number(default: float | None, low: float, high: float = math.inf) -> Any:
 
 
 def only_with(
-    parent: str, values: tuple[str, ...], default: Any, low: float = -math.inf, high: float = math.inf
+    parent: str,
+    values: tuple[str, ...],
+    default: Any,
+    low: float = -math.inf,
+    high: float = math.inf,
+    choices: tuple[str, ...] = (),
 ) -> Any:
     """A field that exists only where `parent` has one of `values` (patterns with *): None elsewhere, else `default`."""
     bounds = {} if isinstance(default, str | None) else {BOUNDS: (low, high)}
+    bounds |= {CHOICES: choices} if choices else {}
     return field(default=None, metadata={NEEDS: (parent, values, default), **bounds})
 
 
@@ -104,6 +110,8 @@ class TrainConfig:
             raise ValueError(
                 f"lr_by_epoch must hold epochs={self.epochs} values, but got {len(self.lr_by_epoch or ())}"
             )
+        if self.schedule == "replay" and not self.lr:
+            raise ValueError("lr must be above 0 with schedule=replay, whose rates it is a factor of: leave lr out")
         if self.one_color and not (self.brightness and self.grayscale):
             raise ValueError("one_color needs brightness and grayscale above 0: set both or leave one_color out")
 
@@ -202,10 +210,15 @@ class AttackConfig(TrainConfig):
     victim: str  # path of a classifier's checkpoint
     goal: str = "fake"  # see voctrain.goals
     min_ssim: float = number(0.85, 0, 1)  # mean similarity to the images to which attacks are shrunk
-    max_ssim: float | None = only_with("goal", ("privacy",), 0.5, 0, 1)  # at which an image counts as hidden
+    max_ssim: float | None = only_with("goal", ("privacy",), 0.5, 0.01, 0.99)  # at which an image counts as hidden
 
     architecture: str = "residual"  # a name that voctrain.models.build_generator knows
-    activation: str = choice("relu", "leaky_relu", "gelu", "sigmoid", "identity")  # identity: the notebook's fault 14
+    activation: str | None = only_with(
+        "architecture",
+        ("residual", "guided", "*_adversarial*"),
+        "relu",
+        choices=("relu", "leaky_relu", "gelu", "sigmoid", "identity"),  # identity: the notebook's fault 14
+    )
     middle: bool | None = only_with("architecture", ("*_adversarial*",), False)  # a fully connected layer amid it
     width: int | None = only_with(
         "architecture", ("residual", "guided"), 16, 4, 128
@@ -230,6 +243,8 @@ def _checked(name: str, value: Any, hint: Any, rules: Mapping[str, Any]) -> Any:
         raise ValueError(f"{name} must not be empty")
     kind = next(k for k in kinds if k is not type(None))
     if typing.get_origin(kind) is tuple:
+        if not isinstance(value, list | tuple) or not all(type(v) in (int, float) and 0 <= v < math.inf for v in value):
+            raise ValueError(f"{name} must be a list of numbers from 0 upwards, but got {value!r}")
         return tuple(float(v) for v in value)
     if kind is float and type(value) is int:
         value = float(value)

@@ -1,5 +1,6 @@
 """The one epoch loop that all tasks share."""
 
+import copy
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -9,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from voctrain.augment import NEED_COLOUR
 from voctrain.config import TrainConfig
 from voctrain.data import Data
 from voctrain.optim import Schedule, build_optimizer
@@ -73,6 +75,19 @@ def channel_statistics(images: np.ndarray, index: np.ndarray) -> tuple[list[floa
     return mean.tolist(), np.sqrt(share @ levels**2 - mean**2).tolist()
 
 
+def check_images(config: TrainConfig, data: Data) -> None:
+    """Raise `ValueError` where the images are not as `config` has them."""
+    size, channels = data.images.shape[2:]
+    if size != config.image_size:
+        raise ValueError(
+            f"image_size={config.image_size} must be the size of the data, which were loaded at {size}:"
+            f" load them with image_size={config.image_size}"
+        )
+    coloured = [name for name in NEED_COLOUR if getattr(config, name)]
+    if channels == 1 and coloured:
+        raise ValueError(f"{coloured[0]} needs coloured images, and these have one channel: leave {coloured[0]} out")
+
+
 def pack_checkpoint(
     task: str, config: TrainConfig, data: Data, weights: dict[str, Tensor], metrics: dict[str, float]
 ) -> dict[str, Any]:
@@ -129,16 +144,14 @@ def fit(
     """
     model.to(device, memory_format=torch.channels_last)
     precision = autocast(config, device)
-    scaler = torch.amp.GradScaler(device.type, enabled=precision.fast_dtype == torch.float16 and precision._enabled)
+    scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
     optimizer = build_optimizer(model, config)
     draws = len(draw())
     # Batch normalisation cannot do with one image: an odd number in batches of two makes one of three.
     batches = max(1, min(math.ceil(draws / config.batch_size), draws // min(config.batch_size, 2)))
     schedule = Schedule(optimizer, config, batches)
-    average = None
-    if config.ema_decay is not None:
-        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True)
-    evaluated = model if average is None else average.module
+    average = None if config.ema_decay is None else copy.deepcopy(model).requires_grad_(False)
+    evaluated = model if average is None else average
     parts = {"model": model, "optimizer": optimizer, "schedule": schedule, "scaler": scaler}
     parts |= {} if average is None else {"average": average}
     history: list[dict[str, float]] = []
@@ -166,7 +179,7 @@ def fit(
             rates.append(schedule.lr)
             schedule.step()
             if average is not None:
-                average.update_parameters(model)
+                update_average(average, model, config.ema_decay)
             total += loss.detach() * len(index)
             outputs.append(output)
 
@@ -182,6 +195,16 @@ def fit(
             schedule.end_epoch(metrics[metric])
         state = {name: part.state_dict() for name, part in parts.items()}
         yield Epoch(number, metrics, predictions, evaluated.state_dict(), state | {"history": list(history)})
+
+
+def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """Draw weights and buffers towards the model's; torch's AveragedModel would wait for a GPU here."""
+    pairs = list(zip(average.state_dict().values(), model.state_dict().values(), strict=True))
+    floating = [pair for pair in pairs if pair[0].is_floating_point()]
+    get_ema_multi_avg_fn(decay)(*map(list, zip(*floating, strict=True)), None)
+    for ours, theirs in pairs:
+        if not ours.is_floating_point():  # counters
+            ours.copy_(theirs)
 
 
 def clip_gradients(model: nn.Module, config: TrainConfig) -> None:

@@ -14,7 +14,8 @@ def draw_objects(masks: Tensor, weights: Tensor) -> Tensor:
     present = torch.zeros(len(masks), VOID + 1, device=masks.device).scatter_(1, masks.flatten(1).long(), 1.0)
     chances = present[:, 1 : 1 + len(weights)] * weights
     without = chances.sum(1, keepdim=True) == 0
-    drawn = torch.multinomial(chances + without, 1) + 1  # (B, 1)
+    # As torch.multinomial draws, which would wait for a GPU.
+    drawn = ((chances + without) / torch.empty_like(chances).exponential_()).argmax(1, keepdim=True) + 1  # (B, 1)
     return (masks == drawn[..., None]) & ~without[..., None]
 
 

@@ -1,5 +1,6 @@
 """Semantic segmentation: one training, and the label maps of a trained model."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from voctrain.loop import (
     Resident,
     autocast,
     channel_statistics,
+    check_images,
     fit,
     outputs_of,
     pack_checkpoint,
@@ -43,6 +45,7 @@ def train(
     `resume` is the `state` of an earlier `Epoch`. Predictions: ids, confusion (N, C, C) int32, dice (N,) float32.
     """
     check(config, data)
+    data = with_masks(data)
     device = torch.device(device)
     seed_epoch(config.seed, 0)
     model = new_model(config, data)
@@ -95,6 +98,12 @@ def train(
     )
 
 
+def with_masks(data: Data) -> Data:
+    """The data with only those images in train and val whose masks are not void everywhere, as missing ones are."""
+    known = np.array([(mask != VOID).any() for mask in data.masks])
+    return dataclasses.replace(data, train=data.train[known[data.train]], val=data.val[known[data.val]])
+
+
 def class_rarity(data: Data) -> Tensor:
     """Weights (C,) of cropping and copying: rare classes come more often, though not as often as common ones."""
     return torch.tensor(data.labels[data.train].sum(0), dtype=torch.float32).clamp(min=1) ** -0.5
@@ -109,10 +118,11 @@ def vary(images: Tensor, masks: Tensor, config: SegmentConfig, rarity: Tensor) -
 
 def check(config: SegmentConfig, data: Data) -> None:
     """Raise `ValueError` where `config` asks for what there is not, or `data` do not have."""
+    check_images(config, data)
     check_name(config.architecture)
     if data.masks is None:
         raise ValueError("segmentation needs masks, and these data have none: give a set with SegmentationClass or seg")
-    if all((data.masks[i] == VOID).all() for i in data.train):
+    if not len(with_masks(data).train):
         raise ValueError("segmentation needs masks, but all of those to train on are void everywhere: give other data")
     check_sampling(config, data.classes)
 

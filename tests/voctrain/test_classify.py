@@ -126,8 +126,8 @@ def test_shared_arrays_stay_as_they_are(draw_data, writeable):
     ],
 )
 def test_a_restored_model_predicts_exactly_what_was_scored(draw_data, options):
-    data = draw_data(train=8, val=70)  # more than an evaluation batch
     config = ClassifyConfig(**(TINY | {"epochs": 2} | options))
+    data = draw_data(train=8, val=70, size=config.image_size)  # more than an evaluation batch
     for epoch in classify.train(config, data):
         saved = through_a_file(classify.checkpoint(config, data, epoch.weights, epoch.metrics))
         model, restored = classify.restore(saved)

@@ -79,12 +79,13 @@ CHOICES = {  # the other choices of a field differ from each other too
 @pytest.fixture(scope="module")
 def outcome(draw_data, tmp_path_factory):
     """Of options: the metrics of every epoch and the last weights."""
-    data, path = draw_data(train=13), str(tmp_path_factory.mktemp("weights") / "weights.pt")
+    path = str(tmp_path_factory.mktemp("weights") / "weights.pt")
     torch.manual_seed(5)
     torch.save(build_classifier("simple", num_classes=3, image_size=32).state_dict(), path)
 
     @functools.cache
     def run(config):
+        data = draw_data(train=13, size=config.image_size)
         epochs = [(epoch.metrics, epoch) for epoch in classify.train(config, data)]
         return [metrics for metrics, _ in epochs], epochs[-1][1].weights
 

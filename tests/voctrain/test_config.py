@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from voctrain.config import ClassifyConfig
+from voctrain.config import AttackConfig, ClassifyConfig
 
 
 def test_round_trip_through_json():
@@ -35,6 +35,13 @@ def test_a_choice_brings_its_defaults_and_nothing_else():
         ({"warmup_epochs": 1}, "warmup_epochs must be 0 with schedule=one_cycle"),
         ({"schedule": "cosine", "warmup_epochs": 5, "epochs": 5}, "warmup_epochs must be below epochs=5"),
         ({"schedule": "replay"}, "lr_by_epoch must hold epochs=27 values, but got 0"),
+        (
+            {"schedule": "replay", "lr_by_epoch": 0.1},
+            "lr_by_epoch must be a list of numbers from 0 upwards, but got 0.1",
+        ),
+        ({"schedule": "replay", "lr_by_epoch": [0.1, "a"]}, "lr_by_epoch must be a list of numbers from 0 upwards"),
+        ({"schedule": "replay", "lr_by_epoch": [float("nan")]}, "lr_by_epoch must be a list of numbers from 0 upwards"),
+        ({"schedule": "replay", "lr_by_epoch": [0.1], "epochs": 1, "lr": 0}, "lr must be above 0 with schedule=replay"),
         ({"one_color": True}, "one_color needs brightness and grayscale"),
         ({"batch_size": 1}, "2 <= batch_size"),
     ],
@@ -44,6 +51,15 @@ def test_a_bad_value_is_named_with_its_rule(values, message):
         ClassifyConfig.from_dict(values)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_universal_perturbation_has_no_activation():
+    assert AttackConfig(victim="run").activation == "relu"
+    assert AttackConfig(victim="run", architecture="universal").activation is None
+    with pytest.raises(ValueError, match="activation goes with architecture=residual"):
+        AttackConfig(victim="run", architecture="universal", activation="gelu")
+    with pytest.raises(ValueError, match=r"activation must be one of relu, .*, but got 'swish'"):
+        AttackConfig(victim="run", activation="swish")
 
 
 def test_applies_tells_whether_the_choice_of_a_field_is_made():

@@ -130,9 +130,9 @@ def test_the_train_loss_is_the_mean_over_images():
 
 
 def test_the_average_is_what_is_evaluated():
-    # Of weights -1, -2, -3, -4: it starts at the first, then half of each.
+    # Of weights 0 at first, then -1, -2, -3, -4: half of each.
     epochs, _ = fitted(draws=4, batch_size=1, ema_decay=0.5)
-    assert epochs[0][2]["weight"].item() == pytest.approx(((-1 * 0.5 - 2 * 0.5) * 0.5 - 3 * 0.5) * 0.5 - 4 * 0.5)
+    assert epochs[0][2]["weight"].item() == pytest.approx(-1 / 16 - 2 / 8 - 3 / 4 - 4 / 2)
     epochs, _ = fitted(draws=4, batch_size=1)
     assert epochs[0][2]["weight"].item() == -4
 

@@ -166,8 +166,20 @@ def test_void_is_neither_learnt_nor_judged(draw_data):
     masks[data.train[0]] = VOID
     (epoch,), _ = trained(dataclasses.replace(data, masks=masks))
     assert np.isfinite(epoch.metrics["train_loss"])
-    assert epoch.predictions["confusion"][0].sum() == 0
-    assert epoch.predictions["confusion"][1:].sum() == 7 * 32 * 32
+    assert epoch.predictions["ids"].tolist() == [data.ids[i] for i in data.val[1:]]
+    assert epoch.predictions["confusion"].sum((1, 2)).tolist() == [32 * 32] * 7
+    without = dataclasses.replace(data, train=data.train[1:], val=data.val[1:])
+    assert trained(without)[0][0].metrics == epoch.metrics
+
+
+def test_images_of_another_size_or_without_colours_are_refused(draw_data):
+    data = draw_data()
+    with pytest.raises(ValueError, match="image_size=64 must be the size of the data, which were loaded at 32"):
+        segment.check(config(image_size=64), data)
+    grey = dataclasses.replace(data, images=data.images[..., :1])
+    segment.check(config(contrast=0.2), grey)
+    with pytest.raises(ValueError, match="hue needs coloured images, and these have one channel"):
+        segment.check(config(hue=0.2), grey)
 
 
 def test_data_without_masks_are_refused(draw_data):

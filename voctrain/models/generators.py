@@ -78,22 +78,24 @@ def build_generator(
     *,
     image_size: int = 300,
     in_channels: int = 3,
-    activation: str = "relu",
+    activation: str | None = "relu",
     middle: bool | None = None,
     width: int | None = None,
     descent: Callable[[Tensor], Tensor] | None = None,
 ) -> Generator:
     """The generator `name`, one of `GENERATORS`, for square images of side `image_size` >= 64 (mnist_…: 28) pixels.
 
-    activation: one of `ACTIVATIONS`. middle: whether a notebook's network has a fully connected one; by default only
-    voc_adversarial3 has. width: of the first maps of `residual`, by default 16 below 128 pixels, else 64; of all maps
-    of `guided`, by default 16. descent: what `guided` asks of images, which way the victim would be fooled; both are
-    (B, in_channels, S, S).
+    activation: one of `ACTIVATIONS`; universal has none. middle: whether a notebook's network has a fully connected
+    one; by default only voc_adversarial3 has. width: of the first maps of `residual`, by default 16 below 128 pixels,
+    else 64; of all maps of `guided`, by default 16. descent: what `guided` asks of images, which way the victim would
+    be fooled; both are (B, in_channels, S, S).
     Raises `ValueError` for an unknown name or activation, and for a size that the generator cannot take.
     """
+    check_name(name, image_size)
+    if name == "universal":
+        return Generator(Universal(in_channels, image_size))
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, but got {activation!r}")
-    check_name(name, image_size)
     act = ACTIVATIONS[activation]
     if name == "residual":
         return Generator(residual(in_channels, width or (16 if image_size < 128 else 64), act))
@@ -101,8 +103,6 @@ def build_generator(
         if descent is None:
             raise ValueError("guided needs descent: of images, which way the victim would be fooled")
         return Generator(Guided(in_channels, width or 16, act, descent))
-    if name == "universal":
-        return Generator(Universal(in_channels, image_size))
     plan = NOTEBOOK[name]
     return Generator(autoencoder(plan, image_size, in_channels, act, plan.has_middle if middle is None else middle))
 
