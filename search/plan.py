@@ -4,7 +4,7 @@ import ast
 import importlib.util
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -170,19 +170,37 @@ def _holds(distribution: BaseDistribution, value: Any) -> bool:
         return False
 
 
-def share_resources(resources: Mapping[str, float], arguments: Mapping[str, Any]) -> tuple[int, int, float]:
-    """Trials at a time, and CPUs and GPUs for each, of what there is. Raises `ValueError` where it is not there."""
+def share_resources(machines: Sequence[Mapping[str, float]], arguments: Mapping[str, Any]) -> tuple[int, int, float]:
+    """Trials at a time, and CPUs and GPUs for each, of what the machines have; a trial runs on one of them.
+
+    Raises `ValueError` where no machine has what was asked for.
+    """
     concurrent, cpus, gpus = (arguments[name] for name in ("concurrent", "cpus_per_trial", "gpus_per_trial"))
-    have_cpus, have_gpus = int(resources.get("CPU", 1)), resources.get("GPU", 0)
-    if gpus is not None and gpus > have_gpus:
-        raise ValueError(f"--gpus-per-trial must be at most the {have_gpus:g} GPUs there are, but got {gpus:g}")
-    if cpus is not None and cpus > have_cpus:
-        raise ValueError(f"--cpus-per-trial must be at most the {have_cpus} CPUs there are, but got {cpus}")
-    if concurrent is None:
-        concurrent = math.floor(have_gpus / gpus) if gpus else int(have_gpus) if gpus is None else 0
-        concurrent = concurrent or max(1, have_cpus // (cpus or 1))
+    have = [(int(machine.get("CPU", 0)), int(machine.get("GPU", 0))) for machine in machines]
+    most_cpus, most_gpus, all_gpus = max(c for c, _ in have), max(g for _, g in have), sum(g for _, g in have)
+    if gpus is not None and gpus > most_gpus:
+        raise ValueError(f"--gpus-per-trial must be at most the {most_gpus} GPUs of a machine, but got {gpus:g}")
+    if cpus is not None and cpus > most_cpus:
+        raise ValueError(f"--cpus-per-trial must be at most the {most_cpus} CPUs of a machine, but got {cpus}")
+
+    def room(cpus: int, gpus: float) -> int:
+        return sum(min(c // cpus, _shares(g, gpus)) for c, g in have)
+
+    if concurrent is None:  # a GPU each, else a CPU
+        concurrent = room(cpus or 1, 1.0 if gpus is None else gpus) or room(cpus or 1, 0.0)
     concurrent = min(concurrent, arguments["trials"])
-    cpus = cpus or max(1, have_cpus // concurrent)
-    gpus = min(1.0, have_gpus / concurrent) if gpus is None else gpus
-    room = min(have_cpus // cpus, math.floor(have_gpus / gpus + 1e-9) if gpus else concurrent)
-    return min(concurrent, max(1, room)), cpus, gpus
+    if gpus is None:
+        gpus = 1 / math.ceil(concurrent / all_gpus) if all_gpus else 0.0
+    concurrent = min(concurrent, room(cpus or 1, gpus))
+    if not concurrent:
+        raise ValueError(
+            f"no machine has {cpus or 1} CPUs and {gpus:g} GPUs: lower --cpus-per-trial or --gpus-per-trial"
+        )
+    return concurrent, cpus or max(n for n in range(1, most_cpus + 1) if room(n, gpus) >= concurrent), gpus
+
+
+def _shares(gpus: int, share: float) -> float:
+    """How many trials with this share, a fraction or a whole number, so many GPUs serve: none is cut in two."""
+    if not share:
+        return math.inf
+    return gpus * math.floor(1 / share + 1e-9) if share < 1 else gpus // share

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -42,16 +43,17 @@ from voctrain.data import Data  # noqa: E402
 LOST_WORKERS = 3  # times that a trial is continued from its last checkpoint after its worker was lost
 
 
-def available(address: str | None, folder: Path) -> dict[str, float]:
-    """The CPUs and GPUs of this machine, or of the Ray cluster at `address`, which is connected to.
+def available(address: str | None, folder: Path) -> list[dict[str, float]]:
+    """CPU and GPU of this machine, or of each one of the Ray cluster at `address`, which is connected to.
 
-    Raises `ValueError` where there is no cluster, or one whose nodes cannot write in `folder`.
+    Raises `ValueError` where there is no cluster, or one whose nodes do not share `folder`.
     """
     if address is None:
-        return {"CPU": len(os.sched_getaffinity(0)), "GPU": torch.cuda.device_count()}
+        cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()  # macOS has it not
+        return [{"CPU": cpus, "GPU": torch.cuda.device_count()}]
     connect(address, 0)
     check_shared(folder)
-    return ray.cluster_resources()
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def connect(address: str | None, cpus: int) -> str:
@@ -59,11 +61,13 @@ def connect(address: str | None, cpus: int) -> str:
 
     Returns where its dashboard is. Raises `ValueError` where there is no cluster.
     """
-    local = {"num_cpus": cpus, "include_dashboard": True} if address is None else {}
+    options = {"log_to_driver": False, "logging_level": logging.ERROR, "ignore_reinit_error": True}
+    if address is None:
+        options |= {"num_cpus": cpus, "include_dashboard": True}
     try:
         if place := re.fullmatch(r"([^:/]+):(\d+)", address or ""):  # Ray itself would try for minutes
             socket.create_connection((place[1], int(place[2])), timeout=10).close()
-        context = ray.init(address, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True, **local)
+        context = ray.init(address or "local", **options)  # local even where a cluster runs on this machine
     except (OSError, RuntimeError, ValueError) as error:
         raise ValueError(f"no Ray cluster at {address}: {str(error).splitlines()[0]}") from None
     for noisy in ("ray.tune", "tensorboardX"):
@@ -159,18 +163,20 @@ def execute(
 
 
 @ray.remote(num_cpus=0)
-def can_write(folder: str) -> bool:
-    """Whether a worker reaches the folder that the driver made."""
-    return os.access(folder, os.W_OK)
+def shares(file: str) -> bool:
+    """Whether a worker sees this file of the driver's, and may write beside it."""
+    return os.path.exists(file) and os.access(os.path.dirname(file), os.W_OK)
 
 
 def check_shared(folder: Path) -> None:
-    """Refuse a cluster whose nodes cannot write the run folder: checkpoints and logs live there."""
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    for node in nodes:
-        strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        if not ray.get(can_write.options(scheduling_strategy=strategy).remote(str(folder))):
-            raise ValueError(
-                f"node {node['NodeManagerHostname']} cannot write {folder}, where checkpoints go: give --out on a file"
-                " system that all nodes share"
-            )
+    """Refuse a cluster whose nodes do not share `folder`: checkpoints and logs go there."""
+    with tempfile.NamedTemporaryFile(dir=folder) as file:
+        for node in ray.nodes():
+            if not node["Alive"]:
+                continue
+            strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            if not ray.get(shares.options(scheduling_strategy=strategy).remote(file.name)):
+                raise ValueError(
+                    f"node {node['NodeManagerHostname']} does not see, or cannot write, what this machine has in"
+                    f" {folder}, where checkpoints go: give --out on a file system that all nodes share"
+                )

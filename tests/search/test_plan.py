@@ -1,5 +1,5 @@
 import warnings
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 import optuna
 import pytest
@@ -180,6 +180,8 @@ class TestPortfolio:
 
 
 class TestResources:
+    NOTHING = MappingProxyType(dict.fromkeys(("concurrent", "cpus_per_trial", "gpus_per_trial")) | {"trials": 50})
+
     @pytest.mark.parametrize(
         ("have", "asked", "expected"),
         [
@@ -194,17 +196,36 @@ class TestResources:
             ({"CPU": 16, "GPU": 1}, {"gpus_per_trial": 0.25}, (4, 4, 0.25)),
             ({"CPU": 16, "GPU": 2}, {"gpus_per_trial": 2}, (1, 16, 2)),
             ({"CPU": 4, "GPU": 1}, {"gpus_per_trial": 0}, (4, 1, 0)),
+            ({"CPU": 4, "GPU": 1}, {"gpus_per_trial": 1, "concurrent": 3}, (1, 4, 1)),
+            ({"CPU": 10, "GPU": 3}, {"concurrent": 5}, (5, 2, 0.5)),  # no share is cut in two
+            ({"CPU": 8, "GPU": 1}, {"gpus_per_trial": 0.3}, (3, 2, 0.3)),
         ],
     )
     def test_shares(self, have, asked, expected):
-        nothing = {"concurrent": None, "cpus_per_trial": None, "gpus_per_trial": None, "trials": 50}
-        assert share_resources(have, nothing | asked) == expected
+        assert share_resources([have], self.NOTHING | asked) == expected
+
+    @pytest.mark.parametrize(
+        ("asked", "expected"),
+        [
+            ({}, (2, 2, 1)),  # the head's CPUs serve no GPU
+            ({"concurrent": 4}, (4, 1, 0.5)),
+            ({"gpus_per_trial": 0}, (10, 1, 0)),
+            ({"gpus_per_trial": 0, "concurrent": 3}, (3, 2, 0)),
+            ({"trials": 1}, (1, 2, 1)),
+        ],
+    )
+    def test_a_trial_runs_on_one_machine(self, asked, expected):
+        cluster = [{"CPU": 6.0}, {"CPU": 2.0, "GPU": 1.0}, {"CPU": 2.0, "GPU": 1.0}]
+        assert share_resources(cluster, self.NOTHING | asked) == expected
+
+    def test_what_no_machine_has_at_once_is_refused(self):
+        with pytest.raises(ValueError, match="no machine has 4 CPUs and 1 GPUs: lower --cpus-per-trial"):
+            share_resources([{"CPU": 6}, {"CPU": 2, "GPU": 1}], self.NOTHING | {"cpus_per_trial": 4})
 
     @pytest.mark.parametrize("asked", [{"gpus_per_trial": 2}, {"cpus_per_trial": 9}])
     def test_no_more_than_there_is(self, asked):
-        nothing = {"concurrent": None, "cpus_per_trial": None, "gpus_per_trial": None, "trials": 50}
         with pytest.raises(ValueError, match="must be at most the"):
-            share_resources({"CPU": 8, "GPU": 1}, nothing | asked)
+            share_resources([{"CPU": 8, "GPU": 1}, {"CPU": 8, "GPU": 1}], self.NOTHING | asked)
 
 
 def test_the_own_space_is_the_default():
