@@ -3,8 +3,10 @@
 import csv
 import fcntl
 import json
+import math
 import os
 import shutil
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from search import study as studies
-from search.files import read_torch, replace, write_json, write_torch
+from search.files import read_json, read_torch, replace, write_json, write_torch
 from search.tasks import Task
 from search.training import STATE, WEIGHTS, unpack
 
@@ -64,6 +66,16 @@ class RunFolder:
     def __init__(self, folder: Path, task: Task, study: optuna.Study):
         self.folder, self.task, self.study = folder, task, study
         self.published = (None, None)  # trial and epoch that best.* hold
+        self.held = self._held()  # their score
+
+    def _held(self) -> float:
+        """The score of what an earlier process published: its weights may be gone from `checkpoints` since."""
+        with suppress(ValueError, LookupError, TypeError):
+            best, saved = read_json(self.folder / "best.json"), read_torch(self.folder / "best.pt")
+            if (best["trial"], best["epoch"]) == (saved["trial"], saved["epoch"]):
+                trial = self.study.get_trials(deepcopy=False)[best["trial"]]
+                return trial.intermediate_values[best["epoch"]]
+        return -math.inf
 
     def finished(self) -> list[FrozenTrial]:
         """The trials that have ended and scored, best first."""
@@ -97,11 +109,11 @@ class RunFolder:
             file = trial_folder(self.folder, trial.number) / WEIGHTS
             saved = read_torch(file) if file.exists() else None
             value = saved and trial.intermediate_values.get(saved["epoch"])
-            if value is not None and (best is None or value > best[0]):
+            if value is not None and value >= self.held and (best is None or value > best[0]):
                 best = value, trial.number, saved
         if best is not None and self.published != (best[1], best[2]["epoch"]):
             self._write_best(best[1], best[2])
-            self.published = best[1], best[2]["epoch"]
+            self.published, self.held = (best[1], best[2]["epoch"]), best[0]
 
     def _write_best(self, number: int, saved: dict[str, Any]) -> None:
         predictions = unpack(saved.pop("predictions"))

@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -129,6 +130,26 @@ class TestPublish:
         add(folder, [0.7])  # of equal ones the earlier
         folder.update()
         assert best_of(folder) == (1, 1, 0.7)
+
+    def test_the_best_is_kept_where_its_weights_are_gone(self, folder, study):
+        add(folder, [0.2, 0.6], TrialState.COMPLETE)
+        folder.update()
+        shutil.rmtree(folder.folder / "checkpoints")
+        resumed = RunFolder(folder.folder, TASK, study)
+        add(resumed, [0.5], TrialState.COMPLETE)
+        resumed.update()
+        assert best_of(folder) == (0, 2, 0.6)
+        add(resumed, [0.7], TrialState.COMPLETE)
+        resumed.update()
+        assert best_of(folder) == (2, 1, 0.7)
+
+    @pytest.mark.parametrize("name", ["best.json", "best.pt", "val_predictions.npz"])
+    def test_what_is_missing_is_made_anew(self, folder, study, name):
+        add(folder, [0.6], TrialState.COMPLETE)
+        folder.update()
+        (folder.folder / name).unlink()
+        RunFolder(folder.folder, TASK, study).update()
+        assert best_of(folder) == (0, 1, 0.6)
 
     def test_of_a_running_trial_what_has_been_written_counts(self, folder):
         add(folder, [0.6], TrialState.COMPLETE)
