@@ -1,6 +1,7 @@
 """Ray Tune's two decisions, taken from the study: what to try next, and what to stop."""
 
 import math
+import re
 from collections import deque
 from collections.abc import Callable, Container
 from types import SimpleNamespace
@@ -51,12 +52,7 @@ class StudySearcher(NeverRestored, Searcher):
         self.unfinished = deque(t._trial_id for t in running)
         self.asked = len(studies.started(study)) - len(running)
         self.failures: deque[str] = deque(maxlen=SAME_FAILURES)
-
-    @property
-    def broken(self) -> str | None:
-        """The message with which trials fail one after the other, if they do."""
-        same = len(set(self.failures)) == 1 and len(self.failures) == SAME_FAILURES
-        return self.failures[0] if same else None
+        self.broken: str | None = None  # the message with which trials failed one after the other
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         if self.broken or (not self.unfinished and self.asked >= self.trials):
@@ -118,7 +114,9 @@ class StudySearcher(NeverRestored, Searcher):
         return self.study._storage.get_trial(trial._trial_id)
 
     def _fail(self, trial: optuna.Trial, message: str) -> None:
-        self.failures.append(message)
+        self.failures.append(re.sub(r"\d+", "0", message))  # the same but for addresses and sizes
+        if len(self.failures) == SAME_FAILURES and len(set(self.failures)) == 1:
+            self.broken = message
         trial.set_user_attr(studies.ERROR, message)
         self.study.tell(trial, state=TrialState.FAIL)
 

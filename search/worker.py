@@ -72,6 +72,8 @@ class Worker(tune.Trainable):
             return self._broken("diverged", f"diverged: {error}")
         except torch.OutOfMemoryError as error:
             return self._broken("out of memory", f"out of memory: {str(error).splitlines()[0]}")
+        except torch.AcceleratorError:
+            raise  # this process can no longer use its GPU: another one continues the trial
         except Exception as error:
             self._write(traceback.format_exc())
             return self._broken("failed", f"{type(error).__name__}: {error}".splitlines()[0])

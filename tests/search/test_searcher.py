@@ -102,6 +102,16 @@ def test_three_equal_failures_in_a_row_end_the_search():
     assert searcher.suggest("e") == Searcher.FINISHED
 
 
+def test_failures_end_the_search_though_an_earlier_trial_still_ends_well():
+    searcher = make(trials=9)
+    for name in "abcd":
+        searcher.suggest(name)
+    for name, place in zip("bcd", (12, 900, 4), strict=True):
+        searcher.on_trial_complete(name, {"done": True, "outcome": "failed", "error": f"no space at {place}"})
+    searcher.on_trial_complete("a", report(EPOCHS, 0.5, done=True))
+    assert searcher.broken == "no space at 4"
+
+
 def test_a_configuration_that_cannot_be_is_a_failed_trial():
     def configure(trial):
         if trial.number == 0:
