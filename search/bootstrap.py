@@ -37,3 +37,8 @@ def paired(first: Score, second: Score, size: int) -> tuple[float, float, float]
 def described(lead: float, low: float, high: float) -> str:
     """A lead with its interval: +0.0123 (-0.0040 to +0.0290)."""
     return f"{lead:+.4f} ({low:+.4f} to {high:+.4f})"
+
+
+def with_error(mean: float, standard_error: float | None) -> str:
+    """A mean over seeds and its standard error, which one seed has not."""
+    return f"{mean:.4f}" + ("" if standard_error is None else f" ± {standard_error:.4f}")

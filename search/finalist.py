@@ -22,6 +22,7 @@ import ray
 
 from search import study as studies
 from search import tuning
+from search.bootstrap import with_error
 from search.files import read_torch, typed, write_json, write_torch
 from search.live import duration
 from search.plan import share_resources
@@ -58,9 +59,13 @@ def prepare(arguments: argparse.Namespace) -> Plan:
         best = studies.ranked(studies.started(studies.read_study(run / "study.journal")))[: arguments.top]
         if not best:
             raise ValueError(f"{arguments.run} has no trial that scored: continue it with --resume")
-        configs = [task.config.from_dict(trial.user_attrs[studies.CONFIG]) for trial in best]
+        files = {name: facts["arguments"][name] for name in ("victim", "weights")}  # they may have moved meanwhile
+        configs = []
+        for values in (trial.user_attrs[studies.CONFIG] for trial in best):
+            moved = {name: file for name, file in files.items() if name in values and file is not None}
+            configs.append(task.config.from_dict(values | moved))
         candidates = [(f"trial {t.number}", config) for t, config in zip(best, configs, strict=True)]
-        source, use_val = arguments.data or facts["data"]["path"], facts["arguments"]["use_val"]
+        source, use_val = arguments.data or facts["arguments"]["data"], facts["arguments"]["use_val"]
         data = load(source, image_size=configs[0].image_size, use_val=use_val)
         if data.fingerprint != facts["data"]["fingerprint"]:
             raise ValueError(f"the data at {source} are not those of {arguments.run}: give the same set with --data")
@@ -107,7 +112,7 @@ def finish(plan: Plan) -> int:
             return 1
     metric = plan.task.metric
     print(
-        f"{metric} {winner['score']:.4f} ± {winner['standard_error'] or 0:.4f} over {plan.seeds} seeds"
+        f"{metric} {with_error(winner['score'], winner['standard_error'])} over {plan.seeds} seeds"
         f" ({plan.task.baseline_name} {plan.baseline[metric]:.4f}), {winner['name']}, {winner['epochs']} epochs"
     )
     for name, value in winner["original_size"].items():
@@ -130,10 +135,14 @@ def retrain(
     place = Path(folder)
     rungs = {stop_after} if stop_after else set()
     history = []
-    for report in checkpointed_training(task, config, data, place, device=pick_device(gpus), rungs=rungs):
-        history.append(report)
-        if report["epoch"] == stop_after:
-            break
+    try:
+        for report in checkpointed_training(task, config, data, place, device=pick_device(gpus), rungs=rungs):
+            history.append(report)
+            if report["epoch"] == stop_after:
+                break
+    except FloatingPointError as error:
+        write_json(place / RESULT, {"diverged": str(error)})
+        return
     if not stop_after:
         write_npz(place / PREDICTIONS, unpack(read_torch(place / WEIGHTS)["predictions"]))
     (place / "state.pt").unlink(missing_ok=True)
@@ -168,9 +177,18 @@ def _train_all(plan: Plan, jobs: dict[Path, TrainConfig], interrupt: Any, stop_a
             except ray.exceptions.RayError as error:
                 cause = str(getattr(error, "cause", error)).strip().splitlines()[-1]
                 raise RuntimeError(f"the training in {typed(folder)} failed: {cause}") from None
-            scores = [metrics.get(plan.task.metric) for metrics in json.loads((folder / RESULT).read_text())]
-            if stop_after is None:
+            history, diverged = _result(folder)
+            if diverged:
+                print(f"{folder.name}: {diverged}", flush=True)
+            elif stop_after is None:
+                scores = [metrics[plan.task.metric] for metrics in history]
                 print(f"{folder.name}: {plan.task.metric} best {max(scores):.4f}, last {scores[-1]:.4f}", flush=True)
+
+
+def _result(folder: Path) -> tuple[list[dict[str, float]], str | None]:
+    """The metrics by epoch of a training, or why it diverged."""
+    result = json.loads((folder / RESULT).read_text())
+    return ([], f"diverged, {result['diverged']}") if isinstance(result, dict) else (result, None)
 
 
 def _choose(plan: Plan) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -179,7 +197,10 @@ def _choose(plan: Plan) -> tuple[dict[str, Any], dict[str, Any]]:
     candidates = []
     for name, config in plan.candidates:
         folders = [folder for folder, _ in _retrainings(plan, config)]
-        histories = [json.loads((folder / RESULT).read_text()) for folder in folders]
+        histories, diverged = zip(*map(_result, folders), strict=True)
+        if any(diverged):
+            print(f"{name} is left out: {sum(map(bool, diverged))} of its {plan.seeds} trainings diverged")
+            continue
         curves = [[metrics[metric] for metrics in history] for history in histories]
         shortest = min(map(len, curves))
         mean_curve = np.mean([curve[:shortest] for curve in curves], axis=0)
@@ -200,6 +221,8 @@ def _choose(plan: Plan) -> tuple[dict[str, Any], dict[str, Any]]:
                 "folders": [folder.name for folder in folders],
             }
         )
+    if not candidates:
+        raise RuntimeError("every configuration diverged with another seed: search on, with --resume")
     winner = max(candidates, key=lambda candidate: candidate["score"])
     held_out = [dict(np.load(plan.folder / "trainings" / name / PREDICTIONS)) for name in winner["folders"]]
     calibration = plan.task.calibrate({key: np.concatenate([part[key] for part in held_out]) for key in held_out[0]})
@@ -234,6 +257,8 @@ def _train_final(plan: Plan, winner: dict[str, Any], calibration: dict[str, Any]
         )
     folder = _place(plan, config, all_labelled=True, epochs=winner["epochs"])
     _train_all(plan, {folder: config}, interrupt, stop_after=winner["epochs"])
+    if diverged := _result(folder)[1]:
+        raise RuntimeError(f"the training on all images {diverged}: give --top more configurations to choose from")
     saved = read_torch(folder / WEIGHTS)
     del saved["predictions"], saved["score"]
     score = {"score": winner["score"], "standard_error": winner["standard_error"]}

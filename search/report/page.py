@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 
 from search import study as studies
 from search.arguments import DEFAULTS
-from search.bootstrap import interval
+from search.bootstrap import interval, with_error
 from search.files import read_json, typed
 from search.live import duration
 from search.plan import parse_settings
@@ -52,11 +52,11 @@ def write_report(run: Path, data: Data | None = None) -> Path:
 
 def _answer(source: Source) -> list[Block]:
     facts, task, metric, best = source.facts, source.task, source.metric, source.best
-    data, states = facts["data"], Counter(map(state, source.trials))
+    place, states = facts["arguments"]["data"], Counter(map(state, source.trials))
     epochs = sum(len(t.intermediate_values) for t in source.trials)
     rows = [
         ("Task", task.name),
-        ("Data", f"{data['path']}: {data['labelled']} labelled images, {len(facts['split']['val'])} for validation"),
+        ("Data", f"{place}: {facts['data']['labelled']} labelled images, {len(facts['split']['val'])} for validation"),
         ("Budget", f"{facts['arguments']['trials']} trials of at most {facts['epochs']} epochs"),
         ("Spent", f"{epochs} epochs; {duration(facts['seconds'])} of the clock when the last trial ended"),
         ("Trials", ", ".join(f"{n} {name}" for name, n in states.items()) or "none"),
@@ -71,7 +71,7 @@ def _answer(source: Source) -> list[Block]:
             whose = "" if best["score"] == studies.score(first) else f" of trial {best['trial']}, kept in best.json"
             rows.append((f"95 % interval{whose}", f"{low:.4f} to {high:.4f}, by bootstrap over the validation images"))
         if (final := read_json(source.run / "final" / "final.json")) is not None:
-            value = f"{final['score']:.4f} ± {final['standard_error']:.4f}, mean of {final['seeds']} seeds"
+            value = f"{with_error(final['score'], final['standard_error'])}, mean of {final['seeds']} seeds"
             rows.append(("search.final", f"{value} ({final['winner']})"))
     rows.append((task.baseline_name.capitalize(), f"{metric} {facts['baseline'][metric]:.4f}"))
     blocks: list[Block] = [Table((), rows)]
@@ -84,10 +84,10 @@ def _answer(source: Source) -> list[Block]:
     )
     if best is None or not (source.run / "best.pt").exists():
         blocks.append(Text("The checkpoint best.pt is missing: train the configuration again to use it."))
-    here = shlex.quote(typed(source.run.resolve()))
+    here = typed(source.run.resolve())
     commands = [f"python -m search.final {here}"]
     if task.submitted:
-        commands.append(f"python -m search.submit --data {shlex.quote(data['path'])} --{task.name} {here}")
+        commands.append(f"python -m search.submit --data {shlex.quote(place)} --{task.name} {here}")
     blocks.append(Code("\n".join(commands)))
     title = "Best configuration, where it differs from the default"
     return [*blocks, Table(("field", "value"), list(_changed(source, first).items()), title)]
@@ -190,7 +190,7 @@ def command(run: Path, facts: dict[str, Any]) -> str:
     words = ["python -m search.run", facts["task"]]
     arguments = dict(facts["arguments"])
     if arguments["space"] is not None:
-        arguments["space"] = typed(run.resolve() / "space.py")
+        arguments["space"] = run.resolve() / "space.py"
     for name, value in arguments.items():
         if name not in DEFAULTS or value == DEFAULTS[name] or name in ("name", "resume", "dry_run", "quiet"):
             continue
@@ -198,7 +198,8 @@ def command(run: Path, facts: dict[str, Any]) -> str:
         if name == "time_budget":
             words.append(f"{value:g}s")
         elif value is not True:
-            words += [shlex.quote(str(each)) for each in (value if isinstance(value, list) else [value])]
+            values = value if isinstance(value, list) else [value]
+            words += [typed(each) if isinstance(each, Path) else shlex.quote(str(each)) for each in values]
     return " ".join(words)
 
 

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pytest
 import torch
 
 from search import final
+from search.finalist import retrain
+from search.report.page import write_report
 from voctrain import classify
 from voctrain.config import ClassifyConfig
 from voctrain.data import load
@@ -60,7 +63,8 @@ def test_the_best_trials_are_trained_with_other_seeds(done):
     assert first["config"] == best["config"]
     again = ClassifyConfig.from_dict({**first["config"], "seed": first["config"]["seed"] + 1})
     facts = json.loads((run / "run.json").read_text())
-    data = load(facts["data"]["path"], image_size=32).with_split(**{f"{k}_ids": v for k, v in facts["split"].items()})
+    data = load(facts["arguments"]["data"], image_size=32)
+    data = data.with_split(facts["split"]["train"], facts["split"]["val"])
     expected = [epoch.metrics["val_mAP"] for epoch in classify.train(again, data)]
     assert [m["val_mAP"] for m in histories_of(run, first)[0]] == pytest.approx(expected, abs=1e-9)
 
@@ -81,6 +85,40 @@ def test_the_final_model_is_of_all_images(done, dataset):
         torch.testing.assert_close(tensor, expected[name])
     model, _ = classify.restore(saved)
     assert classify.predict(model, data.test_images, config).shape == (8, 20)
+
+
+def test_a_configuration_that_diverges_is_left_out(done, on_cluster):
+    """The second best's first retraining is said to have diverged; the winner is chosen from the others."""
+    run = Path(shutil.copytree(done[0], done[0].parent / "diverged"))
+    first, second = read(run)["candidates"]
+    (run / "final" / "trainings" / second["folders"][0] / "result.json").write_text(
+        '{"diverged": "the loss became nan"}'
+    )
+    outcome = on_cluster(final.main, run, "--top", 2, "--seeds", 2)
+    assert outcome.status == 0, outcome
+    assert f"{second['name']} is left out: 1 of its 2 trainings diverged" in outcome.out
+    assert [candidate["name"] for candidate in read(run)["candidates"]] == [first["name"]]
+    (run / "final" / "trainings" / first["folders"][1] / "result.json").write_text(
+        '{"diverged": "the loss became nan"}'
+    )
+    outcome = on_cluster(final.main, run, "--top", 2, "--seeds", 2)
+    assert outcome.status == 1
+    assert outcome.err.startswith("error: every configuration diverged with another seed")
+
+
+def test_a_training_that_diverges_says_so(done, dataset, tmp_path):
+    run, _ = done
+    config = ClassifyConfig.from_dict(read(run)["candidates"][0]["config"] | {"lr": 1e30})
+    retrain("classify", config, load(dataset, image_size=32), str(tmp_path), 1, 0.0, None)
+    assert "nan" in json.loads((tmp_path / "result.json").read_text())["diverged"]
+
+
+def test_one_seed_has_no_error(done, on_cluster):
+    run = Path(shutil.copytree(done[0], done[0].parent / "one seed"))
+    outcome = on_cluster(final.main, run, "--top", 1, "--seeds", 1)
+    assert outcome.status == 0, outcome
+    assert re.search(r"val_mAP 0\.\d{4} over 1 seeds", outcome.out)
+    assert "mean of 1 seeds" in write_report(run).read_text()
 
 
 def test_a_second_call_trains_nothing(done, on_cluster):
