@@ -3,6 +3,8 @@
 import argparse
 import math
 import re
+import signal
+from collections.abc import Callable
 from typing import Any
 
 TASK_NAMES = ("classify", "segment", "attack")
@@ -35,8 +37,10 @@ DEFAULTS: dict[str, Any] = {
     "dry_run": False,
     "quiet": False,
 }
-# What may differ when a run is continued; the rest is the run's own.
+# What may differ when a run is continued; the rest is the run's own. Files may have moved: they are checked to be the
+# same.
 CHANGEABLE = {
+    *("data", "victim", "weights"),
     *("trials", "time_budget", "concurrent", "cpus_per_trial", "gpus_per_trial", "address"),
     *("dry_run", "quiet", "resume"),
 }
@@ -52,6 +56,14 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> None:
         self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
+def without_traceback(main: Callable[[], int]) -> int:
+    """The exit status of a command, which Ctrl-C may end anywhere."""
+    try:
+        return main()
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
 
 
 def whole(low: int) -> Any:

@@ -104,13 +104,13 @@ def _look_back(session: Session) -> None:
 
 
 def _study(session: Session) -> optuna.Study:
-    """The run's study; a new run's folder is made with it, and run.json last: what has one is complete."""
+    """The run's study; a new run's folder is filled with it, and run.json last: what has one is complete."""
     sampler = studies.SeededSampler(session.arguments["sampler"], session.arguments["seed"], session.problem.pins)
     journal = session.folder / "study.journal"
     if session.resumed:
         return studies.open_study(journal, sampler)
     for name in ("logs", "checkpoints"):
-        (session.folder / name).mkdir(parents=True)
+        (session.folder / name).mkdir()
     lock(session.folder)
     if session.arguments["space"] is not None:
         shutil.copy(session.arguments["space"], session.folder / "space.py")
@@ -136,7 +136,7 @@ def _conclude(session: Session, study: optuna.Study, broken: str | None, signal:
     if broken is not None:
         print(f"error: {SAME_FAILURES} trials in a row failed: {broken} (see {run}/logs)", file=sys.stderr)
         return 1
-    missing = session.arguments["trials"] - sum(t.state.is_finished() for t in studies.started(study))
+    missing = max(0, session.arguments["trials"] - sum(t.state.is_finished() for t in studies.started(study)))
     if missing:
         budget = session.arguments["time_budget"]
         longer = f" --time-budget {2 * math.ceil(facts['seconds'])}s" if budget and facts["seconds"] >= budget else ""

@@ -2,7 +2,7 @@
 
 import sys
 
-from search.arguments import Parser, share, whole
+from search.arguments import Parser, share, whole, without_traceback
 
 
 def parser() -> Parser:
@@ -42,4 +42,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(without_traceback(main))

@@ -2,14 +2,14 @@
 
 import sys
 
-from search.arguments import run_parser
+from search.arguments import run_parser, without_traceback
 
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0 done, 1 nothing scored, 2 a mistake of the user, 128 + its number after a signal."""
     given = vars(run_parser().parse_args(argv))
     # torch, ray and optuna load only after the arguments are known to be good
-    from search.session import prepare
+    from search.session import claim, prepare
 
     try:
         session = prepare(given)
@@ -24,6 +24,7 @@ def main(argv: list[str] | None = None) -> int:
         dashboard = "nothing left to run"
         if not session.complete:
             dashboard = connect(session.arguments["address"], concurrent * cpus)
+        session = claim(session)
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -31,4 +32,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(without_traceback(main))

@@ -1,11 +1,12 @@
 """One call of `search.run`, checked as far as it can be before anything starts."""
 
+import itertools
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -78,8 +79,10 @@ def prepare(given: Mapping[str, Any]) -> Session:
         folder = _new_folder(arguments)
     task = TASKS[arguments["task"]]
     load_space(arguments["space"], task)
-    if arguments["warm_start"] is not None and (other := read_run(Path(arguments["warm_start"])))["task"] != task.name:
-        raise ValueError(f"--warm-start takes a run of the same task, but {arguments['warm_start']} is {other['task']}")
+    if not resumed and (source := arguments["warm_start"]) is not None:
+        if (other := read_run(Path(source)))["task"] != task.name:
+            raise ValueError(f"--warm-start takes a run of the same task, but {source} is {other['task']}")
+        read_study(Path(source) / "study.journal")
     settings = parse_settings(arguments["set"])
 
     data = load(arguments["data"], image_size=arguments["image_size"], use_val=arguments["use_val"])
@@ -101,22 +104,45 @@ def prepare(given: Mapping[str, Any]) -> Session:
 
     writable = next(p for p in (folder, *folder.parents) if p.exists())
     resources = share_resources(available(arguments["address"], writable), arguments)
+    device = "cuda" if resources[2] else "cpu"
     problem = make_problem(
         task,
         data,
         space=arguments["space"],
         settings=settings,
-        device="cuda" if resources[2] else "cpu",
+        device=facts.get("device", device) if resumed else device,  # a space's choices must stay what they are
         seed=arguments["seed"],
         epochs=arguments["epochs"],
         image_size=arguments["image_size"],
         **task.fields(arguments, data),
     )
-    if resumed and digest(problem.fixed.get("victim")) != facts.get("victim"):
-        raise ValueError(f"the victim {problem.fixed['victim']} is no longer the one of this run: start a new run")
+    for name in ("victim", "weights"):
+        if resumed and name in facts and _digest_of(problem, name) != facts[name]:
+            raise ValueError(
+                f"--{name} {problem.fixed[name]} is no longer what this run began with: give that file, or start a new"
+                " run"
+            )
     facts = {**facts, "arguments": arguments} if resumed else _new_facts(arguments, data, problem)
     ended = sum(t.state.is_finished() for t in started(read_study(folder / "study.journal"))) if resumed else 0
     return Session(folder, resumed, arguments, facts, data, problem, resources, ended)
+
+
+def claim(session: Session) -> Session:
+    """Make a new run's folder; where an unnamed one has been taken in the meantime, another beside it."""
+    folder = session.folder
+    for number in itertools.count(2) if not session.resumed else ():
+        try:
+            folder.mkdir(parents=True)
+            break
+        except FileExistsError:
+            if session.arguments["name"] is not None:
+                raise ValueError(_taken(folder)) from None
+            folder = session.folder.with_name(f"{session.folder.name}-{number}")
+    return replace(session, folder=folder)
+
+
+def _taken(folder: Path) -> str:
+    return f"{folder} exists: continue it with --resume {typed(folder)}, or give another --name"
 
 
 def _new_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,12 +161,12 @@ def _new_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
         arguments["image_size"] = SAMPLE_IMAGE_SIZE if arguments["data"] == "sample" else IMAGE_SIZE
     if arguments["epochs"] is None:
         arguments["epochs"] = SAMPLE_EPOCHS if arguments["data"] == "sample" else EPOCHS
-    weights = Path(arguments["weights"])
-    if weights.is_dir():  # a run; its final model has seen the validation images
-        if not (weights / "best.pt").is_file():
-            raise ValueError(f"--weights {weights} holds no best.pt: give a run that has scored")
-        arguments["weights"] = str((weights / "best.pt").resolve())
-    elif arguments["weights"] not in NAMED_WEIGHTS:
+    if arguments["weights"] not in NAMED_WEIGHTS:
+        weights = Path(arguments["weights"])
+        if weights.is_dir():  # a run; its final model has seen the validation images
+            weights /= "best.pt"
+            if not weights.is_file():
+                raise ValueError(f"--weights {arguments['weights']} holds no best.pt: give a run that has scored")
         arguments["weights"] = str(weights.resolve())
     if arguments["data"] not in ("sample", "voc2009", *DIGITS):
         arguments["data"] = str(Path(arguments["data"]).resolve())
@@ -153,8 +179,11 @@ def _continued_arguments(given: Mapping[str, Any], facts: dict[str, Any], folder
     if given["task"] != facts["task"]:
         raise ValueError(f"{given['resume']} is a run of {facts['task']}, not of {given['task']}: say {facts['task']}")
     asked = _new_arguments({**before, "dry_run": False, "quiet": False, **given})
+    fixed = set(asked) - CHANGEABLE
+    if before["weights"] in NAMED_WEIGHTS or asked["weights"] in NAMED_WEIGHTS:
+        fixed.add("weights")
     for name in given:
-        if name not in CHANGEABLE and asked[name] != before[name] and name != "data":
+        if name in fixed and asked[name] != before[name]:
             raise ValueError(
                 f"--{name.replace('_', '-')} of this run is {before[name]!r} and cannot become {asked[name]!r}:"
                 " leave it out, or start a new run"
@@ -167,8 +196,8 @@ def _continued_arguments(given: Mapping[str, Any], facts: dict[str, Any], folder
 def _new_folder(arguments: dict[str, Any]) -> Path:
     name = arguments["name"] or f"{arguments['task']}-{datetime.now():%Y%m%d-%H%M%S}"
     folder = (Path(arguments["out"]) / name).resolve()
-    if folder.exists():
-        raise ValueError(f"{folder} exists: continue it with --resume {typed(folder)}, or give another --name")
+    if folder.exists() and arguments["name"] is not None:
+        raise ValueError(_taken(folder))
     parent = next(p for p in folder.parents if p.exists())
     if not parent.is_dir() or not _writable(parent):
         raise ValueError(f"cannot write in {parent}: give --out a folder that you may write to")
@@ -194,7 +223,6 @@ def _new_facts(arguments: dict[str, Any], data: Data, problem: Problem) -> dict[
         "epochs": arguments["epochs"],
         "seed": arguments["seed"],
         "data": {
-            "path": arguments["data"],
             "fingerprint": data.fingerprint,
             "labelled": len(data.ids),
             "test": len(data.test_ids),
@@ -202,7 +230,9 @@ def _new_facts(arguments: dict[str, Any], data: Data, problem: Problem) -> dict[
         "classes": list(data.classes),
         "split": {"train": [data.ids[i] for i in data.train], "val": [data.ids[i] for i in data.val]},
         "baseline": problem.task.baseline(data, problem.fixed),
-        "victim": digest(problem.fixed.get("victim")),
+        "victim": _digest_of(problem, "victim"),
+        "weights": _digest_of(problem, "weights"),
+        "device": problem.facts["device"],
         "resized_to": {name: seen for name, seen in resized.items() if seen != size},
         "track": PUBLISHED if arguments["weights"] == "published" else None,
         "versions": {"python": sys.version.split()[0]} | {name: version(name) for name in PACKAGES},
@@ -210,6 +240,12 @@ def _new_facts(arguments: dict[str, Any], data: Data, problem: Problem) -> dict[
         "created": time.strftime("%Y-%m-%d %H:%M:%S"),
         "seconds": 0.0,
     }
+
+
+def _digest_of(problem: Problem, name: str) -> str | None:
+    """Of the file that a configuration field names; None where it names none."""
+    file = problem.fixed.get(name)
+    return None if file in NAMED_WEIGHTS else digest(file)
 
 
 def _revision() -> str | None:

@@ -44,7 +44,9 @@ def open_study(path: Path, sampler: BaseSampler) -> optuna.Study:
 
 
 def read_study(path: Path) -> optuna.Study:
-    """The study of another run, which may be running."""
+    """The study of another run, which may be running. Raises `ValueError` where there is none."""
+    if not path.exists():
+        raise ValueError(f"{path.parent} has no {path.name}: start the run again")
     return optuna.load_study(study_name="search", storage=JournalStorage(JournalFileBackend(str(path))))
 
 

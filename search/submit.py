@@ -2,7 +2,7 @@
 
 import sys
 
-from search.arguments import Parser
+from search.arguments import Parser, without_traceback
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -34,4 +34,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(without_traceback(main))

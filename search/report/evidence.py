@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -27,8 +28,9 @@ def epochs_of(log: Path) -> dict[int, dict[str, float]]:
     epochs: dict[int, dict[str, float]] = {}
     for line in log.read_text().splitlines() if log.exists() else ():
         if found := re.match(r"\S+ \S+ epoch (\d+), (.+)", line):
-            pairs = (part.rsplit(" ", 1) for part in found[2].split(", "))
-            epochs[int(found[1])] = {name: float(value) for name, value in pairs}
+            with suppress(ValueError):  # a line cut off by a full disk
+                pairs = (part.rsplit(" ", 1) for part in found[2].split(", "))
+                epochs[int(found[1])] = {name: float(value) for name, value in pairs}
     return epochs
 
 

@@ -89,13 +89,10 @@ class Source:
 
 def read_source(run: Path, data: Data | None = None, *, with_data: bool = True) -> Source:
     """Read a run; its data are loaded unless they are given. Raises `ValueError` for what is not a run."""
-    facts, journal = read_run(run), run / "study.journal"
-    if not journal.exists():
-        raise ValueError(f"{run} has no study.journal: start the run again")
-    reason = ""
+    facts, reason = read_run(run), ""
     if data is None and with_data:
         data, reason = _load(facts)
-    trials = studies.started(studies.read_study(journal))
+    trials = studies.started(studies.read_study(run / "study.journal"))
     return Source(run, facts, trials, read_json(run / "best.json"), data, reason)
 
 

@@ -180,4 +180,4 @@ def test_another_victim_of_the_same_name_is_refused(refused, attacked, tmp_path)
     facts["victim"] = "0" * 32
     (folder / "run.json").write_text(json.dumps(facts))
     message = refused(run.main, "attack", "--resume", folder, "--trials", 3)
-    assert "is no longer the one of this run" in message
+    assert "is no longer what this run began with" in message

@@ -48,7 +48,7 @@ def read(folder: Path, name: str) -> dict:
 def data_of(folder: Path):
     facts = read(folder, "run")
     split = facts["split"]
-    return load(facts["data"]["path"], image_size=32).with_split(split["train"], split["val"])
+    return load(facts["arguments"]["data"], image_size=32).with_split(split["train"], split["val"])
 
 
 def wait_for(condition, seconds=120):
