@@ -71,11 +71,9 @@ def suggest(trial: Any, problem: dict[str, Any]) -> dict[str, Any]:
 def _optimizer(trial: Any, *, universal: bool) -> dict[str, Any]:
     optimizer = trial.suggest_categorical("optimizer", ("adam", "adamw", "adagrad", "sgd"))
     config: dict[str, Any] = {"optimizer": optimizer}
-    if optimizer == "sgd" and universal:  # the gradient of one pixel is small
-        config["lr"] = trial.suggest_float("lr_sgd_universal", 3, 1000, log=True)
-        config["momentum"] = trial.suggest_float("momentum", 0.8, 0.98)
-    elif optimizer == "sgd":  # ten times the steps of the adaptive ones
-        config["lr"] = trial.suggest_float("lr_sgd", 1e-3, 0.3, log=True)
+    if optimizer == "sgd":  # ten times the steps of the adaptive ones; of single pixels the gradients are small
+        name, low, high = ("lr_sgd_universal", 3, 1000) if universal else ("lr_sgd", 1e-3, 0.3)
+        config["lr"] = trial.suggest_float(name, low, high, log=True)
         config["momentum"] = trial.suggest_float("momentum", 0.8, 0.98)
     elif optimizer == "adagrad":  # its steps shrink by themselves
         config["lr"] = trial.suggest_float("lr_adagrad", 1e-3, 0.1, log=True)

@@ -52,6 +52,7 @@ def examples(data: Data) -> Figure:
 
 def training_batch(data: Data, config: TrainConfig) -> Figure:
     """Images that the best configuration trains on, and under each what it trains on in its place, with its targets."""
+    data = segment.with_masks(data) if isinstance(config, SegmentConfig) else data
     images, index = training_images(data) if isinstance(config, AttackConfig) else (data.images, data.train)
     index = index[np.linspace(0, len(index) - 1, ACROSS).astype(int)]
     batch, alt = to_unit(torch.from_numpy(images[index])), f"{ACROSS} training images, and under each what it becomes"

@@ -3,10 +3,12 @@ import fcntl
 import io
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -76,6 +78,48 @@ def call() -> Callable[..., Outcome]:
         return Outcome(status, out.getvalue(), err.getvalue())
 
     return command
+
+
+@pytest.fixture(scope="session")
+def prepared(call) -> Callable[..., Any]:
+    """The session of a call of `search.run` that is checked and no more."""
+    from search.arguments import run_parser
+    from search.session import prepare
+
+    def command(*arguments: object) -> Any:
+        sessions = []
+        outcome = call(lambda given: sessions.append(prepare(vars(run_parser().parse_args(given)))) or 0, *arguments)
+        assert outcome.status == 0, outcome
+        return sessions[0]
+
+    return command
+
+
+@pytest.fixture(scope="session")
+def begin(prepared) -> Callable[..., Any]:
+    """The session of a call whose folder is made, and in which no trial starts."""
+    from search.driver import _study
+    from search.session import claim
+
+    def command(*arguments: object) -> Any:
+        session = claim(prepared(*arguments))
+        _study(session)
+        return session
+
+    return command
+
+
+@pytest.fixture(scope="session")
+def begun(begin, dataset, tmp_path_factory) -> Path:
+    """A run whose folder is complete and in which no trial has started."""
+    place = ("--out", tmp_path_factory.mktemp("runs"), "--name", "begun", "--set", "architecture=simple")
+    return begin("classify", "--data", dataset, "--image-size", 32, "--epochs", 3, "--trials", 2, *place).folder
+
+
+@pytest.fixture
+def unstarted(begun, tmp_path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(begun, tmp_path / "runs" / "begun"))
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,8 @@
-import dataclasses
 import json
 import os
 import shutil
 import subprocess
 import sys
-from datetime import datetime
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,57 +12,6 @@ from search import final, run, submit
 from voctrain.models import build_classifier
 
 SIZE = ("--image-size", 32, "--epochs", 3, "--trials", 2)
-
-
-@pytest.fixture(scope="module")
-def begun(call, dataset, tmp_path_factory) -> Path:
-    """A run whose folder is complete and in which no trial has started; tests take a copy."""
-    place = ("--out", tmp_path_factory.mktemp("runs"), "--name", "begun")
-    begin(call, "classify", "--data", dataset, *SIZE, *place, "--set", "architecture=simple")
-    return Path(place[1], "begun")
-
-
-def prepared(call, *arguments):
-    """The session of a call that is checked and no more."""
-    from search.arguments import run_parser
-    from search.session import prepare
-
-    sessions = []
-    outcome = call(lambda given: sessions.append(prepare(vars(run_parser().parse_args(given)))) or 0, *arguments)
-    assert outcome.status == 0, outcome
-    return sessions[0]
-
-
-def begin(call, *arguments):
-    """Make the folder of a run in which no trial starts."""
-    from search.driver import _study
-    from search.session import claim
-
-    session = claim(prepared(call, *arguments))
-    _study(session)
-    return session
-
-
-def continued(call, folder, *arguments):
-    return prepared(call, "classify", "--resume", folder, *arguments)
-
-
-def test_two_searches_begun_in_one_second(call, dataset, tmp_path, monkeypatch):
-    from search.session import claim
-
-    given = ("classify", "--data", dataset, *SIZE, "--out", tmp_path / "my runs", "--set", "architecture=simple")
-    monkeypatch.setattr("search.session.datetime", SimpleNamespace(now=lambda: datetime(2026, 11, 25, 12, 0)))
-    session = prepared(call, *given)
-    folders = [claim(session).folder.name for _ in range(3)]
-    assert folders == ["classify-20261125-120000", "classify-20261125-120000-2", "classify-20261125-120000-3"]
-    named = dataclasses.replace(session, arguments=session.arguments | {"name": "as given"})
-    with pytest.raises(ValueError, match="exists: continue it with --resume '"):  # quoted: it has a space
-        claim(named)
-
-
-@pytest.fixture
-def unstarted(begun, tmp_path) -> Path:
-    return Path(shutil.copytree(begun, tmp_path / "runs" / "begun"))
 
 
 @pytest.mark.parametrize(
@@ -219,38 +164,6 @@ class TestResume:
         place = ("--out", unstarted.parent, "--name", unstarted.name)
         message = refused(run.main, "classify", "--data", dataset, *SIZE, *place)
         assert f"continue it with --resume {unstarted}" in message
-
-    def test_the_data_of_a_moved_set_are_kept(self, unstarted, dataset, tmp_path, call):
-        moved = shutil.copytree(dataset, tmp_path / "moved")
-        assert continued(call, unstarted, "--data", moved).facts["arguments"]["data"] == str(moved)
-
-    def test_the_source_of_a_warm_start_is_needed_at_the_start_only(self, unstarted, call, refused, dataset):
-        facts = json.loads((unstarted / "run.json").read_text())
-        facts["arguments"]["warm_start"] = "/gone"
-        (unstarted / "run.json").write_text(json.dumps(facts))
-        assert continued(call, unstarted).folder == unstarted
-        message = refused(run.main, "classify", "--data", dataset, *SIZE, "--warm-start", "/gone")
-        assert message.startswith("no run folder /gone")
-
-    def test_a_space_is_told_the_device_that_it_was_begun_with(self, unstarted, call, monkeypatch):
-        """Its choices may depend on it, and those of a study never change."""
-        monkeypatch.setattr("search.session.available", lambda address, folder: [{"CPU": 2, "GPU": 1}])
-        session = continued(call, unstarted)
-        assert session.resources[2] == 1
-        assert session.problem.facts["device"] == "cpu"
-
-    def test_weights_may_have_moved_but_must_be_the_same(self, call, refused, dataset, tmp_path):
-        weights = tmp_path / "weights.pt"
-        torch.save(build_classifier("simple", image_size=32).state_dict(), weights)
-        given = ("--data", dataset, *SIZE, "--out", tmp_path, "--name", "run", "--set", "architecture=simple")
-        begun = begin(call, "classify", *given, "--weights", weights).folder
-        folder = shutil.copytree(begun, tmp_path / "copy")  # this process holds the lock of the other
-        moved, other = weights.rename(tmp_path / "moved.pt"), tmp_path / "other.pt"
-        torch.save(build_classifier("simple", image_size=32).state_dict(), other)
-        assert "weights.pt" in refused(run.main, "classify", "--resume", folder)
-        message = refused(run.main, "classify", "--resume", folder, "--weights", other)
-        assert f"--weights {other} is no longer what this run began with" in message
-        assert continued(call, folder, "--weights", moved).problem.fixed["weights"] == str(moved)
 
     def test_a_study_that_is_gone(self, refused, unstarted):
         (unstarted / "study.journal").unlink()
