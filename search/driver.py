@@ -25,7 +25,6 @@ WARM_STARTS = 5  # configurations taken from another run
 def search(session: Session, dashboard: str) -> int:
     """Run what is left of a session on the connected cluster. Returns the exit status, see `search.run.main`."""
     arguments, task, facts = session.arguments, session.problem.task, session.facts
-    concurrent, cpus, gpus = session.resources
     study = _study(session)
     folder = RunFolder(session.folder, task, study)
     scheduler = None
@@ -63,7 +62,7 @@ def search(session: Session, dashboard: str) -> int:
     )
     progress = Progress(
         study,
-        head=f"{typed(session.folder)} | {concurrent} at a time | {dashboard}",
+        head=f"{typed(session.folder)} | {session.resources.concurrent} at a time | {dashboard}",
         plan=session.plan,
         spent=searcher.spent,
         metric=task.metric,
@@ -78,9 +77,7 @@ def search(session: Session, dashboard: str) -> int:
                 data=session.data,
                 task=task.name,
                 run=session.folder,
-                concurrent=concurrent,
-                cpus=cpus,
-                gpus=gpus,
+                resources=session.resources,
                 stop=lambda: interrupt.signal is not None or time.monotonic() > deadline,
                 tick=progress.tick,
             )

@@ -17,7 +17,7 @@ from voctrain.config import TrainConfig
 def describe_session(session: Session) -> int:
     """Print trials, epochs, resources, the time by one measured epoch, and the first configurations; returns 0."""
     arguments, data = session.arguments, session.data
-    concurrent, cpus, gpus = session.resources
+    resources = session.resources
     configs = first_configurations(session.problem, arguments["sampler"], 5)
     seconds = epoch_seconds(session, configs[0])
     plan = session.plan
@@ -26,12 +26,13 @@ def describe_session(session: Session) -> int:
         f" {len(data.test_ids)} test images at {arguments['image_size']} px"
     )
     print(
-        f"{arguments['trials']} trials of up to {arguments['epochs']} epochs, {concurrent} at a time,"
-        f" {cpus} CPU and {gpus:g} GPU each, into {session.folder}"
+        f"{arguments['trials']} trials of up to {arguments['epochs']} epochs, {resources.concurrent} at a time,"
+        f" {resources.cpus} CPU and {resources.gpus:g} GPU each, into {session.folder}"
     )
+    expected = duration(seconds * expected_epochs(plan) / resources.concurrent)
     print(
         f"one epoch of the first configuration took {seconds:.1f} s: about"
-        f" {duration(seconds * expected_epochs(plan) / concurrent)} in all{' with pruning' if plan.prunes else ''},"
+        f" {expected} in all{' with pruning' if plan.prunes else ''},"
         " more or less by the architectures"
     )
     for number, config in enumerate(configs):
@@ -52,8 +53,7 @@ def first_configurations(problem: Problem, sampler: str, number: int) -> list[Tr
 
 def epoch_seconds(session: Session, config: TrainConfig) -> float:
     """Seconds of one epoch, evaluation included, with a trial's share of the machine; its start is not counted."""
-    _, cpus, gpus = session.resources
-    torch.set_num_threads(cpus)
+    torch.set_num_threads(session.resources.cpus)
     before = time.monotonic()
-    next(session.problem.task.module.train(config, session.data, device=pick_device(gpus)))
+    next(session.problem.task.module.train(config, session.data, device=pick_device(session.resources.gpus)))
     return time.monotonic() - before

@@ -25,7 +25,7 @@ from search import tuning
 from search.bootstrap import with_error
 from search.files import read_torch, typed, write_json, write_torch
 from search.live import duration
-from search.plan import share_resources
+from search.resources import Resources, share_resources
 from search.runfolder import lock, read_run, write_npz
 from search.tasks import TASKS, Task
 from search.training import WEIGHTS, checkpointed_training, pick_device, unpack
@@ -46,7 +46,7 @@ class Plan:
     seeds: int
     arguments: argparse.Namespace
     baseline: dict[str, float]
-    resources: tuple[int, int, float]
+    resources: Resources
     at_original_size: Callable[[dict[str, Any]], dict[str, float]]  # a checkpoint's metrics
 
 
@@ -87,7 +87,7 @@ def prepare(arguments: argparse.Namespace) -> Plan:
     resources = share_resources(tuning.available(arguments.address, writable), wanted)
     folder.mkdir(parents=True, exist_ok=True)
     lock(folder)
-    tuning.connect(arguments.address, resources[0] * resources[1])
+    tuning.connect(arguments.address, resources.total_cpus)
 
     def at_original_size(saved: dict[str, Any]) -> dict[str, float]:
         return task.at_original_size(saved, data, source, use_val)
@@ -98,7 +98,9 @@ def prepare(arguments: argparse.Namespace) -> Plan:
 def finish(plan: Plan) -> int:
     """Do the plan, continuing what an interrupted call left. Returns the exit status."""
     started = time.monotonic()
-    print(f"{len(plan.candidates)} configurations × {plan.seeds} seeds, {plan.resources[0]} at a time", flush=True)
+    print(
+        f"{len(plan.candidates)} configurations × {plan.seeds} seeds, {plan.resources.concurrent} at a time", flush=True
+    )
     with tuning.Interrupt() as interrupt:
         try:
             _train_all(plan, {f: c for _, config in plan.candidates for f, c in _retrainings(plan, config)}, interrupt)
@@ -157,7 +159,7 @@ def _retrainings(plan: Plan, config: TrainConfig) -> list[tuple[Path, TrainConfi
 
 def _train_all(plan: Plan, jobs: dict[Path, TrainConfig], interrupt: Any, stop_after: int | None = None) -> None:
     """Train what has no result yet, in parallel; say when each has ended."""
-    _, cpus, gpus = plan.resources
+    cpus, gpus = plan.resources.cpus, plan.resources.gpus
     data = ray.put(plan.data if stop_after is None else plan.data.all_train())
     # A lost worker's training continues from its checkpoint.
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=3)(retrain)

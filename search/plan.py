@@ -2,9 +2,8 @@
 
 import ast
 import importlib.util
-import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -168,39 +167,3 @@ def _holds(distribution: BaseDistribution, value: Any) -> bool:
         return distribution._contains(distribution.to_internal_repr(value))
     except (ValueError, TypeError):
         return False
-
-
-def share_resources(machines: Sequence[Mapping[str, float]], arguments: Mapping[str, Any]) -> tuple[int, int, float]:
-    """Trials at a time, and CPUs and GPUs for each, of what the machines have; a trial runs on one of them.
-
-    Raises `ValueError` where no machine has what was asked for.
-    """
-    concurrent, cpus, gpus = (arguments[name] for name in ("concurrent", "cpus_per_trial", "gpus_per_trial"))
-    have = [(int(machine.get("CPU", 0)), int(machine.get("GPU", 0))) for machine in machines]
-    most_cpus, most_gpus, all_gpus = max(c for c, _ in have), max(g for _, g in have), sum(g for _, g in have)
-    if gpus is not None and gpus > most_gpus:
-        raise ValueError(f"--gpus-per-trial must be at most the {most_gpus} GPUs of a machine, but got {gpus:g}")
-    if cpus is not None and cpus > most_cpus:
-        raise ValueError(f"--cpus-per-trial must be at most the {most_cpus} CPUs of a machine, but got {cpus}")
-
-    def room(cpus: int, gpus: float) -> int:
-        return sum(min(c // cpus, _shares(g, gpus)) for c, g in have)
-
-    if concurrent is None:  # a GPU each, else a CPU
-        concurrent = room(cpus or 1, 1.0 if gpus is None else gpus) or room(cpus or 1, 0.0)
-    concurrent = min(concurrent, arguments["trials"])
-    if gpus is None:
-        gpus = 1 / math.ceil(concurrent / all_gpus) if all_gpus else 0.0
-    concurrent = min(concurrent, room(cpus or 1, gpus))
-    if not concurrent:
-        raise ValueError(
-            f"no machine has {cpus or 1} CPUs and {gpus:g} GPUs: lower --cpus-per-trial or --gpus-per-trial"
-        )
-    return concurrent, cpus or max(n for n in range(1, most_cpus + 1) if room(n, gpus) >= concurrent), gpus
-
-
-def _shares(gpus: int, share: float) -> float:
-    """How many trials with this share, a fraction or a whole number, so many GPUs serve: none is cut in two."""
-    if not share:
-        return math.inf
-    return gpus * math.floor(1 / share + 1e-9) if share < 1 else gpus // share

@@ -20,10 +20,9 @@ def main(argv: list[str] | None = None) -> int:
         from search.driver import search
         from search.tuning import connect
 
-        concurrent, cpus, _ = session.resources
         dashboard = "nothing left to run"
         if not session.complete:
-            dashboard = connect(session.arguments["address"], concurrent * cpus)
+            dashboard = connect(session.arguments["address"], session.resources.total_cpus)
         session = claim(session)
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

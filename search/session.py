@@ -14,7 +14,8 @@ from typing import Any
 
 from search.arguments import CHANGEABLE, DEFAULTS, TASKS_OF
 from search.files import typed
-from search.plan import NAMED_WEIGHTS, Problem, load_space, make_problem, parse_settings, share_resources
+from search.plan import NAMED_WEIGHTS, Problem, load_space, make_problem, parse_settings
+from search.resources import Resources, share_resources
 from search.runfolder import lock, read_run
 from search.study import PRUNING_SAMPLERS, read_study, started
 from search.tasks import TASKS
@@ -40,7 +41,7 @@ class Session:
     facts: dict[str, Any]  # run.json
     data: Data
     problem: Problem
-    resources: tuple[int, int, float]  # trials at a time, CPUs and GPUs of each
+    resources: Resources
     ended: int  # trials of its earlier parts
 
     @property
@@ -52,7 +53,7 @@ class Session:
     def plan(self) -> Plan:
         """What it will do, for telling how long it takes."""
         whole = range(len(self.problem.portfolio()))
-        return Plan.of(self.arguments, concurrent=self.resources[0], whole=whole)
+        return Plan.of(self.arguments, concurrent=self.resources.concurrent, whole=whole)
 
     @property
     def command(self) -> str:
@@ -104,7 +105,7 @@ def prepare(given: Mapping[str, Any]) -> Session:
 
     writable = next(p for p in (folder, *folder.parents) if p.exists())
     resources = share_resources(available(arguments["address"], writable), arguments)
-    device = "cuda" if resources[2] else "cpu"
+    device = "cuda" if resources.gpus else "cpu"
     problem = make_problem(
         task,
         data,

@@ -35,6 +35,7 @@ import torch  # noqa: E402
 from ray import tune  # noqa: E402
 
 from search import study as studies  # noqa: E402
+from search.resources import Resources  # noqa: E402
 from search.searcher import NeverRestored, StudyASHA, StudySearcher  # noqa: E402
 from search.tensorboard import TensorBoard  # noqa: E402
 from search.worker import Worker  # noqa: E402
@@ -126,16 +127,14 @@ def execute(
     data: Data,
     task: str,
     run: Path,
-    concurrent: int,
-    cpus: int,
-    gpus: float,
+    resources: Resources,
     stop: Callable[[], bool],
     tick: Callable[[], None],
 ) -> None:
     """Run the searcher's trials on the cluster until it is finished or `stop` says so."""
     rungs = studies.rungs(searcher.epochs) if scheduler else []
-    worker = tune.with_parameters(Worker, data=data, task=task, run=str(run), rungs=rungs, cpus=cpus, gpus=gpus)
-    worker = tune.with_resources(worker, {"CPU": cpus, "GPU": gpus})
+    worker = tune.with_parameters(Worker, data=data, task=task, run=str(run), rungs=rungs, resources=resources)
+    worker = tune.with_resources(worker, {"CPU": resources.cpus, "GPU": resources.gpus})
     worker.__name__ = worker.__qualname__ = task  # what Ray's dashboard calls the actors
     tuner = tune.Tuner(
         worker,
@@ -144,7 +143,7 @@ def execute(
             scheduler=scheduler,
             num_samples=-1,
             # Without it Tune starts one worker after the other, and while a worker starts all trials go to the first.
-            max_concurrent_trials=concurrent,
+            max_concurrent_trials=resources.concurrent,
             reuse_actors=True,
             trial_name_creator=lambda trial: f"trial-{trial.config['number']:04d}",
             trial_dirname_creator=lambda trial: f"{trial.config['number']:04d}-{time.strftime('%H%M%S')}",

@@ -16,6 +16,7 @@ import torch
 from ray import tune
 
 from search import memory
+from search.resources import Resources
 from search.runfolder import trial_folder, trial_log
 from search.tasks import TASKS
 from search.training import checkpointed_training, pick_device
@@ -30,12 +31,10 @@ class Worker(tune.Trainable):
     but for the first.
     """
 
-    def setup(
-        self, config: dict[str, Any], *, data: Data, task: str, run: str, rungs: list[int], cpus: int, gpus: float
-    ):
-        torch.set_num_threads(cpus)
+    def setup(self, config: dict[str, Any], *, data: Data, task: str, run: str, rungs: list[int], resources: Resources):
+        torch.set_num_threads(resources.cpus)
         gc.freeze()  # what the imports made stays: collecting after each trial need not look at it
-        self.data, self.task, self.run, self.rungs, self.gpus = data, task, Path(run), rungs, gpus
+        self.data, self.task, self.run, self.rungs, self.gpus = data, task, Path(run), rungs, resources.gpus
         self.reset_config(config)
 
     def reset_config(self, config: dict[str, Any]) -> bool:

@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 
-from search.plan import share_resources
+from search.resources import share_resources
 from search.study import CONFIG, ERROR, SECONDS, read_study, started
 from search.tuning import available
 from voctrain import classify
@@ -101,7 +101,8 @@ def trainings(run: Path) -> list[tuple[dict[str, Any], int]]:
 def bare_loop(jobs: list[tuple[dict[str, Any], int]], facts: dict[str, Any]) -> tuple[float, float, float]:
     """Train them all: wall seconds, and wall and CPU seconds of the trainings themselves."""
     arguments = facts["arguments"]
-    concurrent, threads, _ = share_resources(available(None, Path()), arguments)
+    resources = share_resources(available(None, Path()), arguments)
+    concurrent, threads = resources.concurrent, resources.cpus
     data = load(arguments["data"], image_size=arguments["image_size"], use_val=arguments["use_val"])
     data = data.with_split(facts["split"]["train"], facts["split"]["val"])
     context = get_context("spawn")

@@ -124,10 +124,12 @@ def unstarted(begun, tmp_path) -> Path:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[str]:
-    """The address of the one Ray cluster that all tests share; this process is connected to it."""
+    """The address of the Ray cluster that all tests share, to which this process is connected. Its GPUs are fake."""
     from search.tuning import ray
 
-    context = ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    context = ray.init(
+        num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+    )
     yield context.address_info["gcs_address"]
     ray.shutdown()
 

@@ -1,12 +1,12 @@
 import warnings
-from types import MappingProxyType, SimpleNamespace
+from types import SimpleNamespace
 
 import optuna
 import pytest
 import torch
 
 from search.dryrun import first_configurations
-from search.plan import load_space, make_problem, parse_settings, share_resources
+from search.plan import load_space, make_problem, parse_settings
 from search.tasks import TASKS
 from voctrain import classify
 
@@ -177,55 +177,6 @@ class TestPortfolio:
         assert [c.optimizer for c in configs[:number]] == [e["optimizer"] for _, e in found.portfolio()]
         assert configs[number] != configs[number + 1]
         assert configs == first_configurations(found, "tpe", number + 2)
-
-
-class TestResources:
-    NOTHING = MappingProxyType(dict.fromkeys(("concurrent", "cpus_per_trial", "gpus_per_trial")) | {"trials": 50})
-
-    @pytest.mark.parametrize(
-        ("have", "asked", "expected"),
-        [
-            ({"CPU": 2}, {}, (2, 1, 0)),
-            ({"CPU": 8}, {"concurrent": 2}, (2, 4, 0)),
-            ({"CPU": 8}, {"cpus_per_trial": 3}, (2, 3, 0)),
-            ({"CPU": 8}, {"concurrent": 4, "cpus_per_trial": 4}, (2, 4, 0)),
-            ({"CPU": 8}, {"trials": 3}, (3, 2, 0)),
-            ({"CPU": 2}, {"concurrent": 5}, (2, 1, 0)),
-            ({"CPU": 16, "GPU": 2}, {}, (2, 8, 1)),
-            ({"CPU": 16, "GPU": 2}, {"concurrent": 4}, (4, 4, 0.5)),
-            ({"CPU": 16, "GPU": 1}, {"gpus_per_trial": 0.25}, (4, 4, 0.25)),
-            ({"CPU": 16, "GPU": 2}, {"gpus_per_trial": 2}, (1, 16, 2)),
-            ({"CPU": 4, "GPU": 1}, {"gpus_per_trial": 0}, (4, 1, 0)),
-            ({"CPU": 4, "GPU": 1}, {"gpus_per_trial": 1, "concurrent": 3}, (1, 4, 1)),
-            ({"CPU": 10, "GPU": 3}, {"concurrent": 5}, (5, 2, 0.5)),  # no share is cut in two
-            ({"CPU": 8, "GPU": 1}, {"gpus_per_trial": 0.3}, (3, 2, 0.3)),
-        ],
-    )
-    def test_shares(self, have, asked, expected):
-        assert share_resources([have], self.NOTHING | asked) == expected
-
-    @pytest.mark.parametrize(
-        ("asked", "expected"),
-        [
-            ({}, (2, 2, 1)),  # the head's CPUs serve no GPU
-            ({"concurrent": 4}, (4, 1, 0.5)),
-            ({"gpus_per_trial": 0}, (10, 1, 0)),
-            ({"gpus_per_trial": 0, "concurrent": 3}, (3, 2, 0)),
-            ({"trials": 1}, (1, 2, 1)),
-        ],
-    )
-    def test_a_trial_runs_on_one_machine(self, asked, expected):
-        cluster = [{"CPU": 6.0}, {"CPU": 2.0, "GPU": 1.0}, {"CPU": 2.0, "GPU": 1.0}]
-        assert share_resources(cluster, self.NOTHING | asked) == expected
-
-    def test_what_no_machine_has_at_once_is_refused(self):
-        with pytest.raises(ValueError, match="no machine has 4 CPUs and 1 GPUs: lower --cpus-per-trial"):
-            share_resources([{"CPU": 6}, {"CPU": 2, "GPU": 1}], self.NOTHING | {"cpus_per_trial": 4})
-
-    @pytest.mark.parametrize("asked", [{"gpus_per_trial": 2}, {"cpus_per_trial": 9}])
-    def test_no_more_than_there_is(self, asked):
-        with pytest.raises(ValueError, match="must be at most the"):
-            share_resources([{"CPU": 8, "GPU": 1}, {"CPU": 8, "GPU": 1}], self.NOTHING | asked)
 
 
 def test_the_own_space_is_the_default():

@@ -43,7 +43,7 @@ def test_a_space_is_told_the_device_that_it_was_begun_with(unstarted, prepared, 
     """Its choices may depend on it, and those of a study never change."""
     monkeypatch.setattr("search.session.available", lambda address, folder: [{"CPU": 2, "GPU": 1}])
     session = prepared("classify", "--resume", unstarted)
-    assert session.resources[2] == 1
+    assert session.resources.gpus == 1
     assert session.problem.facts["device"] == "cpu"
 
 

@@ -1,0 +1,70 @@
+"""How the CPUs and GPUs of a machine or a cluster are shared among trials that run at the same time."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What runs at the same time. Ray Tune asserts that the number of concurrent trials is an int."""
+
+    concurrent: int  # trials, at least 1
+    cpus: int  # per trial, at least 1
+    gpus: float  # per trial; a fraction shares a GPU
+
+    def __post_init__(self) -> None:
+        assert type(self.concurrent) is int, self
+        assert type(self.cpus) is int, self
+        assert type(self.gpus) is float, self
+        assert self.concurrent >= 1, self
+        assert self.cpus >= 1, self
+        assert self.gpus >= 0, self
+
+    @property
+    def total_cpus(self) -> int:
+        return self.concurrent * self.cpus
+
+
+def share_resources(machines: Sequence[Mapping[str, float]], arguments: Mapping[str, Any]) -> Resources:
+    """Share what the machines have among trials, each of which runs on one machine.
+
+    machines: Ray's resources ("CPU", "GPU") of each machine. arguments: concurrent, cpus_per_trial and gpus_per_trial,
+    None where the user left the choice to us, and trials.
+
+    Raises `ValueError` if no machine has what was asked for.
+    """
+    concurrent, cpus, gpus = (arguments[name] for name in ("concurrent", "cpus_per_trial", "gpus_per_trial"))
+    have = [(int(machine.get("CPU", 0)), int(machine.get("GPU", 0))) for machine in machines]
+    most_cpus, most_gpus, all_gpus = max(c for c, _ in have), max(g for _, g in have), sum(g for _, g in have)
+    if gpus is not None and gpus > most_gpus:
+        raise ValueError(
+            f"--gpus-per-trial must be at most the {most_gpus} GPUs of one machine, but got {gpus:g}: lower it"
+        )
+    if cpus is not None and cpus > most_cpus:
+        raise ValueError(
+            f"--cpus-per-trial must be at most the {most_cpus} CPUs of one machine, but got {cpus}: lower it"
+        )
+
+    def room(cpus: int, gpus: float) -> int:
+        """How many trials with these resources run at the same time."""
+        return sum(min(c // cpus, _shares(g, gpus)) if gpus else c // cpus for c, g in have)
+
+    if concurrent is None:  # one per GPU, else one per CPU
+        concurrent = room(cpus or 1, 1.0 if gpus is None else gpus) or room(cpus or 1, 0.0)
+    concurrent = min(concurrent, arguments["trials"])
+    if gpus is None:
+        gpus = 1 / math.ceil(concurrent / all_gpus) if all_gpus else 0.0
+    concurrent = min(concurrent, room(cpus or 1, gpus))
+    if not concurrent:
+        raise ValueError(
+            f"no machine has {cpus or 1} CPUs and {gpus:g} GPUs: lower --cpus-per-trial or --gpus-per-trial"
+        )
+    cpus = cpus or max(n for n in range(1, most_cpus + 1) if room(n, gpus) >= concurrent)
+    return Resources(concurrent, cpus, float(gpus))
+
+
+def _shares(gpus: int, share: float) -> int:
+    """How many trials these GPUs serve if each gets this share, a fraction or a whole number; no share spans two."""
+    return gpus * math.floor(1 / share + 1e-9) if share < 1 else int(gpus // share)

@@ -1,0 +1,87 @@
+from types import MappingProxyType
+
+import pytest
+
+from search.resources import Resources, share_resources
+from search.run import main
+from search.study import read_study
+
+NOTHING = MappingProxyType(dict.fromkeys(("concurrent", "cpus_per_trial", "gpus_per_trial")) | {"trials": 50})
+
+
+def assert_shares(machines, asked, expected):
+    """Values and types: Tune asserts that the number of concurrent trials is an int, and 1.0 == 1."""
+    resources = share_resources(machines, NOTHING | asked)
+    shared = (resources.concurrent, resources.cpus, resources.gpus)
+    assert shared == expected
+    assert [type(value) for value in shared] == [int, int, float]
+
+
+@pytest.mark.parametrize(
+    ("have", "asked", "expected"),
+    [
+        ({"CPU": 2}, {}, (2, 1, 0)),
+        ({"CPU": 8}, {"concurrent": 2}, (2, 4, 0)),
+        ({"CPU": 8}, {"cpus_per_trial": 3}, (2, 3, 0)),
+        ({"CPU": 8}, {"concurrent": 4, "cpus_per_trial": 4}, (2, 4, 0)),
+        ({"CPU": 8}, {"trials": 3}, (3, 2, 0)),
+        ({"CPU": 2}, {"concurrent": 5}, (2, 1, 0)),
+        ({"CPU": 16, "GPU": 2}, {}, (2, 8, 1)),
+        ({"CPU": 16, "GPU": 2}, {"concurrent": 4}, (4, 4, 0.5)),
+        ({"CPU": 16, "GPU": 1}, {"gpus_per_trial": 0.25}, (4, 4, 0.25)),
+        ({"CPU": 16, "GPU": 2}, {"gpus_per_trial": 2}, (1, 16, 2)),
+        ({"CPU": 4, "GPU": 1}, {"gpus_per_trial": 0}, (4, 1, 0)),
+        ({"CPU": 4, "GPU": 1}, {"gpus_per_trial": 1, "concurrent": 3}, (1, 4, 1)),
+        ({"CPU": 10, "GPU": 3}, {"concurrent": 5}, (5, 2, 0.5)),  # no share is cut in two
+        ({"CPU": 8, "GPU": 1}, {"gpus_per_trial": 0.3}, (3, 2, 0.3)),
+    ],
+)
+def test_shares(have, asked, expected):
+    assert_shares([have], asked, expected)
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({}, (2, 2, 1)),  # the head's CPUs serve no GPU
+        ({"concurrent": 4}, (4, 1, 0.5)),
+        ({"gpus_per_trial": 0}, (10, 1, 0)),
+        ({"gpus_per_trial": 0, "concurrent": 3}, (3, 2, 0)),
+        ({"trials": 1}, (1, 2, 1)),
+    ],
+)
+def test_a_trial_runs_on_one_machine(asked, expected):
+    cluster = [{"CPU": 6.0}, {"CPU": 2.0, "GPU": 1.0}, {"CPU": 2.0, "GPU": 1.0}]
+    assert_shares(cluster, asked, expected)
+
+
+def test_what_no_machine_has_at_once_is_refused():
+    with pytest.raises(ValueError, match="no machine has 4 CPUs and 1 GPUs: lower --cpus-per-trial"):
+        share_resources([{"CPU": 6}, {"CPU": 2, "GPU": 1}], NOTHING | {"cpus_per_trial": 4})
+
+
+@pytest.mark.parametrize("asked", [{"gpus_per_trial": 2}, {"cpus_per_trial": 9}])
+def test_no_more_than_there_is(asked):
+    with pytest.raises(ValueError, match="must be at most the"):
+        share_resources([{"CPU": 8, "GPU": 1}, {"CPU": 8, "GPU": 1}], NOTHING | asked)
+
+
+@pytest.mark.parametrize("wrong", [(1.0, 1, 0.0), (1, 1.0, 0.0), (1, 1, 0), (0, 1, 0.0), (1, 0, 0.0)])
+def test_wrong_types_and_nothing_are_found_where_they_are_made(wrong):
+    with pytest.raises(AssertionError):
+        Resources(*wrong)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asked", [(), ("--gpus-per-trial", 0.5)])
+def test_a_machine_with_fewer_gpus_than_cpus_searches_with_default_arguments(
+    asked, call, cluster, dataset, space, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("search.session.available", lambda address, folder: [{"CPU": 2.0, "GPU": 1.0}])
+    monkeypatch.setattr("search.tuning.connect", lambda address, cpus: "no dashboard")
+    place = ("--out", tmp_path, "--name", "run", "--space", space, "--quiet")
+    outcome = call(
+        main, "classify", "--data", dataset, "--image-size", 32, "--epochs", 1, "--trials", 2, *place, *asked
+    )
+    assert outcome.status == 0, outcome
+    assert [t.state.name for t in read_study(tmp_path / "run" / "study.journal").trials] == ["COMPLETE"] * 2
