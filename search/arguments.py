@@ -135,7 +135,7 @@ def run_parser() -> Parser:
         metavar="F",
         help="may be a fraction (the GPUs divided by --concurrent, at most 1)",
     )
-    add("--address", metavar="ADDR", help="of a Ray cluster; without it one is started on this machine")
+    add("--address", metavar="ADDR", help="Ray cluster to join, or local (RAY_ADDRESS, else local)")
     add("--out", metavar="DIR", help="where run folders go (runs)")
     add("--name", metavar="NAME", help="of the run folder (the task and the time)")
     add("--resume", metavar="RUN", help="continue or extend this run; only trials, time and resources may change")

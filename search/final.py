@@ -20,7 +20,7 @@ def parser() -> Parser:
     add("--concurrent", type=whole(1), metavar="N", help="trainings at a time (one a GPU, else one a CPU core)")
     add("--cpus-per-trial", type=whole(1), metavar="N", help="CPUs of a training")
     add("--gpus-per-trial", type=share, metavar="F", help="GPUs of a training")
-    add("--address", metavar="ADDR", help="of a Ray cluster; without it one is started on this machine")
+    add("--address", metavar="ADDR", help="Ray cluster to join, or local (RAY_ADDRESS, else local)")
     return result
 
 
@@ -32,12 +32,16 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.config is not None and arguments.data is None:
         parser().error("--config needs --data: the set to train on")
     from search.finalist import finish, prepare
+    from search.tuning import RayStartError
 
     try:
         plan = prepare(arguments)
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except RayStartError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return finish(plan)
 
 

@@ -84,10 +84,12 @@ def prepare(arguments: argparse.Namespace) -> Plan:
     folder = run / "final"
     wanted = {"trials": len(candidates) * arguments.seeds, **vars(arguments)}
     writable = next(p for p in (folder, *folder.parents) if p.exists())
-    resources = share_resources(tuning.available(arguments.address, writable), wanted)
+    address = tuning.resolve_address(arguments.address)
+    print(tuning.where(address), flush=True)
+    resources = share_resources(tuning.available(address, writable), wanted)
     folder.mkdir(parents=True, exist_ok=True)
     lock(folder)
-    tuning.connect(arguments.address, resources.total_cpus)
+    tuning.connect(address, resources.total_cpus)
 
     def at_original_size(saved: dict[str, Any]) -> dict[str, float]:
         return task.at_original_size(saved, data, source, use_val)

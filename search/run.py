@@ -9,7 +9,8 @@ def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0 done, 1 nothing scored, 2 a mistake of the user, 128 + its number after a signal."""
     given = vars(run_parser().parse_args(argv))
     # torch, ray and optuna load only after the arguments are known to be good
-    from search.session import claim, prepare
+    from search.session import announce, claim, prepare
+    from search.tuning import RayStartError, connect
 
     try:
         session = prepare(given)
@@ -18,15 +19,19 @@ def main(argv: list[str] | None = None) -> int:
 
             return describe_session(session)
         from search.driver import search
-        from search.tuning import connect
 
         dashboard = "nothing left to run"
         if not session.complete:
-            dashboard = connect(session.arguments["address"], session.resources.total_cpus)
+            if session.address is None:
+                announce(session.arguments, "starting Ray")
+            dashboard = connect(session.address, session.resources.total_cpus)
         session = claim(session)
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except RayStartError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return search(session, dashboard)
 
 

@@ -20,7 +20,7 @@ from search.runfolder import lock, read_run
 from search.study import PRUNING_SAMPLERS, read_study, started
 from search.tasks import TASKS
 from search.time_left import Plan
-from search.tuning import available
+from search.tuning import available, resolve_address, where
 from search.victims import digest, find_victim, image_size_of
 from voctrain.data import DIGITS, Data, load
 
@@ -41,6 +41,7 @@ class Session:
     facts: dict[str, Any]  # run.json
     data: Data
     problem: Problem
+    address: str | None  # of the Ray cluster to join; None starts one on this machine
     resources: Resources
     ended: int  # trials of its earlier parts
 
@@ -86,15 +87,17 @@ def prepare(given: Mapping[str, Any]) -> Session:
         read_study(Path(source) / "study.journal")
     settings = parse_settings(arguments["set"])
 
+    address = resolve_address(arguments["address"])
+    announce(arguments, where(address))
     data = load(arguments["data"], image_size=arguments["image_size"], use_val=arguments["use_val"])
-    if arguments["data"] == "sample" and not arguments["quiet"]:
-        print("using the built-in sample, a drawn set with 20 classes; give your own with --data DIR")
+    if arguments["data"] == "sample":
+        announce(arguments, "using the built-in sample, a synthetic data set of 20 classes; use yours with --data DIR")
     for warning in data.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    if arguments["weights"] == "published" and not arguments["quiet"]:
-        print(PUBLISHED)
-    if arguments["sampler"] not in PRUNING_SAMPLERS and not arguments["quiet"]:
-        print(f"--sampler {arguments['sampler']} learns from complete trials only: nothing is pruned")
+    if arguments["weights"] == "published":
+        announce(arguments, PUBLISHED)
+    if arguments["sampler"] not in PRUNING_SAMPLERS:
+        announce(arguments, f"--sampler {arguments['sampler']} learns from complete trials only: nothing is pruned")
     if resumed:
         if facts["data"]["fingerprint"] != data.fingerprint:
             raise ValueError(
@@ -104,7 +107,7 @@ def prepare(given: Mapping[str, Any]) -> Session:
         data = data.with_split(facts["split"]["train"], facts["split"]["val"])
 
     writable = next(p for p in (folder, *folder.parents) if p.exists())
-    resources = share_resources(available(arguments["address"], writable), arguments)
+    resources = share_resources(available(address, writable), arguments)
     device = "cuda" if resources.gpus else "cpu"
     problem = make_problem(
         task,
@@ -125,7 +128,13 @@ def prepare(given: Mapping[str, Any]) -> Session:
             )
     facts = {**facts, "arguments": arguments} if resumed else _new_facts(arguments, data, problem)
     ended = sum(t.state.is_finished() for t in started(read_study(folder / "study.journal"))) if resumed else 0
-    return Session(folder, resumed, arguments, facts, data, problem, resources, ended)
+    return Session(folder, resumed, arguments, facts, data, problem, address, resources, ended)
+
+
+def announce(arguments: Mapping[str, Any], text: str) -> None:
+    """Say what begins now, at once also through a pipe, unless the user wants the result only."""
+    if not arguments["quiet"]:
+        print(text, flush=True)
 
 
 def claim(session: Session) -> Session:
@@ -179,7 +188,8 @@ def _continued_arguments(given: Mapping[str, Any], facts: dict[str, Any], folder
     before = facts["arguments"]
     if given["task"] != facts["task"]:
         raise ValueError(f"{given['resume']} is a run of {facts['task']}, not of {given['task']}: say {facts['task']}")
-    asked = _new_arguments({**before, "dry_run": False, "quiet": False, **given})
+    # The cluster of an earlier part may be gone, and joining another one by chance is never meant.
+    asked = _new_arguments({**before, "address": None, "dry_run": False, "quiet": False, **given})
     fixed = set(asked) - CHANGEABLE
     if before["weights"] in NAMED_WEIGHTS or asked["weights"] in NAMED_WEIGHTS:
         fixed.add("weights")

@@ -41,13 +41,30 @@ from search.tensorboard import TensorBoard  # noqa: E402
 from search.worker import Worker  # noqa: E402
 from voctrain.data import Data  # noqa: E402
 
+CONNECTION = {"log_to_driver": False, "logging_level": logging.ERROR, "ignore_reinit_error": True}
+START_ATTEMPTS = 2
 LOST_WORKERS = 3  # times that a trial is continued from its last checkpoint after its worker was lost
 
 
-def available(address: str | None, folder: Path) -> list[dict[str, float]]:
-    """CPU and GPU of this machine, or of each one of the Ray cluster at `address`, which is connected to.
+class RayStartError(RuntimeError):
+    """Ray did not start on this machine. The message is one line."""
 
-    Raises `ValueError` where there is no cluster, or one whose nodes do not share `folder`.
+
+def resolve_address(address: str | None) -> str | None:
+    """The address of the Ray cluster to join: `address`, else RAY_ADDRESS, as in `ray.init`; None for this machine."""
+    address = address or os.environ.get("RAY_ADDRESS")
+    return None if address in (None, "", "local") else address
+
+
+def where(address: str | None) -> str:
+    """For people: where Ray runs with a resolved address."""
+    return "running on this machine" if address is None else f"running on the Ray cluster at {address}"
+
+
+def available(address: str | None, folder: Path) -> list[dict[str, float]]:
+    """CPUs and GPUs of this machine, or of each node of the Ray cluster at `address`, to which it connects.
+
+    Raises `ValueError` if there is no such cluster or its nodes do not share `folder`.
     """
     if address is None:
         cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()  # macOS has it not
@@ -60,21 +77,44 @@ def available(address: str | None, folder: Path) -> list[dict[str, float]]:
 def connect(address: str | None, cpus: int) -> str:
     """Connect to the Ray cluster at `address`, or start one on this machine, which ends with this process.
 
-    Returns where its dashboard is. Raises `ValueError` where there is no cluster.
+    Returns where the dashboard is. Raises `ValueError` if there is no such cluster and `RayStartError` if Ray does not
+    start here; on a loaded machine its processes may time out, so it gets a second try.
     """
-    options = {"log_to_driver": False, "logging_level": logging.ERROR, "ignore_reinit_error": True}
-    if address is None:
-        options |= {"num_cpus": cpus, "include_dashboard": True}
-    try:
-        if place := re.fullmatch(r"([^:/]+):(\d+)", address or ""):  # Ray itself would try for minutes
-            socket.create_connection((place[1], int(place[2])), timeout=10).close()
-        context = ray.init(address or "local", **options)  # local even where a cluster runs on this machine
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ValueError(f"no Ray cluster at {address}: {str(error).splitlines()[0]}") from None
+    context = _start(cpus) if address is None else _join(address)
     for noisy in ("ray.tune", "tensorboardX"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     url = context.dashboard_url
     return f"dashboard http://{url} (token: ray get-auth-token)" if url else "no dashboard"
+
+
+def _start(cpus: int) -> Any:
+    cause = None
+    for _ in range(START_ATTEMPTS):
+        try:
+            return ray.init("local", num_cpus=cpus, include_dashboard=True, **CONNECTION)
+        except Exception as error:  # a bare one where Ray's processes time out
+            ray.shutdown()
+            cause = error
+    raise RayStartError(
+        f"Ray did not start on this machine in {START_ATTEMPTS} attempts ({_first_line(cause)}): free memory and"
+        " processors, look at Ray's logs in /tmp/ray/session_latest/logs, and run the command again"
+    )
+
+
+def _join(address: str) -> Any:
+    try:
+        if place := re.fullmatch(r"([^:/]+):(\d+)", address):  # Ray itself would try for minutes
+            socket.create_connection((place[1], int(place[2])), timeout=10).close()
+        return ray.init(address, **CONNECTION)
+    except Exception as error:
+        raise ValueError(
+            f"no Ray cluster at {address} ({_first_line(error)}): correct --address or RAY_ADDRESS, or run on this"
+            " machine with --address local"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 class Interrupt:

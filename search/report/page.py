@@ -25,6 +25,7 @@ from search.runfolder import trial_log
 from voctrain.data import Data
 
 SHOWN_TRIALS = 25  # rows of the table of trials; all are in trials.csv
+NOT_REPEATED = ("name", "resume", "address", "dry_run", "quiet")  # arguments of one call, not of the search
 
 
 def write_report(run: Path, data: Data | None = None) -> Path:
@@ -192,7 +193,7 @@ def command(run: Path, facts: dict[str, Any]) -> str:
     if arguments["space"] is not None:
         arguments["space"] = run.resolve() / "space.py"
     for name, value in arguments.items():
-        if name not in DEFAULTS or value == DEFAULTS[name] or name in ("name", "resume", "dry_run", "quiet"):
+        if name not in DEFAULTS or value == DEFAULTS[name] or name in NOT_REPEATED:
             continue
         words.append(f"--{name.replace('_', '-')}")
         if name == "time_budget":

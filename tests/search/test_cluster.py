@@ -1,0 +1,103 @@
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import ray
+
+from search import final, run
+from search.tuning import connect, resolve_address
+
+TIMED_OUT = (
+    "The current node timed out during startup. This could happen because some of the raylet failed to startup.\nx"
+)
+
+
+@pytest.mark.parametrize(
+    ("argument", "variable", "expected"),
+    [
+        (None, None, None),
+        (None, "", None),
+        ("local", "10.0.0.1:6379", None),
+        (None, "local", None),
+        (None, "10.0.0.1:6379", "10.0.0.1:6379"),
+        ("10.0.0.2:6379", "10.0.0.1:6379", "10.0.0.2:6379"),
+        (None, "ray://head:10001", "ray://head:10001"),
+        ("auto", None, "auto"),
+    ],
+)
+def test_the_argument_comes_first_then_the_variable_of_ray(argument, variable, expected, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("RAY_ADDRESS", variable)
+    assert resolve_address(argument) == expected
+
+
+@pytest.mark.slow
+def test_the_variable_of_ray_leads_to_the_cluster_and_the_first_line_says_so(cluster, dataset, tmp_path):
+    """As in `ray job submit`, which sets the variable for what it starts."""
+    command = [sys.executable, "-m", "search.run", "classify", "--data", str(dataset), "--image-size", "32"]
+    command += ["--epochs", "1", "--set", "architecture=simple", "--dry-run", "--out", str(tmp_path)]
+    on_cluster = {**os.environ, "RAY_ADDRESS": cluster, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=on_cluster, timeout=120)
+    assert done.returncode == 0, done
+    assert done.stdout.splitlines()[0] == f"running on the Ray cluster at {cluster}"
+    assert "2 at a time, 1 CPU and 1 GPU each" in done.stdout  # it has two fake GPUs; this machine may have none
+
+
+def test_a_run_is_continued_where_the_user_says_and_never_at_a_stored_address(unstarted, prepared, monkeypatch):
+    facts = json.loads((unstarted / "run.json").read_text())
+    facts["arguments"]["address"] = "127.0.0.1:1"
+    (unstarted / "run.json").write_text(json.dumps(facts))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    session = prepared("classify", "--resume", unstarted)
+    assert session.address is None
+    assert session.arguments["address"] is None
+
+
+class TestRayDoesNotStart:
+    @pytest.fixture
+    def starts(self, monkeypatch):
+        """The attempts so far; the first `failures` of them time out as Ray's do."""
+        attempts = []
+
+        def set_failures(failures):
+            def init(address, **options):
+                attempts.append(address)
+                if len(attempts) <= failures:
+                    raise Exception(TIMED_OUT)
+                return SimpleNamespace(dashboard_url=None)
+
+            monkeypatch.setattr(ray, "init", init)
+            monkeypatch.setattr(ray, "shutdown", lambda: None)
+            return attempts
+
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+        return set_failures
+
+    def test_it_gets_a_second_try(self, starts):
+        attempts = starts(1)
+        assert connect(None, 2) == "no dashboard"
+        assert attempts == ["local", "local"]
+
+    def test_a_search_ends_in_one_line_and_leaves_nothing(self, starts, call, dataset, tmp_path):
+        attempts = starts(2)
+        asked = ("--data", dataset, "--image-size", 32, "--set", "architecture=simple", "--out", tmp_path / "runs")
+        outcome = call(run.main, "classify", *asked)
+        assert outcome.status == 1
+        assert outcome.err.startswith("error: Ray did not start on this machine in 2 attempts (The current node timed")
+        assert outcome.err.count("\n") == 1
+        assert attempts == ["local", "local"]
+        assert not (tmp_path / "runs").exists()
+
+    def test_a_retraining_too(self, starts, call, dataset, tmp_path):
+        starts(2)
+        best = {"task": "classify", "config": {"architecture": "simple", "image_size": 32}}
+        (tmp_path / "best.json").write_text(json.dumps(best))
+        asked = ("--config", tmp_path / "best.json", "--data", dataset, "--out", tmp_path / "out")
+        outcome = call(final.main, *asked)
+        assert outcome.status == 1
+        assert outcome.err.startswith("error: Ray did not start on this machine")
+        assert outcome.err.count("\n") == 1
