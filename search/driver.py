@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 
 from search import study as studies
-from search.files import read_torch, typed, write_json
+from search.files import StorageError, read_torch, typed, write_json
 from search.live import Progress, describe
 from search.report.page import write_report
 from search.runfolder import RunFolder, lock
@@ -24,14 +24,17 @@ WARM_STARTS = 5  # configurations taken from another run
 
 def search(session: Session, dashboard: str) -> int:
     """Run what is left of a session on the connected cluster. Returns the exit status, see `search.run.main`."""
+    try:
+        study = _study(session)
+        return _run(session, study, dashboard)
+    except OSError as error:
+        return _halt(session, str(StorageError.of(session.folder, error)))
+
+
+def _run(session: Session, study: optuna.Study, dashboard: str) -> int:
     arguments, task, facts = session.arguments, session.problem.task, session.facts
-    study = _study(session)
     folder = RunFolder(session.folder, task, study)
-    scheduler = None
-    if arguments["sampler"] in studies.PRUNING_SAMPLERS:
-        # Recipes known to be good run whole: slow starters are among them, and the search's floor is theirs.
-        scheduler = StudyASHA(metric=task.metric, epochs=arguments["epochs"], whole=studies.portfolio_numbers(study))
-        scheduler.refill(study)
+    scheduler = _scheduler(session, study)
     folder.update()
 
     spent, started = facts["seconds"], time.monotonic()
@@ -53,6 +56,7 @@ def search(session: Session, dashboard: str) -> int:
 
     searcher = StudySearcher(
         study,
+        folder=session.folder,
         configure=configure,
         metric=task.metric,
         epochs=arguments["epochs"],
@@ -78,14 +82,37 @@ def search(session: Session, dashboard: str) -> int:
                 task=task.name,
                 run=session.folder,
                 resources=session.resources,
-                stop=lambda: interrupt.signal is not None or time.monotonic() > deadline,
+                stop=lambda: bool(interrupt.signal or searcher.halted) or time.monotonic() > deadline,
                 tick=progress.tick,
             )
+    if searcher.halted:
+        raise StorageError(searcher.halted)
     save_facts()
     folder.update()
     if interrupt.signal is None:  # who stops it does not want to wait
         _look_back(session)
     return _conclude(session, study, searcher.broken, interrupt.signal)
+
+
+def _scheduler(session: Session, study: optuna.Study) -> StudyASHA | None:
+    """ASHA with the rungs of the run's earlier parts; None for samplers that learn from complete trials only."""
+    if session.arguments["sampler"] not in studies.PRUNING_SAMPLERS:
+        return None
+    # Recipes known to be good run whole: slow starters are among them, and the search's floor is theirs.
+    whole = studies.portfolio_numbers(study)
+    scheduler = StudyASHA(metric=session.problem.task.metric, epochs=session.arguments["epochs"], whole=whole)
+    scheduler.refill(study)
+    return scheduler
+
+
+def _halt(session: Session, cause: str) -> int:
+    """Say how the machine failed and how to go on; what has not ended is unfinished. Returns the exit status."""
+    again = f"continue with: {session.command}"
+    if not (session.folder / "run.json").exists():  # it has not begun
+        shutil.rmtree(session.folder, ignore_errors=True)
+        again = "run the command again"
+    print(f"error: {cause}: make room there, then {again}", file=sys.stderr)
+    return 1
 
 
 def _look_back(session: Session) -> None:

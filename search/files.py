@@ -1,24 +1,48 @@
 """Files that are whole or not there, written beside and renamed; and their names."""
 
+import io
 import json
 import os
 import pickle
 import shlex
+import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 
+class StorageError(OSError):
+    """A file could not be written: the machine's failure. The message is one line that names the file and its disk."""
+
+    @classmethod
+    def of(cls, path: Path, error: OSError) -> "StorageError":
+        if isinstance(error, cls):
+            return error
+        here = next(p for p in (path, *path.parents) if p.exists())
+        disk = next(p for p in (here, *here.parents) if p.is_mount())
+        space = shutil.disk_usage(here)
+        free = f"{space.free / 1e9:.2f} of {space.total / 1e9:.2f} GB free"
+        return cls(f"cannot write {path}: {error.strerror or error} (the disk at {disk} has {free})")
+
+
 def replace(path: Path, write: Callable[[Path], Any]) -> None:
-    """Have `write` fill a temporary file beside `path`, then put it in its place atomically."""
+    """Have `write` fill a temporary file beside `path`, whose folder is made, then put it in its place atomically.
+
+    Raises `StorageError`.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
         os.replace(temporary, path)
+    except OSError as error:
+        raise StorageError.of(path, error) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -39,7 +63,10 @@ def typed(path: Path) -> str:
 
 
 def write_torch(path: Path, value: Any) -> None:
-    replace(path, lambda file: torch.save(value, file))
+    """Write what `torch.save` makes of `value`, which itself reports a full disk as "unexpected pos"."""
+    content = io.BytesIO()
+    torch.save(value, content)
+    replace(path, lambda file: file.write_bytes(content.getbuffer()))
 
 
 def read_torch(path: Path) -> Any | None:

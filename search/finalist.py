@@ -111,7 +111,7 @@ def finish(plan: Plan) -> int:
         except KeyboardInterrupt:
             print("stopped; the same command continues it")
             return 128 + (interrupt.signal or 2)
-        except RuntimeError as error:
+        except (RuntimeError, OSError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
     metric = plan.task.metric

@@ -3,7 +3,9 @@
 import math
 import re
 from collections import deque
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +15,7 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from search import study as studies
+from search.files import StorageError
 
 SAME_FAILURES = 3  # in a row end the search
 
@@ -27,15 +30,20 @@ class NeverRestored:
 class StudySearcher(NeverRestored, Searcher):
     """Asks the study for trials and tells it everything they report; the study alone is the search's memory.
 
+    folder: of the run, where the study is kept.
     configure: the worker's configuration of an Optuna trial (raises ValueError for one that cannot be).
     worst: the score told for a trial that diverged or ran out of memory.
     on_change: called with a trial that started, reported an epoch or ended.
+
+    Where the machine fails to write, here or on a worker, `halted` says so and the study is left as it was: what has
+    not ended is unfinished.
     """
 
     def __init__(
         self,
         study: optuna.Study,
         *,
+        folder: Path,
         configure: Callable[[optuna.Trial], dict[str, Any]],
         metric: str,
         epochs: int,
@@ -44,7 +52,7 @@ class StudySearcher(NeverRestored, Searcher):
         on_change: Callable[[FrozenTrial], None],
     ):
         super().__init__(metric=metric, mode="max")
-        self.study, self.configure, self.epochs = study, configure, epochs
+        self.study, self.folder, self.configure, self.epochs = study, folder, configure, epochs
         self.trials, self.worst, self.on_change = trials, worst, on_change
         self.live: dict[str, optuna.Trial] = {}
         self.spent: dict[int, float] = {}  # seconds of training of a trial, by its number
@@ -53,10 +61,23 @@ class StudySearcher(NeverRestored, Searcher):
         self.asked = len(studies.started(study)) - len(running)
         self.failures: deque[str] = deque(maxlen=SAME_FAILURES)
         self.broken: str | None = None  # the message with which trials failed one after the other
+        self.halted: str | None = None  # how the machine failed
+
+    @contextmanager
+    def _halting(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:  # after a line that was cut off, nothing may be written to the journal
+            self.halted = str(StorageError.of(self.folder, error))
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        if self.broken or (not self.unfinished and self.asked >= self.trials):
+        if self.halted or self.broken or (not self.unfinished and self.asked >= self.trials):
             return Searcher.FINISHED
+        with self._halting():
+            return self._start(trial_id)
+        return Searcher.FINISHED
+
+    def _start(self, trial_id: str) -> dict[str, Any] | str | None:
         self.asked += 1
         trial = optuna.trial.Trial(self.study, self.unfinished.popleft()) if self.unfinished else self.study.ask()
         try:
@@ -69,16 +90,25 @@ class StudySearcher(NeverRestored, Searcher):
         return config
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        if self.halted:
+            return
         trial = self.live[trial_id]
         self.spent[trial.number] = result.get("seconds", 0.0)
-        self._record(trial, result)
-        self.on_change(self._frozen(trial))
+        with self._halting():
+            self._record(trial, result)
+            self.on_change(self._frozen(trial))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         trial = self.live.pop(trial_id, None)
-        if trial is None:
+        if trial is None or self.halted:
             return
-        result = result or {}
+        if (result or {}).get("outcome") == "interrupted":
+            self.halted = result["error"]
+            return
+        with self._halting():
+            self._end(trial, result or {}, error)
+
+    def _end(self, trial: optuna.Trial, result: dict[str, Any], error: bool) -> None:
         self._record(trial, result)
         for cost in (studies.SECONDS, studies.MEMORY):
             if cost in result:

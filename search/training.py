@@ -36,7 +36,6 @@ def checkpointed_training(
     without the interruption.
     """
     task = TASKS[task_name]
-    folder.mkdir(parents=True, exist_ok=True)
     saved = read_torch(folder / STATE)
     best = read_torch(folder / WEIGHTS) if saved else None
     history = saved["training"]["history"] if saved else []

@@ -16,6 +16,7 @@ import torch
 from ray import tune
 
 from search import memory
+from search.files import StorageError
 from search.resources import Resources
 from search.runfolder import trial_folder, trial_log
 from search.tasks import TASKS
@@ -27,8 +28,8 @@ class Worker(tune.Trainable):
     """A trial as Ray Tune sees it: a step is an epoch. Whatever goes wrong in a trial is reported, not raised.
 
     config: number, config (of the task), params (for who watches), bar. The last report of a trial that did not just
-    reach its last epoch has an `outcome`: ended (early stopping), diverged, out of memory or failed; with an `error`
-    but for the first.
+    reach its last epoch has an `outcome`: ended (early stopping), diverged, out of memory, failed, or interrupted by a
+    failure of the machine; all but the first come with an `error`.
     """
 
     def setup(self, config: dict[str, Any], *, data: Data, task: str, run: str, rungs: list[int], resources: Resources):
@@ -71,6 +72,8 @@ class Worker(tune.Trainable):
             return self._broken("diverged", f"diverged: {error}")
         except torch.OutOfMemoryError as error:
             return self._broken("out of memory", f"out of memory: {str(error).splitlines()[0]}")
+        except StorageError as error:
+            return self._broken("interrupted", str(error))
         except torch.AcceleratorError:
             raise  # this process can no longer use its GPU: another one continues the trial
         except Exception as error:

@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import optuna
@@ -23,6 +24,7 @@ def make(study=None, trials=3, configure=None):
     seen = []
     searcher = StudySearcher(
         study,
+        folder=Path("run"),
         configure=configure or plain,
         metric="score",
         epochs=EPOCHS,
