@@ -7,6 +7,8 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
+from search.output import outlive_readers
+
 TASK_NAMES = ("classify", "segment", "attack")
 SAMPLERS = ("tpe", "random", "qmc", "gp")
 DEFAULTS: dict[str, Any] = {
@@ -59,7 +61,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def without_traceback(main: Callable[[], int]) -> int:
-    """The exit status of a command, which Ctrl-C may end anywhere."""
+    """The exit status of a command, which Ctrl-C may end anywhere, and a reader of its output that leaves never."""
+    outlive_readers()
     try:
         return main()
     except KeyboardInterrupt:

@@ -11,8 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-
 
 class StorageError(OSError):
     """A file could not be written: the machine's failure. The message is one line that names the file and its disk."""
@@ -64,6 +62,8 @@ def typed(path: Path) -> str:
 
 def write_torch(path: Path, value: Any) -> None:
     """Write what `torch.save` makes of `value`, which itself reports a full disk as "unexpected pos"."""
+    import torch  # here, for what reads only JSON
+
     content = io.BytesIO()
     torch.save(value, content)
     replace(path, lambda file: file.write_bytes(content.getbuffer()))
@@ -71,6 +71,8 @@ def write_torch(path: Path, value: Any) -> None:
 
 def read_torch(path: Path) -> Any | None:
     """What `write_torch` wrote, with its tensors on the CPU; None where the file is missing or unreadable."""
+    import torch
+
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError):

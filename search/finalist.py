@@ -25,8 +25,9 @@ from search import tuning
 from search.bootstrap import with_error
 from search.files import read_torch, typed, write_json, write_torch
 from search.live import duration
+from search.record import read_run
 from search.resources import Resources, share_resources
-from search.runfolder import lock, read_run, write_npz
+from search.runfolder import lock, write_npz
 from search.tasks import TASKS, Task
 from search.training import WEIGHTS, checkpointed_training, pick_device, unpack
 from voctrain.config import TrainConfig

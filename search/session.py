@@ -15,8 +15,9 @@ from typing import Any
 from search.arguments import CHANGEABLE, DEFAULTS, TASKS_OF
 from search.files import typed
 from search.plan import NAMED_WEIGHTS, Problem, load_space, make_problem, parse_settings
+from search.record import read_run
 from search.resources import Resources, share_resources
-from search.runfolder import lock, read_run
+from search.runfolder import lock
 from search.study import PRUNING_SAMPLERS, read_study, started
 from search.tasks import TASKS
 from search.time_left import Plan

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from search.files import read_torch, replace
 from search.gate import STRENGTHS, fit_strength, log_prior
-from search.runfolder import read_run
+from search.record import read_run
 from search.training import pick_device
 from voctrain import classify, segment
 from voctrain.data import Data, load, original_masks

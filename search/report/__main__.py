@@ -7,11 +7,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from search.arguments import Parser
+from search.arguments import Parser, without_traceback
+from search.record import read_run
 
 FORMATS = ("yaml", "json", "py")
-WAITING_SECONDS = 20  # after which is said why it takes so long
-WAITING = "still at it, with what others leave of the processors; --now would take its share of them"
+WAITING_SECONDS = 20  # after which the user is told why it takes so long
+WAITING = "still waiting for processors that others leave idle; --now takes a share of them"
 
 
 def parser() -> Parser:
@@ -20,52 +21,80 @@ def parser() -> Parser:
         description="Write the report of a run, which may be running; of several runs, a comparison.",
     )
     add = result.add_argument
-    add("runs", nargs="+", metavar="RUN", help="run folders; with several, of the same task")
-    add("--out", metavar="FILE", help="of the comparison of several runs (compare.html)")
+    add("runs", nargs="+", metavar="RUN", help="run folders; if several, of the same task")
+    add("--out", metavar="FILE", help="where the comparison of several runs goes (compare.html)")
     add("--best", action="store_true", help="print the best configuration instead")
-    add("--format", choices=FORMATS, help="with --best (yaml)")
+    add("--format", choices=FORMATS, help="of --best (yaml)")
     add("--now", action="store_true", help="do not wait for processors that a running search leaves idle")
     return result
 
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0 done, 2 a mistake of the user."""
+    command, _ = checked(argv)
+    return command()
+
+
+def checked(argv: list[str] | None = None) -> tuple[Callable[[], int], bool]:
+    """What the arguments ask for, and whether it must not wait. Exits with status 2 for a mistake of the user."""
     arguments = parser().parse_args(argv)
     runs = [Path(run) for run in arguments.runs]
     if arguments.format is not None and not arguments.best:
-        parser().error("--format goes with --best")
+        parser().error("--format needs --best")
     if arguments.best and len(runs) > 1:
         parser().error("--best takes one run")
     if arguments.out is not None and len(runs) == 1:
-        parser().error("--out goes with several runs; the report of one lies in its folder")
+        parser().error("--out needs several runs; the report of one run goes into its folder")
     out = Path(arguments.out or "compare.html")
+    if len(runs) > 1 and (out.is_dir() or not out.parent.is_dir()):
+        parser().error(f"--out must be a file in an existing folder, but got {out}")
     try:
-        if arguments.best:
-            from search.report.export import best_configuration
+        tasks = {read_run(run)["task"] for run in runs}
+    except ValueError as error:
+        parser().exit(2, f"error: {error}\n")
+    if len(tasks) > 1:
+        parser().error(f"the runs to compare must be of one task, but these are of {' and '.join(sorted(tasks))}")
 
-            print(best_configuration(runs[0], arguments.format or "yaml"))
-        elif len(runs) > 1:
-            from search.report.compare import compare
+    def command() -> int:
+        try:
+            if arguments.best:
+                print_best(runs[0], arguments.format or "yaml")
+            else:
+                draw(runs, out)
+        except (ValueError, OSError) as error:
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            return 2
+        return 0
 
-            print(compare(runs, out))
-            print(f"wrote {out}")
-        else:
-            from search.report.page import write_report
-
-            print(f"wrote {write_report(runs[0])}")
-    except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    return command, arguments.now or arguments.best
 
 
-def beside_a_search(command: Callable[[], int], *, now: bool) -> int:
-    """Run a command in a process that has only what others leave of the processors, unless it is wanted now."""
+def print_best(run: Path, form: str) -> None:
+    from search.report.export import best_configuration
+
+    print(best_configuration(run, form))
+
+
+def draw(runs: list[Path], out: Path) -> None:
+    """Write the report of one run, or compare several."""
+    if len(runs) > 1:
+        from search.report.compare import compare
+
+        print(compare(runs, out))
+        print(f"wrote {out}")
+    else:
+        from search.report.page import write_report
+
+        print(f"wrote {write_report(runs[0])}")
+
+
+def beside_a_search(command: Callable[[], int], now: bool) -> int:
+    """Run a command in a process that has only the processors that others leave idle, unless it is wanted now."""
     child = 0
 
     def stop(number: int, frame: object) -> None:
         if child:
-            os.kill(child, signal.SIGKILL)  # whatever it writes is whole or not there
+            os.kill(child, signal.SIGKILL)  # files are replaced atomically
             print("stopped before it was written", file=sys.stderr)
         sys.exit(128 + number)
 
@@ -80,7 +109,7 @@ def beside_a_search(command: Callable[[], int], *, now: bool) -> int:
         signal.signal(signal.SIGALRM, lambda *_: print(WAITING, file=sys.stderr))
         signal.alarm(WAITING_SECONDS)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return status if status >= 0 else 128 - status  # as a shell has it for one killed by a signal
+    return status if status >= 0 else 128 - status  # as a shell reports a process that a signal killed
 
 
 def give_way() -> None:
@@ -95,4 +124,4 @@ def give_way() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(beside_a_search(main, now="--now" in sys.argv))
+    sys.exit(without_traceback(lambda: beside_a_search(*checked())))

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from search.files import read_json
-from search.runfolder import read_run
+from search.record import read_run
 
 FORMATS = {
     "yaml": lambda config: yaml.safe_dump(config, sort_keys=False).rstrip(),

@@ -11,8 +11,9 @@ from optuna.trial import FrozenTrial
 
 from search import study as studies
 from search.files import read_json, read_torch
+from search.record import read_run
 from search.report.evidence import epochs_of, predictions_of
-from search.runfolder import lock, read_run, trial_log
+from search.runfolder import lock, trial_log
 from search.tasks import TASKS, Task
 from search.victims import digest
 from voctrain.data import Data, load

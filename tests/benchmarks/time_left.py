@@ -15,8 +15,9 @@ import numpy as np
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search import study as studies
+from search.record import read_run
 from search.report.evidence import epochs_of
-from search.runfolder import read_run, trial_log
+from search.runfolder import trial_log
 from search.time_left import Plan, seconds_left
 
 

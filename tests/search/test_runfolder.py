@@ -12,7 +12,8 @@ import torch
 from optuna.trial import TrialState
 
 from search.files import write_torch
-from search.runfolder import KEPT_WEIGHTS, RunFolder, lock, read_run, trial_folder
+from search.record import read_run
+from search.runfolder import KEPT_WEIGHTS, RunFolder, lock, trial_folder
 from search.tasks import TASKS
 from search.training import STATE, WEIGHTS, pack
 from voctrain.data.layouts import VOC_CLASSES

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from search.report.__main__ import checked
+
 COMMAND = """
 import os, sys, time
 from pathlib import Path
@@ -31,7 +33,7 @@ def test_it_takes_idle_time_in_a_session_of_its_own_and_is_stopped_with_its_comm
     with subprocess.Popen([sys.executable, "-c", COMMAND], text=True, **pipes) as process:
         *facts, child = process.stdout.readline().split()
         assert facts in (["True", "True", "19"], ["True", "True"])
-        assert "--now would" in process.stderr.readline()
+        assert "--now takes" in process.stderr.readline()
         process.send_signal(number)
         assert process.wait(30) == 128 + number
     deadline = time.monotonic() + 30
@@ -51,5 +53,22 @@ def test_a_mistake_of_the_user_comes_through():
     asked = [sys.executable, "-m", "search.report", "runs/some", "--format", "json"]
     done = subprocess.run(asked, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: --format goes with --best")
+    assert done.stderr.startswith("error: --format needs --best")
     assert done.stderr.count("\n") == 1
+
+
+def test_arguments_are_checked_before_anything_waits_or_loads(tmp_path):
+    code = (
+        "import sys\nfrom search.report.__main__ import checked\n"
+        "try:\n    checked(sys.argv[1:])\nfinally:\n    print('torch' in sys.modules, 'optuna' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "nothing")], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "False False\n")
+    assert done.stderr.startswith(f"error: no run folder {tmp_path / 'nothing'}: ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("asked", "now"), [((), False), (("--now",), True), (("--best",), True)])
+def test_only_drawing_waits(asked, now, unstarted):
+    _, at_once = checked([str(unstarted), *asked])
+    assert at_once == now

@@ -244,7 +244,9 @@ def test_bad_input(refused, finished, tmp_path):
     other = shutil.copytree(finished, tmp_path / "other")
     facts = json.loads((other / "run.json").read_text())
     (other / "run.json").write_text(json.dumps(facts | {"task": "segment"}))
-    assert "runs of one task can be compared, but these are of classify and segment" in refused(main, finished, other)
+    assert "the runs to compare must be of one task, but these are of classify and segment" in refused(
+        main, finished, other
+    )
     (other / "best.json").unlink()
     assert "no trial has scored yet" in refused(main, other, "--best")
     (other / "study.journal").unlink()
