@@ -11,11 +11,13 @@ from typing import Any
 import optuna
 
 from search import study as studies
+from search.asha import StudyASHA
+from search.cost import fits_in, portfolio_operations
 from search.files import StorageError, read_torch, typed, write_json
 from search.live import Progress, describe
 from search.report.page import write_report
 from search.runfolder import RunFolder, lock
-from search.searcher import SAME_FAILURES, StudyASHA, StudySearcher
+from search.searcher import SAME_FAILURES, StudySearcher
 from search.session import Session
 from search.tuning import Interrupt, execute
 
@@ -34,7 +36,7 @@ def search(session: Session, dashboard: str) -> int:
 def _run(session: Session, study: optuna.Study, dashboard: str) -> int:
     arguments, task, facts = session.arguments, session.problem.task, session.facts
     folder = RunFolder(session.folder, task, study)
-    scheduler = _scheduler(session, study)
+    scheduler = _scheduler(session, study, folder)
     folder.update()
 
     spent, started = facts["seconds"], time.monotonic()
@@ -64,6 +66,14 @@ def _run(session: Session, study: optuna.Study, dashboard: str) -> int:
         worst=task.worst,
         on_change=changed,
     )
+    if arguments["time_budget"] is not None:
+        searcher.fits = fits_in(
+            lambda: deadline - time.monotonic(),
+            portfolio_operations(session.problem, session.data),
+            arguments["epochs"],
+            lambda: studies.started(study),
+            searcher.spent,
+        )
     progress = Progress(
         study,
         head=f"{typed(session.folder)} | {session.resources.concurrent} at a time | {dashboard}",
@@ -91,16 +101,19 @@ def _run(session: Session, study: optuna.Study, dashboard: str) -> int:
     folder.update()
     if interrupt.signal is None:  # who stops it does not want to wait
         _look_back(session)
-    return _conclude(session, study, searcher.broken, interrupt.signal)
+    return _conclude(session, study, searcher, interrupt.signal)
 
 
-def _scheduler(session: Session, study: optuna.Study) -> StudyASHA | None:
+def _scheduler(session: Session, study: optuna.Study, folder: RunFolder) -> StudyASHA | None:
     """ASHA with the rungs of the run's earlier parts; None for samplers that learn from complete trials only."""
     if session.arguments["sampler"] not in studies.PRUNING_SAMPLERS:
         return None
-    # Recipes known to be good run whole: slow starters are among them, and the search's floor is theirs.
-    whole = studies.portfolio_numbers(study)
-    scheduler = StudyASHA(metric=session.problem.task.metric, epochs=session.arguments["epochs"], whole=whole)
+    scheduler = StudyASHA(
+        metric=session.problem.task.metric,
+        epochs=session.arguments["epochs"],
+        whole=studies.portfolio_numbers(study),  # slow starters are among them, and the search's floor is theirs
+        noise=folder.noise,
+    )
     scheduler.refill(study)
     return scheduler
 
@@ -150,17 +163,21 @@ def _study(session: Session) -> optuna.Study:
     return study
 
 
-def _conclude(session: Session, study: optuna.Study, broken: str | None, signal: int | None) -> int:
+def _conclude(session: Session, study: optuna.Study, searcher: StudySearcher, signal: int | None) -> int:
     """Say how it ended and what to type next; the exit status."""
     facts, run = session.facts, typed(session.folder)
     best = next(iter(studies.ranked(studies.started(study))), None)
     if best is not None:
         print(f"best {facts['metric']} {describe(best)}")
         print(f"{session.problem.task.baseline_name} {facts['baseline'][facts['metric']]:.4f} | run folder {run}")
-    if broken is not None:
-        print(f"error: {SAME_FAILURES} trials in a row failed: {broken} (see {run}/logs)", file=sys.stderr)
+    if searcher.broken is not None:
+        print(f"error: {SAME_FAILURES} trials in a row failed: {searcher.broken} (see {run}/logs)", file=sys.stderr)
         return 1
-    missing = max(0, session.arguments["trials"] - sum(t.state.is_finished() for t in studies.started(study)))
+    finished = sum(t.state.is_finished() for t in studies.started(study))
+    missing = max(0, session.arguments["trials"] - finished)
+    if searcher.exhausted and signal is None:
+        print(f"the space has only {finished} configurations: all of them have been tried")
+        missing = 0
     if missing:
         budget = session.arguments["time_budget"]
         longer = f" --time-budget {2 * math.ceil(facts['seconds'])}s" if budget and facts["seconds"] >= budget else ""

@@ -3,8 +3,8 @@
 import ast
 import importlib.util
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,11 +31,12 @@ class Problem:
     fixed: dict[str, Any]  # configuration fields
     pins: dict[str, Any]  # values of searched parameters
     facts: dict[str, Any]  # what the space is told
+    idle: dict[str, Any] = field(default_factory=dict)  # parameters that only feed fixed fields, with a value of each
     architectures: tuple[str, ...] = ()  # that it may suggest
 
     def config(self, trial: Any) -> TrainConfig:
         """The configuration that the space suggests to an Optuna trial. Raises `ValueError` for an impossible one."""
-        suggested = self.space.suggest(trial, dict(self.facts))
+        suggested = self.space.suggest(_Answering(trial, self.idle) if self.idle else trial, dict(self.facts))
         if not isinstance(suggested, Mapping):
             raise ValueError(f"suggest of the space must return a dict, but it returned {suggested!r}")
         applicable = {k: v for k, v in suggested.items() if self.task.config.applies(k, self.fixed)}
@@ -64,6 +65,21 @@ class Problem:
         if not all(_holds(d, trial.params[n]) for n, d in trial.distributions.items()):
             return None
         return {name: value for name, value in entry.items() if name in trial.params}
+
+
+class _Answering:
+    """An Optuna trial that answers some parameters itself, so that they are neither searched nor recorded."""
+
+    def __init__(self, trial: Any, answers: Mapping[str, Any]):
+        self._trial, self._answers = trial, answers
+
+    def __getattr__(self, attribute: str) -> Any:
+        found = getattr(self._trial, attribute)
+        if not attribute.startswith("suggest_"):
+            return found
+        return lambda name, *args, **options: (
+            self._answers[name] if name in self._answers else found(name, *args, **options)
+        )
 
 
 def parse_settings(settings: list[str]) -> dict[str, Any]:
@@ -133,8 +149,10 @@ def make_problem(
         problem = replace(problem, fixed=fixed | {k: pins[k] for k in split})
     for config in configs:
         task.module.check(config, data)
-    if idle := pins.keys() - {name for trial in trials for name in trial.params}:
-        raise ValueError(f"--set {min(idle)} has no effect beside the other settings: leave it out or change those")
+    if unused := pins.keys() - {name for trial in trials for name in trial.params}:
+        raise ValueError(f"--set {min(unused)} has no effect beside the other settings: leave it out or change those")
+    if settings.keys() - pins.keys():
+        problem = replace(problem, idle=_idle(problem, trials, configs))
     one_each = {c.architecture: c for c in configs}
     if of_file and "architecture" not in settings and len(one_each) > 1:
         raise ValueError(
@@ -143,6 +161,23 @@ def make_problem(
     for config in one_each.values() if weights != "none" else ():  # downloads them; finds out what does not fit
         task.module.new_model(config, data)
     return replace(problem, architectures=tuple(sorted(one_each)))
+
+
+def _idle(problem: Problem, trials: Sequence[optuna.Trial], configs: Sequence[TrainConfig]) -> dict[str, Any]:
+    """The searched parameters that change none of these trials' configurations when drawn again; a value of each."""
+    study = optuna.create_study(sampler=SeededSampler("random", 1, problem.pins))
+
+    def redrawn(trial: optuna.Trial, name: str) -> TrainConfig:
+        study.enqueue_trial({known: value for known, value in trial.params.items() if known != name})
+        return problem.config(study.ask())
+
+    seen = {name: value for trial in reversed(trials) for name, value in trial.params.items()}
+    return {
+        name: value
+        for name, value in seen.items()
+        if name not in problem.pins
+        and all(redrawn(t, name) == c for t, c in zip(trials, configs, strict=True) if name in t.params)
+    }
 
 
 def _searched(space: ModuleType, facts: dict[str, Any]) -> dict[str, list[BaseDistribution]]:

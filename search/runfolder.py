@@ -15,6 +15,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from search import study as studies
+from search.bootstrap import interval
 from search.files import read_json, read_torch, replace, write_json, write_torch
 from search.tasks import Task
 from search.training import STATE, WEIGHTS, unpack
@@ -67,6 +68,16 @@ class RunFolder:
         """The score that a trial must beat for its weights to be of any use."""
         finished = self.finished()
         return studies.score(finished[KEPT_WEIGHTS - 1]) if len(finished) >= KEPT_WEIGHTS else self.task.worst - 1
+
+    def noise(self) -> float:
+        """Half of the 95 % interval of the best score over the validation images; infinite while there is none."""
+        best, predictions = read_json(self.folder / "best.json"), self.folder / "val_predictions.npz"
+        if best is None or not predictions.exists():
+            return math.inf
+        with np.load(predictions) as arrays:
+            score = self.task.rescore(dict(arrays), best["config"])
+            low, high = interval(score, len(arrays["ids"]), resamples=200)
+        return math.inf if math.isnan(low) else (high - low) / 2
 
     def update(self) -> None:
         """After a trial ended: publish the best, drop weights that nobody needs, rewrite trials.csv."""

@@ -1,23 +1,23 @@
-"""Ray Tune's two decisions, taken from the study: what to try next, and what to stop."""
+"""What Ray Tune tries next, taken from the study."""
 
+import json
 import math
 import re
 from collections import deque
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from search import study as studies
 from search.files import StorageError
 
 SAME_FAILURES = 3  # in a row end the search
+DRAWS = 500  # random configurations after which a space is taken to hold no other one
 
 
 class NeverRestored:
@@ -34,6 +34,10 @@ class StudySearcher(NeverRestored, Searcher):
     configure: the worker's configuration of an Optuna trial (raises ValueError for one that cannot be).
     worst: the score told for a trial that diverged or ran out of memory.
     on_change: called with a trial that started, reported an epoch or ended.
+    fits: whether an enqueued trial may start now; one that does not fit goes on waiting.
+
+    No configuration is run twice: where the sampler repeats one, a new one is drawn at random in its place, and where
+    none is left, the search is `exhausted`.
 
     Where the machine fails to write, here or on a worker, `halted` says so and the study is left as it was: what has
     not ended is unfinished.
@@ -50,15 +54,22 @@ class StudySearcher(NeverRestored, Searcher):
         trials: int,
         worst: float,
         on_change: Callable[[FrozenTrial], None],
+        fits: Callable[[FrozenTrial], bool] = lambda trial: True,
     ):
         super().__init__(metric=metric, mode="max")
         self.study, self.folder, self.configure, self.epochs = study, folder, configure, epochs
-        self.trials, self.worst, self.on_change = trials, worst, on_change
+        self.trials, self.worst, self.on_change, self.fits = trials, worst, on_change, fits
         self.live: dict[str, optuna.Trial] = {}
         self.spent: dict[int, float] = {}  # seconds of training of a trial, by its number
-        running = [t for t in studies.started(study) if t.state == TrialState.RUNNING]
+        started = studies.started(study)
+        running = [t for t in started if t.state == TrialState.RUNNING]
         self.unfinished = deque(t._trial_id for t in running)
-        self.asked = len(studies.started(study)) - len(running)
+        self.asked = len(started) - len(running)
+        self.exhausted = False
+        self.known: dict[str, int] = {}  # of each configuration, the first trial that has it
+        for known in started:
+            if (config := known.user_attrs.get(studies.CONFIG)) is not None:
+                self.known.setdefault(_key({"config": config}), known.number)
         self.failures: deque[str] = deque(maxlen=SAME_FAILURES)
         self.broken: str | None = None  # the message with which trials failed one after the other
         self.halted: str | None = None  # how the machine failed
@@ -71,7 +82,7 @@ class StudySearcher(NeverRestored, Searcher):
             self.halted = str(StorageError.of(self.folder, error))
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        if self.halted or self.broken or (not self.unfinished and self.asked >= self.trials):
+        if self.halted or self.broken or self.exhausted or (not self.unfinished and self.asked >= self.trials):
             return Searcher.FINISHED
         with self._halting():
             return self._start(trial_id)
@@ -79,15 +90,34 @@ class StudySearcher(NeverRestored, Searcher):
 
     def _start(self, trial_id: str) -> dict[str, Any] | str | None:
         self.asked += 1
-        trial = optuna.trial.Trial(self.study, self.unfinished.popleft()) if self.unfinished else self.study.ask()
+        if self.unfinished:
+            trial = optuna.trial.Trial(self.study, self.unfinished.popleft())
+        else:
+            trial = studies.ask(self.study, self.fits)
         try:
             config = self.configure(trial)
         except ValueError as error:
             self._fail(trial, f"ValueError: {error}")
             return self.suggest(trial_id)
+        if self.known.setdefault(_key(config), trial.number) != trial.number:
+            return self._start_another(trial_id, trial, self.known[_key(config)])
         self.live[trial_id] = trial
         self.on_change(self._frozen(trial))
         return config
+
+    def _start_another(self, trial_id: str, trial: optuna.Trial, same_as: int) -> dict[str, Any] | str | None:
+        """Start a configuration that no trial has, in place of this trial."""
+        self.asked -= 1
+        trial.set_user_attr(studies.DUPLICATE, same_as)
+        self.study.tell(trial, state=TrialState.FAIL)
+        drawn = optuna.create_study(sampler=studies.SeededSampler("random", trial.number, self.study.sampler.pins))
+        for _ in range(DRAWS):
+            candidate = drawn.ask()
+            if _key(self.configure(candidate)) not in self.known:
+                self.study.enqueue_trial(candidate.params)
+                return self._start(trial_id)
+        self.exhausted = True
+        return Searcher.FINISHED
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         if self.halted:
@@ -157,57 +187,13 @@ class StudySearcher(NeverRestored, Searcher):
         raise NotImplementedError("a search is resumed from its study")
 
 
+def _key(configured: dict[str, Any]) -> str:
+    """What two equal configurations have in common."""
+    return json.dumps(configured["config"], sort_keys=True)
+
+
 def finish(values: dict[int, float], epochs: int, *, ended: bool) -> tuple[float | None, TrialState]:
     """How a trial with these scores ends: complete after all epochs or by itself, else pruned."""
     if ended or max(values) >= epochs:
         return max(values.values()), TrialState.COMPLETE
     return None, TrialState.PRUNED
-
-
-class StudyASHA(NeverRestored, ASHAScheduler):
-    """ASHA (Li et al., 2020) whose rungs are keyed by the study's trial number and survive a restart.
-
-    Rungs as `study.rungs` has them, a third goes on. `refill` feeds it what the study holds.
-    whole: numbers of trials that are compared with but never stopped.
-    """
-
-    def __init__(self, *, metric: str, epochs: int, whole: Container[int] = ()):
-        super().__init__(
-            time_attr="epoch",
-            metric=metric,
-            mode="max",
-            max_t=epochs,
-            grace_period=max(1, epochs / 9),
-            reduction_factor=3,
-        )
-        self.epochs, self.whole = epochs, whole
-
-    def refill(self, study: optuna.Study) -> None:
-        """Restore the rungs, and end the running trials whose last epoch already decided it."""
-        trials = sorted(studies.started(study), key=lambda t: (not t.state.is_finished(), t.number))
-        for trial in trials:
-            key = SimpleNamespace(config={"number": trial.number})
-            self.on_trial_add(None, key)
-            decision = TrialScheduler.CONTINUE
-            for epoch, value in sorted(trial.intermediate_values.items()):
-                decision = self.on_trial_result(None, key, {"epoch": epoch, self._metric: value})
-            if trial.state == TrialState.RUNNING and decision == TrialScheduler.STOP:
-                study.tell(trial.number, *finish(trial.intermediate_values, self.epochs, ended=False))
-
-    def on_trial_add(self, controller, trial):
-        super().on_trial_add(controller, _by_number(trial))
-
-    def on_trial_result(self, controller, trial, result):
-        decision = super().on_trial_result(controller, _by_number(trial), result)
-        spared = trial.config["number"] in self.whole and result[self._time_attr] < self.epochs
-        return TrialScheduler.CONTINUE if spared else decision
-
-    def on_trial_complete(self, controller, trial, result):
-        super().on_trial_complete(controller, _by_number(trial), result)
-
-    def on_trial_remove(self, controller, trial):
-        super().on_trial_remove(controller, _by_number(trial))
-
-
-def _by_number(trial: Any) -> SimpleNamespace:
-    return SimpleNamespace(trial_id=trial.config["number"])

@@ -6,7 +6,7 @@ import os
 import re
 import warnings
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ STARTUP_TRIALS = 20  # random ones before these believe in themselves
 # User attributes of a trial.
 CONFIG, ERROR, WORKER, SECONDS, MEMORY, ORIGIN = "config", "error", "worker", "seconds", "memory_gb", "origin"
 METRICS = "metrics"  # of its best epoch
+DUPLICATE = "duplicate"  # the number of the trial that has the same configuration: this one was not run
 PORTFOLIO = "portfolio"  # begins the origin of its trials
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -120,9 +121,21 @@ def learned(sampler: str, number: int) -> bool:
     return sampler in LEARNING_SAMPLERS and number >= STARTUP_TRIALS
 
 
+def ask(study: optuna.Study, fits: Callable[[FrozenTrial], bool]) -> optuna.Trial:
+    """As `study.ask`, except that enqueued trials that do not fit go on waiting."""
+    study._thread_local.cached_all_trials = None
+    storage = study._storage
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        if fits(trial) and storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING):
+            return optuna.trial.Trial(study, trial._trial_id)
+    return optuna.trial.Trial(study, storage.create_new_trial(study._study_id))
+
+
 def started(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials of the run so far, by number; those only enqueued are not among them."""
-    return [t for t in study.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
+    """The trials of the run so far, by number, without those that are only enqueued or repeat another one."""
+    return [
+        t for t in study.get_trials(deepcopy=False) if t.state != TrialState.WAITING and DUPLICATE not in t.user_attrs
+    ]
 
 
 def portfolio_numbers(study: optuna.Study) -> set[int]:

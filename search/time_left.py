@@ -1,5 +1,6 @@
 """How long a search will still take, by what its trials have cost so far."""
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -82,7 +83,8 @@ def seconds_left(plan: Plan, trials: Sequence[FrozenTrial], spent: Mapping[int, 
         if not t.state.is_finished()
     ]
     begun = {t.number for t in trials}
-    waiting = Counter(plan.kind(number) for number in range(plan.trials) if number not in begun)
+    numbers = (number for number in itertools.count() if number not in begun)
+    waiting = Counter(map(plan.kind, itertools.islice(numbers, max(0, plan.trials - len(begun)))))
     seconds_waiting = sum(count * plan.to_go(kind) * price(kind) for kind, count in waiting.items())
     return max((sum(running) + seconds_waiting) / plan.concurrent, *running, 0.0)
 

@@ -35,8 +35,9 @@ import torch  # noqa: E402
 from ray import tune  # noqa: E402
 
 from search import study as studies  # noqa: E402
+from search.asha import StudyASHA  # noqa: E402
 from search.resources import Resources  # noqa: E402
-from search.searcher import NeverRestored, StudyASHA, StudySearcher  # noqa: E402
+from search.searcher import NeverRestored, StudySearcher  # noqa: E402
 from search.tensorboard import TensorBoard  # noqa: E402
 from search.worker import Worker  # noqa: E402
 from voctrain.data import Data  # noqa: E402

@@ -136,16 +136,16 @@ _R6 = {
     "schedule": "constant",
 }
 
-# Parameters to try first: the notebook's recipes, then the best we know.
+# Parameters to try first: the best known, then the notebook's recipes.
 PORTFOLIO: tuple[dict[str, Any], ...] = (
+    _GUIDED,
+    _MASKED,
+    {**_GUIDED, "fake_label": 0.5},
+    _GAP,
+    {**_MASKED, "architecture": "universal", "lr_universal": 0.02},
     _R5,
     {**_R5, "fake_label": 0.5},
     {**_R5, "fake_label": 1.0},
     {**_R5, "scale": 6 / 255},
     _R6,
-    {**_MASKED, "architecture": "universal", "lr_universal": 0.02},
-    _GUIDED,
-    {**_GUIDED, "fake_label": 0.5},
-    _GAP,
-    _MASKED,
 )

@@ -147,6 +147,34 @@ class TestProblem:
             problem(**settings)
 
 
+class TestIdleParameters:
+    @pytest.mark.parametrize(
+        ("settings", "idle"),
+        [
+            ({"ema_decay": 0.99}, {"ema", "ema_steps"}),  # 0.99 is not a parameter, but what these two set
+            ({"lr": 0.0}, {"lr", "lr_sgd"}),  # below the bounds of both
+            ({"optimizer": "sgd", "momentum": 0.5}, {"momentum"}),
+            ({"precision": "float32"}, set()),
+            ({"brightness": 0.1}, set()),  # color_strength sets others, too
+        ],
+    )
+    def test_what_only_feeds_a_fixed_field_is_not_searched(self, settings, idle):
+        pins = {name: value for name, value in settings.items() if name == "optimizer"}
+        before = set().union(*(params for _, params in sampled(problem(**pins), 60)))
+        found = problem(**settings)
+        drawn = sampled(found, 60)
+        assert set(found.idle) == idle
+        assert set().union(*(params for _, params in drawn)) == before - idle
+        for name, value in settings.items():
+            assert {getattr(config, name) for config, _ in drawn} == {value}
+
+    def test_the_portfolio_does_without_them(self):
+        found = problem(ema_decay=0.99)
+        entries = [entry for _, entry in found.portfolio()]
+        assert len(entries) == len(problem().portfolio())
+        assert not any({"ema", "ema_steps"} & entry.keys() for entry in entries)
+
+
 class TestPortfolio:
     def test_it_is_whole_without_settings(self):
         names = [name for name, _ in problem().portfolio()]

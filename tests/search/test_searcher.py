@@ -1,15 +1,12 @@
-import math
+import errno
 from pathlib import Path
-from types import SimpleNamespace
 
 import optuna
-import pytest
 from optuna.trial import TrialState
-from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from search import study as studies
-from search.searcher import StudyASHA, StudySearcher
+from search.searcher import StudySearcher
 from search.study import SeededSampler
 
 EPOCHS = 9
@@ -19,7 +16,7 @@ def make(study=None, trials=3, configure=None):
     study = study or optuna.create_study(direction="maximize", sampler=SeededSampler("random", 0, {}))
 
     def plain(trial):
-        return {"number": trial.number, "x": trial.suggest_float("x", 0, 1)}
+        return {"number": trial.number, "config": {"x": trial.suggest_float("x", 0, 1)}}
 
     seen = []
     searcher = StudySearcher(
@@ -118,7 +115,7 @@ def test_a_configuration_that_cannot_be_is_a_failed_trial():
     def configure(trial):
         if trial.number == 0:
             raise ValueError("no such thing")
-        return {"number": trial.number}
+        return {"number": trial.number, "config": {}}
 
     searcher = make(configure=configure)
     assert searcher.suggest("a")["number"] == 1
@@ -133,56 +130,92 @@ def test_a_lost_worker_fails_the_trial():
     assert searcher.study.trials[0].state == TrialState.FAIL
 
 
-def tune_trial(number):
-    return SimpleNamespace(config={"number": number}, trial_id=f"tune-{number}")
+class TestTheMachineFails:
+    def full(self, searcher, monkeypatch):
+        """From now on the study's disk is full."""
+
+        def refuse(*args, **kwargs):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        for name in ("create_new_trial", "set_trial_state_values", "set_trial_intermediate_value"):
+            monkeypatch.setattr(searcher.study._storage, name, refuse)
+
+    def test_a_study_that_cannot_be_written_ends_the_search_and_leaves_its_trials_unfinished(self, monkeypatch):
+        searcher = make(trials=9)
+        searcher.suggest("a")
+        searcher.suggest("b")
+        self.full(searcher, monkeypatch)
+        searcher.on_trial_result("a", report(1, 0.3))
+        assert searcher.halted.startswith("cannot write run: No space left on device (the disk at ")
+        searcher.on_trial_complete("a", report(EPOCHS, 0.5, done=True))
+        searcher.on_trial_result("b", report(1, 0.3))
+        assert searcher.suggest("c") == Searcher.FINISHED
+        monkeypatch.undo()
+        assert [t.state for t in searcher.study.trials] == [TrialState.RUNNING] * 2
+
+    def test_a_trial_cannot_start_either(self, monkeypatch):
+        searcher = make()
+        self.full(searcher, monkeypatch)
+        assert searcher.suggest("a") == Searcher.FINISHED
+        assert "No space left on device" in searcher.halted
+
+    def test_a_worker_that_cannot_write_leaves_its_trial_unfinished(self):
+        searcher = make(trials=9)
+        searcher.suggest("a")
+        searcher.on_trial_result("a", report(1, 0.3))
+        searcher.on_trial_complete("a", {"done": True, "outcome": "interrupted", "error": "cannot write weights.pt: x"})
+        assert searcher.halted == "cannot write weights.pt: x"
+        assert searcher.suggest("b") == Searcher.FINISHED
+        [trial] = searcher.study.trials
+        assert trial.state == TrialState.RUNNING
+        assert make(searcher.study).suggest("a")["number"] == 0  # continued
 
 
-@pytest.mark.parametrize(("epochs", "rungs"), [(27, [3, 9]), (9, [1, 3]), (10, [2, 4]), (3, [1]), (2, [1]), (1, [])])
-def test_rungs_are_those_of_the_scheduler(epochs, rungs):
-    assert studies.rungs(epochs) == rungs
-    (bracket,) = StudyASHA(metric="score", epochs=epochs)._brackets
-    assert {math.ceil(milestone) for milestone, _ in bracket._rungs} - {epochs} == set(rungs)
+class TestNoConfigurationTwice:
+    def four(self, trial):
+        config = {name: trial.suggest_categorical(name, (1, 2)) for name in "xy"}
+        trial.set_user_attr(studies.CONFIG, config)
+        return {"number": trial.number, "config": config}
+
+    def run(self, searcher):
+        """Start trials until there are no more; their configurations."""
+        configs = []
+        while (configured := searcher.suggest(str(len(configs)))) != Searcher.FINISHED:
+            configs.append(configured["config"])
+            searcher.on_trial_complete(str(len(configs) - 1), report(EPOCHS, 0.5, done=True))
+        return configs
+
+    def test_a_space_of_four_ends_after_four(self):
+        searcher = make(trials=50, configure=self.four)
+        configs = self.run(searcher)
+        assert sorted((c["x"], c["y"]) for c in configs) == [(1, 1), (1, 2), (2, 1), (2, 2)]
+        assert searcher.exhausted
+        assert len(studies.started(searcher.study)) == 4
+
+    def test_a_resumed_search_knows_them(self):
+        first = make(trials=2, configure=self.four)
+        before = self.run(first)
+        second = make(first.study, trials=50, configure=self.four)
+        after = self.run(second)
+        assert len(before) == len(after) == 2
+        assert not any(config in before for config in after)
+
+    def test_an_unfinished_trial_does_not_repeat_itself(self):
+        first = make(trials=2, configure=self.four)
+        config = first.suggest("a")["config"]
+        assert make(first.study, trials=2, configure=self.four).suggest("a") == {"number": 0, "config": config}
+
+    def test_where_the_sampler_may_differ_it_is_not_disturbed(self):
+        searcher = make(trials=20)
+        assert [searcher.suggest(str(n))["number"] for n in range(20)] == list(range(20))
 
 
-def test_a_third_goes_on():
-    scheduler = StudyASHA(metric="score", epochs=EPOCHS)
-    decisions = []
-    for number, value in enumerate([0.5, 0.6, 0.1, 0.7, 0.55]):
-        scheduler.on_trial_add(None, tune_trial(number))
-        decisions.append(scheduler.on_trial_result(None, tune_trial(number), {"epoch": 1, "score": value}))
-    # Cutoffs, the 66.7th percentile of what is there: none, 0.5, 0.567, 0.533, 0.6.
-    go, stop = TrialScheduler.CONTINUE, TrialScheduler.STOP
-    assert decisions == [go, go, stop, go, stop]
-
-
-def test_whole_trials_are_compared_with_but_never_stopped_early():
-    scheduler = StudyASHA(metric="score", epochs=EPOCHS, whole={1, 2})
-    go, stop = TrialScheduler.CONTINUE, TrialScheduler.STOP
-    decisions = []
-    for number, value in enumerate([0.5, 0.1, 0.2, 0.15]):
-        scheduler.on_trial_add(None, tune_trial(number))
-        decisions.append(scheduler.on_trial_result(None, tune_trial(number), {"epoch": 1, "score": value}))
-    assert decisions == [go, go, go, stop]
-    assert scheduler._brackets[0]._rungs[-1][1] == {0: 0.5, 1: 0.1, 2: 0.2, 3: 0.15}
-    assert scheduler.on_trial_result(None, tune_trial(1), {"epoch": EPOCHS, "score": 0.1}) == stop
-
-
-def test_refilled_rungs_decide_as_before_and_end_what_was_decided():
-    searcher = make(trials=4)
-    for name in "abcd":
-        searcher.suggest(name)
-    searcher.on_trial_complete("a", report(EPOCHS, 0.9, done=True))
-    study = searcher.study
-    searcher.on_trial_result("b", report(1, 0.6))
-    searcher.on_trial_result("c", report(1, 0.1))  # told, but the decision was lost
-    searcher.on_trial_result("d", report(EPOCHS, 0.8))  # the last epoch, too
-    scheduler = StudyASHA(metric="score", epochs=EPOCHS)
-    scheduler.refill(study)
-    states = [t.state for t in study.trials]
-    assert states == [TrialState.COMPLETE, TrialState.RUNNING, TrialState.PRUNED, TrialState.COMPLETE]
-    assert study.trials[3].value == 0.8
-    recorded = scheduler._brackets[0]._rungs[-1][1]
-    assert recorded == {1: 0.6, 2: 0.1}
-    # A continued trial that tells an epoch again is neither counted twice nor judged again.
-    assert scheduler.on_trial_result(None, tune_trial(1), {"epoch": 1, "score": 0.6}) == TrialScheduler.CONTINUE
-    assert recorded == {1: 0.6, 2: 0.1}
+def test_an_enqueued_trial_that_does_not_fit_goes_on_waiting():
+    searcher = make(trials=9)
+    searcher.study.enqueue_trial({"x": 0.25})
+    searcher.study.enqueue_trial({"x": 0.5})
+    searcher.fits = lambda trial: trial.number != 0
+    assert searcher.suggest("a")["config"] == {"x": 0.5}
+    assert searcher.suggest("b")["number"] == 2
+    searcher.fits = lambda trial: True
+    assert searcher.suggest("c") == {"number": 0, "config": {"x": 0.25}}
