@@ -234,7 +234,7 @@ def suggest(trial, problem):
     config = {{"architecture": "simple", "optimizer": "sgd", "lr": trial.suggest_float("lr", 1e-3, 1e-2)}}
     diverging, failing = {diverging}, {failing}
     if trial.number in diverging:
-        config["lr"] = 1e30
+        config["lr"] *= 1e33
     if trial.number in failing and trial.study.study_name == "search":  # not when the space is probed
         config |= {{"sampling": "copies", "copies_except": "unicorn"}}
     return config
