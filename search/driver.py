@@ -18,7 +18,7 @@ from search.live import Progress, describe
 from search.report.page import write_report
 from search.runfolder import RunFolder, lock
 from search.searcher import SAME_FAILURES, StudySearcher
-from search.session import Session
+from search.session import Session, announce
 from search.tuning import Interrupt, execute
 
 WARM_STARTS = 5  # configurations taken from another run
@@ -93,13 +93,14 @@ def _run(session: Session, study: optuna.Study, dashboard: str) -> int:
                 run=session.folder,
                 resources=session.resources,
                 stop=lambda: bool(interrupt.signal or searcher.halted) or time.monotonic() > deadline,
-                tick=progress.tick,
+                progress=progress,
             )
     if searcher.halted:
         raise StorageError(searcher.halted)
     save_facts()
     folder.update()
     if interrupt.signal is None:  # who stops it does not want to wait
+        announce(arguments, "writing the report")
         _look_back(session)
     return _conclude(session, study, searcher, interrupt.signal)
 
@@ -133,7 +134,7 @@ def _look_back(session: Session) -> None:
     try:
         if (best := read_torch(session.folder / "best.pt")) is not None:
             session.problem.task.conclude(session.folder, best, session.data)
-        write_report(session.folder, session.data)
+        print(f"report {typed(write_report(session.folder, session.data))}")
     except KeyboardInterrupt:
         print("stopped before the report was made")
     except Exception as error:

@@ -10,9 +10,10 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from search import study as studies
 from search import tuning
 from search.bootstrap import with_error
 from search.files import read_torch, typed, write_json, write_torch
-from search.live import duration
+from search.live import PLAIN_SECONDS, duration
 from search.record import read_run
 from search.resources import Resources, share_resources
 from search.runfolder import lock, write_npz
@@ -42,6 +43,7 @@ class Plan:
 
     folder: Path  # of final.json and final.pt
     task: Task
+    source: str  # of the data, as --data takes it
     data: Data
     candidates: list[tuple[str, TrainConfig]]  # each with its name
     seeds: int
@@ -90,12 +92,16 @@ def prepare(arguments: argparse.Namespace) -> Plan:
     resources = share_resources(tuning.available(address, writable), wanted)
     folder.mkdir(parents=True, exist_ok=True)
     lock(folder)
+    if address is None:
+        print("starting Ray", flush=True)
     tuning.connect(address, resources.total_cpus)
 
     def at_original_size(saved: dict[str, Any]) -> dict[str, float]:
         return task.at_original_size(saved, data, source, use_val)
 
-    return Plan(folder, task, data, candidates, arguments.seeds, arguments, baseline, resources, at_original_size)
+    return Plan(
+        folder, task, source, data, candidates, arguments.seeds, arguments, baseline, resources, at_original_size
+    )
 
 
 def finish(plan: Plan) -> int:
@@ -106,7 +112,8 @@ def finish(plan: Plan) -> int:
     )
     with tuning.Interrupt() as interrupt:
         try:
-            _train_all(plan, {f: c for _, config in plan.candidates for f, c in _retrainings(plan, config)}, interrupt)
+            jobs = [job for name, config in plan.candidates for job in _retrainings(plan, name, config)]
+            _train_all(plan, jobs, interrupt)
             winner, calibration = _choose(plan)
             _train_final(plan, winner, calibration, interrupt)
         except KeyboardInterrupt:
@@ -124,6 +131,9 @@ def finish(plan: Plan) -> int:
         print(f"at the images' original sizes {name} {value:.4f}")
     spent = duration(time.monotonic() - started)
     print(f"{typed(plan.folder)}/final.pt trained on all {len(plan.data.ids)} images in {spent}")
+    if plan.task.submitted:
+        place = f"--data {shlex.quote(plan.source)} --{plan.task.name} {typed(plan.folder.parent)}"
+        print(f"next: python -m search.submit {place}")
     return 0
 
 
@@ -154,40 +164,53 @@ def retrain(
     write_json(place / RESULT, history)
 
 
-def _retrainings(plan: Plan, config: TrainConfig) -> list[tuple[Path, TrainConfig]]:
-    """A candidate with each seed, none of them the search's, and where it is trained."""
-    configs = [dataclasses.replace(config, seed=config.seed + 1 + seed) for seed in range(plan.seeds)]
-    return [(_place(plan, c), c) for c in configs]
+@dataclass(frozen=True)
+class Job:
+    """One training: what people call it, its configuration, and its folder."""
+
+    name: str
+    config: TrainConfig
+    folder: Path
 
 
-def _train_all(plan: Plan, jobs: dict[Path, TrainConfig], interrupt: Any, stop_after: int | None = None) -> None:
-    """Train what has no result yet, in parallel; say when each has ended."""
+def _retrainings(plan: Plan, name: str, config: TrainConfig) -> list[Job]:
+    """The trainings of a candidate, one per seed; none of the seeds is the search's."""
+    configs = [dataclasses.replace(config, seed=config.seed + number) for number in range(1, plan.seeds + 1)]
+    return [Job(f"{name}, seed {c.seed}", c, _place(plan, c)) for c in configs]
+
+
+def _train_all(plan: Plan, jobs: Sequence[Job], interrupt: Any, stop_after: int | None = None) -> None:
+    """Train what has no result yet, in parallel, and say when each has ended and every half minute how far it is."""
     cpus, gpus = plan.resources.cpus, plan.resources.gpus
     data = ray.put(plan.data if stop_after is None else plan.data.all_train())
     # A lost worker's training continues from its checkpoint.
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=3)(retrain)
     running = {
-        task.remote(plan.task.name, config, data, str(folder), cpus, gpus, stop_after): folder
-        for folder, config in jobs.items()
-        if not (folder / RESULT).exists()
+        task.remote(plan.task.name, job.config, data, str(job.folder), cpus, gpus, stop_after): job
+        for job in jobs
+        if not (job.folder / RESULT).exists()
     }
+    said = time.monotonic()
     while running:
         done, _ = ray.wait(list(running), timeout=0.5)
+        if time.monotonic() - said > PLAIN_SECONDS:
+            said = time.monotonic()
+            print(f"{len(jobs) - len(running)} of {len(jobs)} trainings done", flush=True)
         if interrupt.signal is not None:
             raise KeyboardInterrupt
         for reference in done:
-            folder = running.pop(reference)
+            job = running.pop(reference)
             try:
                 ray.get(reference)
             except ray.exceptions.RayError as error:
                 cause = str(getattr(error, "cause", error)).strip().splitlines()[-1]
-                raise RuntimeError(f"the training in {typed(folder)} failed: {cause}") from None
-            history, diverged = _result(folder)
+                raise RuntimeError(f"the training of {job.name} in {typed(job.folder)} failed: {cause}") from None
+            history, diverged = _result(job.folder)
             if diverged:
-                print(f"{folder.name}: {diverged}", flush=True)
+                print(f"{job.name}: {diverged}", flush=True)
             elif stop_after is None:
                 scores = [metrics[plan.task.metric] for metrics in history]
-                print(f"{folder.name}: {plan.task.metric} best {max(scores):.4f}, last {scores[-1]:.4f}", flush=True)
+                print(f"{job.name}: {plan.task.metric} best {max(scores):.4f}, last {scores[-1]:.4f}", flush=True)
 
 
 def _result(folder: Path) -> tuple[list[dict[str, float]], str | None]:
@@ -201,7 +224,7 @@ def _choose(plan: Plan) -> tuple[dict[str, Any], dict[str, Any]]:
     metric = plan.task.metric
     candidates = []
     for name, config in plan.candidates:
-        folders = [folder for folder, _ in _retrainings(plan, config)]
+        folders = [job.folder for job in _retrainings(plan, name, config)]
         histories, diverged = zip(*map(_result, folders), strict=True)
         if any(diverged):
             print(f"{name} is left out: {sum(map(bool, diverged))} of its {plan.seeds} trainings diverged")
@@ -261,7 +284,8 @@ def _train_final(plan: Plan, winner: dict[str, Any], calibration: dict[str, Any]
             values | {"schedule": "replay", "lr_by_epoch": rates, "lr": max(rates), "epochs": len(rates)}
         )
     folder = _place(plan, config, all_labelled=True, epochs=winner["epochs"])
-    _train_all(plan, {folder: config}, interrupt, stop_after=winner["epochs"])
+    print(f"training {winner['name']} on all {len(plan.data.ids)} images, {winner['epochs']} epochs", flush=True)
+    _train_all(plan, [Job(f"{winner['name']}, all images", config, folder)], interrupt, stop_after=winner["epochs"])
     if diverged := _result(folder)[1]:
         raise RuntimeError(f"the training on all images {diverged}: give --top more configurations to choose from")
     saved = read_torch(folder / WEIGHTS)

@@ -17,6 +17,7 @@ from search import study as studies
 from search.time_left import Plan, seconds_left
 
 PLAIN_SECONDS = 30.0  # between two plain lines
+FIRST_SECONDS = 5.0  # the same before the first epoch has ended, when people wonder whether anything happens
 RATE_SECONDS = 60.0  # over which epochs/s are counted
 
 
@@ -41,6 +42,7 @@ class Progress:
         self.live = Live(console=self.console, auto_refresh=False, transient=False)
         self.drawn: list[str] = []
         self.shown = 0.0
+        self.trained_since: float | None = None  # of time.monotonic
         self.epochs: deque[tuple[float, int]] = deque()  # when how many were there
 
     def __enter__(self) -> "Progress":
@@ -58,13 +60,20 @@ class Progress:
     def tick(self, force: bool = False) -> None:
         """Show the study again if it is time to, or at once."""
         now = time.monotonic()
-        if not force and now - self.shown < (0.5 if self.console.is_terminal else PLAIN_SECONDS):
+        pause = PLAIN_SECONDS if self.epochs and self.epochs[-1][1] else FIRST_SECONDS
+        if not force and now - self.shown < (0.5 if self.console.is_terminal else pause):
             return
         self.shown = now
         if self.console.is_terminal:
             self._redraw([self.head, *self._lines()])
         else:
             self.console.print(" | ".join(self._lines()), soft_wrap=True)
+
+    def training_starts(self) -> None:
+        """A worker is ready and begins an epoch."""
+        if self.trained_since is None:
+            self.trained_since = time.monotonic()
+            self.tick(force=True)
 
     def _redraw(self, lines: list[str]) -> None:
         """The block again, in its own place, also where the terminal has become narrower and has wrapped it."""
@@ -85,9 +94,18 @@ class Progress:
         )
         best = next(iter(studies.ranked(trials)), None)
         return [
-            f"{state} | {self._rate(trials):.2f} epochs/s | {self._left(trials)}",
+            f"{state} | {self._speed(trials)}",
             f"best {self.metric} " + ("-" if best is None else describe(best)),
         ]
+
+    def _speed(self, trials: Sequence[FrozenTrial]) -> str:
+        """Epochs per second and the time left; before the first epoch has ended, what everything waits for."""
+        rate = self._rate(trials)
+        if self.epochs[-1][1]:
+            return f"{rate:.2f} epochs/s | {self._left(trials)}"
+        if self.trained_since is None:
+            return "starting workers"
+        return f"first epoch running for {duration(time.monotonic() - self.trained_since)}"
 
     def _rate(self, trials: Sequence[FrozenTrial]) -> float:
         """Epochs a second, over the last minute."""
@@ -98,10 +116,11 @@ class Progress:
         return (new - old) / max(now - before, 1e-9)
 
     def _left(self, trials: Sequence[FrozenTrial]) -> str:
-        """The time left, by what trials like those to come have cost, and the time budget."""
-        seconds = seconds_left(self.plan, trials, self.spent)
-        left = min(seconds, max(0.0, self.deadline - time.monotonic()))
-        return f"about {duration(left)} left, until {clock(left)}" if left < math.inf else "time left: not known yet"
+        """The time left, by what trials like those to come have cost, or until the time budget ends."""
+        seconds, budget = seconds_left(self.plan, trials, self.spent), max(0.0, self.deadline - time.monotonic())
+        if budget < seconds:
+            return f"time budget ends in {duration(budget)}, at {clock(budget)}"
+        return f"about {duration(seconds)} left, until {clock(seconds)}" if seconds < math.inf else "time left unknown"
 
 
 def describe(trial: FrozenTrial) -> str:

@@ -29,7 +29,7 @@ IMAGE_SIZE, EPOCHS = 300, 27
 SAMPLE_IMAGE_SIZE, SAMPLE_EPOCHS = 64, 15  # of the built-in sample: minutes, not hours
 DIGITS_SIZE = 28
 PUBLISHED = "published segmentation weights, trained on COCO's masks of VOC's classes: a track of its own"
-PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "scikit-learn")
+PACKAGES = ("voc-search", "torch", "torchvision", "ray", "optuna", "numpy", "scikit-learn")
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def prepare(given: Mapping[str, Any]) -> Session:
 
 
 def announce(arguments: Mapping[str, Any], text: str) -> None:
-    """Say what begins now, at once also through a pipe, unless the user wants the result only."""
+    """Say what begins now, at once even through a pipe, unless the user wants only the result."""
     if not arguments["quiet"]:
         print(text, flush=True)
 
@@ -260,10 +260,21 @@ def _digest_of(problem: Problem, name: str) -> str | None:
     return None if file in NAMED_WEIGHTS else digest(file)
 
 
-def _revision() -> str | None:
-    """The git revision of this code, with + where it differs from it; None outside a checkout."""
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
+def _revision(root: Path = Path(__file__).parents[1]) -> str | None:
+    """The git revision of this code, with + if it has been changed since; None unless `root` is its own checkout.
+
+    An installed package may lie below somebody else's repository, whose revision says nothing of it.
+    """
+
+    def git(*command: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(root), *command], capture_output=True, text=True, timeout=10, check=True
+        )
+        return done.stdout.strip()
+
     try:
-        return subprocess.run(git, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != root.resolve():
+            return None
+        return git("describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return None

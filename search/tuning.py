@@ -36,6 +36,7 @@ from ray import tune  # noqa: E402
 
 from search import study as studies  # noqa: E402
 from search.asha import StudyASHA  # noqa: E402
+from search.live import Progress  # noqa: E402
 from search.resources import Resources  # noqa: E402
 from search.searcher import NeverRestored, StudySearcher  # noqa: E402
 from search.tensorboard import TensorBoard  # noqa: E402
@@ -152,13 +153,16 @@ class StopWhen(NeverRestored, tune.Stopper):
 
 
 class Ticker(NeverRestored, tune.Callback):
-    """Calls `tick` after each step of Tune's loop: ten times a second at least."""
+    """Tells `progress` when a training starts, and after each step of Tune's loop: at least ten times per second."""
 
-    def __init__(self, tick: Callable[[], None]):
-        self.tick = tick
+    def __init__(self, progress: Progress):
+        self.progress = progress
+
+    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        self.progress.training_starts()
 
     def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
-        self.tick()
+        self.progress.tick()
 
 
 def execute(
@@ -170,7 +174,7 @@ def execute(
     run: Path,
     resources: Resources,
     stop: Callable[[], bool],
-    tick: Callable[[], None],
+    progress: Progress,
 ) -> None:
     """Run the searcher's trials on the cluster until it is finished or `stop` says so."""
     rungs = studies.rungs(searcher.epochs) if scheduler else []
@@ -194,7 +198,7 @@ def execute(
             storage_path=str(run),
             verbose=0,
             stop=StopWhen(stop),
-            callbacks=[Ticker(tick), TensorBoard(run / "ray", searcher.metric)],
+            callbacks=[Ticker(progress), TensorBoard(run / "ray", searcher.metric)],
             failure_config=tune.FailureConfig(max_failures=LOST_WORKERS),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # ours are kept by the worker
         ),

@@ -80,11 +80,13 @@ def draw(runs: list[Path], out: Path) -> None:
     if len(runs) > 1:
         from search.report.compare import compare
 
+        print(f"comparing {len(runs)} runs", flush=True)
         print(compare(runs, out))
         print(f"wrote {out}")
     else:
         from search.report.page import write_report
 
+        print(f"drawing the report of {runs[0]}", flush=True)
         print(f"wrote {write_report(runs[0])}")
 
 

@@ -9,6 +9,7 @@ import torch
 
 from search import final
 from search.finalist import retrain
+from search.record import read_run
 from search.report.page import write_report
 from voctrain import classify
 from voctrain.config import ClassifyConfig
@@ -53,6 +54,16 @@ def test_the_mean_chooses_and_the_error_is_that_of_its_scores(done):
     assert (result["winner"], result["score"], result["epochs"]) == (winner["name"], winner["score"], winner["epochs"])
     assert result["standard_error"] == winner["standard_error"]
     assert f"val_mAP {result['score']:.4f} ± {result['standard_error']:.4f} over 2 seeds" in outcome.out
+
+
+def test_it_names_its_trainings_and_the_next_command(done):
+    run, outcome = done
+    names = [candidate["name"] for candidate in read(run)["candidates"]]
+    for name in names:
+        for seed in (1, 2):
+            assert re.search(rf"^{name}, seed {seed}: val_mAP best 0\.\d{{4}}, last 0\.\d{{4}}$", outcome.out, re.M)
+    place = f"--data {read_run(run)['arguments']['data']} --classify {run}"
+    assert outcome.out.splitlines()[-1] == f"next: python -m search.submit {place}"
 
 
 def test_the_best_trials_are_trained_with_other_seeds(done):

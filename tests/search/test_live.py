@@ -1,8 +1,12 @@
 import io
+import math
+import time
 from datetime import datetime
+from types import SimpleNamespace
 
 import optuna
 import pytest
+from optuna.trial import TrialState, create_trial
 from rich.console import Console
 from rich.live import Live
 
@@ -10,10 +14,15 @@ from search.live import Progress, clock, duration
 from search.time_left import Plan
 
 
-def progress(console):
+def progress(console, deadline=math.inf, epochs=0):
+    """Of a search of four trials, of which the first has run this many epochs in ten seconds each."""
     study = optuna.create_study(direction="maximize")
-    plan = Plan(trials=4, epochs=9, concurrent=1, whole=(), sampler="random")
-    shown = Progress(study, head="h" * 50, plan=plan, spent={}, metric="val_mAP", deadline=float("inf"))
+    if epochs:
+        scores = dict.fromkeys(range(1, epochs + 1), 0.5)
+        study.add_trial(create_trial(state=TrialState.RUNNING, intermediate_values=scores))
+    plan = Plan(trials=4, epochs=9, concurrent=1, whole=range(4), sampler="random")
+    spent = {0: 10.0 * epochs} if epochs else {}
+    shown = Progress(study, head="h" * 50, plan=plan, spent=spent, metric="val_mAP", deadline=deadline)
     shown.console, shown.live = console, Live(console=console, auto_refresh=False)
     return shown
 
@@ -28,13 +37,13 @@ def test_the_time_of_day_has_its_day_where_it_is_not_today():
     assert clock(100 * 60, now) == "Sat 28 Nov 00:10"
 
 
-@pytest.mark.parametrize(("width", "rows"), [(120, 3), (40, 2 + 3 + 1)])
+@pytest.mark.parametrize(("width", "rows"), [(120, 3), (40, 2 + 2 + 1)])
 def test_the_block_is_drawn_again_in_its_place(width, rows):
-    """Its lines have 50, 102 and 14 characters: in a terminal made narrower they have wrapped."""
+    """Its lines have 50, 78 and 14 characters: in a terminal made narrower they have wrapped."""
     console = Console(file=io.StringIO(), force_terminal=True, width=120)
     with progress(console) as shown:
         shown.tick(force=True)
-        assert [len(line) for line in shown.drawn] == [50, 102, 14]
+        assert [len(line) for line in shown.drawn] == [50, 78, 14]
         console.width = width
         before = len(console.file.getvalue())
         shown.tick(force=True)
@@ -52,3 +61,39 @@ def test_elsewhere_it_is_lines(capsys):
     assert text.splitlines()[0] == "h" * 50
     assert "\x1b" not in text
     assert text.count("trials 0/4 done") == 2  # asked for, and at the end
+
+
+def lines(shown):
+    with shown:
+        shown.tick(force=True)
+    return shown.console.file.getvalue().splitlines()[1:]
+
+
+def plain():
+    return Console(file=io.StringIO(), width=200)
+
+
+def test_the_time_left_is_that_of_the_trials_or_of_the_budget():
+    """Ten seconds per epoch: 6 epochs of the first trial are left, and 27 of three others: 330 seconds."""
+    assert "| about 5:30 left, until " in lines(progress(plain(), epochs=3))[0]
+    assert "| about 5:30 left, until " in lines(progress(plain(), time.monotonic() + 331, epochs=3))[0]
+    assert "| time budget ends in 2:00, at " in lines(progress(plain(), time.monotonic() + 120, epochs=3))[0]
+
+
+def test_before_the_first_epoch_has_ended_it_says_what_it_waits_for(monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr("search.live.time", SimpleNamespace(monotonic=lambda: now))
+    with progress(plain()) as shown:
+        for moment in (1001, 1004.9):
+            now = moment
+            shown.tick()
+        assert shown.console.file.getvalue().count("starting workers") == 1
+        now = 1006.0
+        shown.tick()
+        assert shown.console.file.getvalue().count("starting workers") == 2
+        now = 1007.0
+        shown.training_starts()
+        assert "first epoch running for 0:00" in shown.console.file.getvalue()
+        now = 1013.0
+        shown.tick()
+        assert "first epoch running for 0:06" in shown.console.file.getvalue()

@@ -137,6 +137,21 @@ class TestRunFolder:
             assert float(row["seconds"]) > 0
 
 
+def test_a_search_says_what_it_does_before_its_first_epoch(run, space, tmp_path):
+    outcome = run("--space", space, "--trials", 1, "--epochs", 1, "--out", tmp_path, "--name", "run")
+    assert outcome.status == 0, outcome
+    lines = outcome.out.splitlines()
+    begins = ["running on this machine", "starting Ray", f"{tmp_path / 'run'} | 1 at a time"]
+    begins += [
+        "trials 0/1 done (0 complete, 0 pruned, 0 failed), ",
+        "trials 0/1 done (0 complete, 0 pruned, 0 failed), ",
+    ]
+    assert all(line.startswith(begin) for line, begin in zip(lines, begins, strict=False)), lines
+    assert "starting workers" in lines[3]
+    assert "first epoch running for 0:0" in outcome.out
+    assert f"report {tmp_path / 'run' / 'report.html'}" in lines
+
+
 class TestContinued:
     def test_the_time_budget_stops_and_the_printed_line_goes_on_to_more_trials(self, copied, run):
         before, facts = trials_of(copied), read(copied, "run")
@@ -179,7 +194,7 @@ class TestChoices:
         outcome = run(*arguments, "--quiet")
         assert outcome.status == 0, outcome
         lines = outcome.out.splitlines()
-        assert [line.split()[0] for line in lines] == ["best", "random", "next:", "python"]
+        assert [line.split()[0] for line in lines] == ["report", "best", "random", "next:", "python"]
         trials = trials_of(tmp_path / "own")
         assert [set(t.params) for t in trials] == [{"optimizer", "lr"}] * 2
         assert trials[0].params != trials[1].params

@@ -1,14 +1,17 @@
 import dataclasses
 import json
+import re
 import shutil
+import subprocess
 from datetime import datetime
+from importlib.metadata import version
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from search import run
-from search.session import claim
+from search.session import _revision, claim
 from voctrain.models import build_classifier
 
 SIZE = ("--image-size", 32, "--epochs", 3, "--trials", 2)
@@ -59,3 +62,34 @@ def test_weights_may_have_moved_but_must_be_the_same(begin, prepared, refused, d
     message = refused(run.main, "classify", "--resume", folder, "--weights", other)
     assert f"--weights {other} is no longer what this run began with" in message
     assert prepared("classify", "--resume", folder, "--weights", moved).problem.fixed["weights"] == str(moved)
+
+
+class TestRevision:
+    def git(self, folder, *command):
+        identity = ("-c", "user.name=n", "-c", "user.email=e@example.com")
+        subprocess.run(["git", "-C", folder, *identity, *command], check=True, capture_output=True)
+
+    def test_it_is_that_of_the_own_checkout(self, tmp_path):
+        self.git(tmp_path, "init")
+        (tmp_path / "file").write_text("1")
+        self.git(tmp_path, "add", "file")
+        self.git(tmp_path, "commit", "-m", "Begin")
+        revision = _revision(tmp_path)
+        assert re.fullmatch(r"[0-9a-f]{12}", revision)
+        (tmp_path / "file").write_text("2")
+        assert _revision(tmp_path) == revision + "+"
+
+    def test_a_repository_around_an_installation_is_another_ones(self, tmp_path):
+        self.git(tmp_path, "init")
+        self.git(tmp_path, "commit", "--allow-empty", "-m", "Begin")
+        (tmp_path / "site-packages").mkdir()
+        assert _revision(tmp_path / "site-packages") is None
+
+    def test_there_may_be_none(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+        assert _revision(tmp_path) is None
+
+
+def test_run_json_records_the_version_of_the_package(unstarted):
+    facts = json.loads((unstarted / "run.json").read_text())
+    assert facts["versions"]["voc-search"] == version("voc-search")
