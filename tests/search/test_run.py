@@ -1,4 +1,5 @@
 import csv
+import errno
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from optuna.trial import TrialState
 from sklearn.metrics import average_precision_score, multilabel_confusion_matrix
 
 from search import study as studies
+from search.files import StorageError
 from search.run import main
 from search.runfolder import trial_log
 from search.study import read_study
@@ -324,6 +326,42 @@ class TestTrouble:
         config, data = ClassifyConfig.from_dict(trial.user_attrs[studies.CONFIG]), data_of(tmp_path / "lost")
         expected = [epoch.metrics["val_mAP"] for epoch in classify.train(config, data)]
         assert list(trial.intermediate_values.values()) == pytest.approx(expected, abs=1e-9)
+
+    def test_a_disk_that_is_full_for_a_worker_ends_it_in_one_line_and_resume_runs_the_trial(
+        self, run, tmp_path, space, monkeypatch
+    ):
+        class Full(Worker):
+            def setup(self, config, **more):
+                import search.training
+
+                def refuse(path, value):
+                    raise StorageError.of(path, OSError(errno.ENOSPC, "No space left on device"))
+
+                search.training.write_torch = refuse
+                Worker.setup(self, config, **more)
+
+        monkeypatch.setattr("search.tuning.Worker", Full)
+        self.end_on_a_full_disk(run, tmp_path, space, monkeypatch, "checkpoints/0000/weights.pt")
+
+    def test_a_disk_that_is_full_for_the_driver_too(self, run, tmp_path, space, monkeypatch):
+        def refuse(folder):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr("search.runfolder.RunFolder.publish", refuse)
+        self.end_on_a_full_disk(run, tmp_path, space, monkeypatch, "")
+
+    def end_on_a_full_disk(self, run, tmp_path, space, monkeypatch, place):
+        folder = tmp_path / "full"
+        outcome = run("--space", space, "--out", tmp_path, "--name", folder.name, "--quiet")
+        assert outcome.status == 1
+        assert outcome.err.startswith(f"error: cannot write {folder / place}: No space left on device (the disk at /")
+        assert outcome.err.endswith(f"continue with: python -m search.run classify --resume {folder}\n")
+        assert outcome.err.count("\n") == 1
+        assert not any(t.state.is_finished() for t in trials_of(folder))
+        monkeypatch.undo()
+        continued = run("--resume", folder)
+        assert continued.status == 0, continued
+        assert [t.state.is_finished() for t in trials_of(folder)] == [True, True]
 
     def test_ctrl_c_stops_cleanly_and_the_printed_line_goes_on(self, run, dataset, space, tmp_path):
         folder = tmp_path / "stopped"
