@@ -22,6 +22,7 @@ OWN = {
     "class_names.txt": "_background_\nweld\ncrack",
     "labels.txt": "__ignore__\n_background_\nweld\ncrack\n",
     "classes.txt": "weld\n\ncrack\n",
+    "label_list.txt": "weld\ncrack\n",
     "_classes.csv": "filename, weld, crack\na_01.jpg, 1, 0\n",
     "SegmentationClass/_classes.csv": "Pixel Value, Class\n0, background\n1, weld\n2, crack\n",
     "SegmentationClass/class_names.txt": "aeroplane\nweld\ncrack\nbird",

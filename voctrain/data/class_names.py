@@ -10,8 +10,8 @@ VOC_CLASSES = (
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
 NOT_CLASSES = ("background", "ignore", "ignored", "void", "unlabeled", "unlabelled")  # in class lists, beside classes
-# As CVAT, labelme, LabelImg and Roboflow write or read them.
-CLASS_LISTS = ("labelmap.txt", "class_names.txt", "classes.txt", "labels.txt", "_classes.csv")
+# As CVAT, labelme, LabelImg, PaddlePaddle and Roboflow write or read them.
+CLASS_LISTS = ("labelmap.txt", "class_names.txt", "classes.txt", "labels.txt", "label_list.txt", "_classes.csv")
 MASK_FOLDERS = ("SegmentationClass", "train/seg")  # of the two layouts
 
 
