@@ -163,11 +163,11 @@ def _new_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     if arguments["task"] == "attack" and (arguments["data"] not in DIGITS or arguments["victim"] is not None):
         victim = find_victim(arguments["victim"], arguments["out"])
         arguments["victim"] = str(victim)
-        if arguments["transfer"] is not None:
-            arguments["transfer"] = str(find_victim(arguments["transfer"], arguments["out"]))
         arguments["image_size"] = arguments["image_size"] or image_size_of(victim)
     elif arguments["data"] in DIGITS:
         arguments["image_size"] = arguments["image_size"] or DIGITS_SIZE
+    if arguments["transfer"] is not None:
+        arguments["transfer"] = str(find_victim(arguments["transfer"], arguments["out"]))
     if arguments["image_size"] is None:
         arguments["image_size"] = SAMPLE_IMAGE_SIZE if arguments["data"] == "sample" else IMAGE_SIZE
     if arguments["epochs"] is None:

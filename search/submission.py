@@ -15,6 +15,7 @@ from search.record import read_run
 from search.training import pick_device
 from voctrain import classify, segment
 from voctrain.data import Data, load, original_masks
+from voctrain.data.class_names import contrast
 from voctrain.mask_metrics import mask_dice
 from voctrain.metrics import decide
 from voctrain.submission import write_submission
@@ -71,7 +72,7 @@ def load_checkpoint(path: Path, task: str) -> tuple[Path, dict[str, Any]]:
     saved = read_torch(file)
     found = saved.get("task") if isinstance(saved, dict) else None
     if found is not None and found != task:
-        raise ValueError(f"{file} is of {found}, not of {task}: give a run of {task}")
+        raise ValueError(f"--{task} takes a model of task {task}, but {file} is of task {found}: give a {task} run")
     if found is None or not saved.keys() >= NEEDED[task]:
         raise ValueError(f"{file} is not a checkpoint of ours: give a run, its best.pt or its final.pt")
     return file, saved
@@ -80,10 +81,14 @@ def load_checkpoint(path: Path, task: str) -> tuple[Path, dict[str, Any]]:
 def _test_set(path: str, file: Path, saved: dict[str, Any]) -> Data:
     """The data at the size of a checkpoint's model, with test images and of its classes."""
     data = load(path, image_size=saved["image_size"])
+    if tuple(saved["classes"]) != data.classes:
+        model, those = contrast(saved["classes"], data.classes)
+        raise ValueError(
+            f"a model must know the classes of --data, but {file} knows {model}, while {path} has {those}: give the set"
+            " that it was trained on, or a run on this set"
+        )
     if not data.test_ids:
         raise ValueError(f"{path} has no test images to submit: give --data a set with a test part")
-    if list(data.classes) != saved["classes"]:
-        raise ValueError(f"{file} knows other classes than {path}: give the set that it was trained for")
     return data
 
 

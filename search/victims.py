@@ -54,7 +54,8 @@ def attack_fields(arguments: Mapping[str, Any], data: Data) -> dict[str, Any]:
         victim = digits_victim(data, arguments["image_size"])
     else:
         victim = Path(arguments["victim"])
-    check_victim(load_victim(victim).classes, data)
+    for file in filter(None, (victim, arguments["transfer"])):
+        check_victim(file, load_victim(file).classes, data)
     if "standard_error" in load_file(victim):
         raise ValueError(f"{victim} is a final model, which has seen the validation images: give its run's best.pt")
     seen = _train_ids(victim.parent) & {data.ids[i] for i in data.val}

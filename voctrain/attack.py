@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from voctrain.aim import Aim
 from voctrain.augment import augment
 from voctrain.config import AttackConfig
 from voctrain.data import Data
+from voctrain.data.class_names import contrast
 from voctrain.goals import parse_goal
 from voctrain.loop import (
     EVAL_BATCH,
@@ -79,7 +81,7 @@ class Judge(Aim):
 
     def __init__(self, config: AttackConfig, data: Data, device: str | torch.device = "cpu"):
         super().__init__(config, device)
-        check_victim(self.victim.classes, data)
+        check_victim(config.victim, self.victim.classes, data)
         self.ids, self.y_true = [data.ids[i] for i in data.val], data.labels[data.val]
         self.images = to_unit(Resident(data.images, torch.device(device))[torch.tensor(data.val)])
         self.clean = self.victim.probabilities(self.images)
@@ -167,12 +169,13 @@ def check(config: AttackConfig, data: Data) -> None:
     parse_goal(config.goal, data.classes)
 
 
-def check_victim(classes: tuple[str, ...], data: Data) -> None:
-    """Raise `ValueError` unless the victim knows the classes of the data."""
+def check_victim(file: str | Path, classes: tuple[str, ...], data: Data) -> None:
+    """Raise `ValueError` unless the victim in `file` knows the classes of the data."""
     if classes != data.classes:
+        victim, those = contrast(classes, data.classes)
         raise ValueError(
-            f"the victim knows {len(classes)} classes ({', '.join(classes[:3])}, …), the data"
-            f" {len(data.classes)} ({', '.join(data.classes[:3])}, …): give a classify run on these data"
+            f"a victim must know the classes of the data, but {file} knows {victim}, while the data have {those}: give"
+            " a classify run on these data"
         )
 
 

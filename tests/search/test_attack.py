@@ -146,7 +146,11 @@ def test_every_goal_runs(goal, on_cluster, finished, dataset, tmp_path):
         (("attack", "--victim", "FINISHED", "--set", "fake_label=0.5", "--goal", "invert"), "fake_label"),
         (("attack", "--victim", "FINISHED", "--set", "goal=invert"), "--set goal must be given as --goal"),
         (("attack", "--victim", "FINISHED", "--weights", "imagenet"), "--weights goes with classify and segment only"),
-        (("attack", "--data", "digits", "--victim", "FINISHED"), "the victim knows 20 classes"),
+        (
+            ("attack", "--data", "digits", "--victim", "FINISHED"),
+            "knows aeroplane, bicycle, bird and 17 more, while the data have 0, 1, 2",
+        ),
+        (("attack", "--data", "digits", "--transfer", "FINISHED"), "while the data have 0, 1, 2 and 7 more: give a"),
         (("classify", "--victim", "FINISHED"), "--victim goes with attack only"),
         (("classify", "--data", "digits"), "--data digits goes with attack only"),
         (("attack", "--min-ssim", "1"), "--min-ssim: must be above 0 and below 1, but got '1'"),

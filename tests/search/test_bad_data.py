@@ -59,7 +59,7 @@ TABLE, IMAGE, MASK = "train/train_set.csv", "train/img/train_3.npy", "train/seg/
     [
         (shutil.rmtree, "is not there"),
         (lambda root: (root / TABLE).unlink(), "holds neither"),
-        (edit(TABLE, lambda text: text.replace("boat", "ship", 1)), "boat"),
+        (edit(TABLE, lambda text: text.replace("boat", "ship", 1)), "has columns for ship: rename"),
         (cell("2"), "labels in"),
         (cell("-1"), "labels in"),
         (edit(TABLE, lambda text: text + text.splitlines()[-1]), "twice"),
@@ -93,6 +93,22 @@ def test_an_undecodable_jpeg_is_named(refused, tmp_path):
     (root / "ImageSets/Segmentation/train.txt").write_text("\n".join(map(str, range(20))))
     (root / "JPEGImages/7.jpg").write_bytes(b"\xff\xd8 no picture")
     assert "7.jpg" in refused(run.main, "classify", "--data", root, *SIZE)
+
+
+OWN_CLASSES = {
+    "class_names.txt": "_background_\ncell\nnucleus\ndebris",
+    "train/train_set.csv": "Id,cell,nucleus,debris\n0,1,0,0\n",
+}
+
+
+@pytest.mark.parametrize("name", OWN_CLASSES)
+def test_classes_of_ones_own_do_not_become_vocs(name, refused, dataset, tmp_path):
+    root = shutil.copytree(dataset, tmp_path / "set")
+    (root / name).write_text(OWN_CLASSES[name])
+    for task in ("classify", "segment"):
+        message = refused(run.main, task, "--data", root, *SIZE)
+        assert message.startswith(f"only VOC's 20 classes are supported so far, but {root / name} ")
+        assert " cell, nucleus, debris: " in message
 
 
 def test_a_class_without_a_positive_is_a_warning(call, dataset, tmp_path):

@@ -260,7 +260,8 @@ class TestSubmit:
         [
             ({"weight": torch.zeros(2)}, "is not a checkpoint of ours"),
             ({"task": "classify", "model": print}, "is not a checkpoint of ours"),
-            ({"task": "segment", "thresholds": []}, "is of segment"),
+            ({"task": "segment", "thresholds": []}, "--classify takes a model of task classify, but "),
+            ({"task": "attack"}, "is of task attack: give a classify run"),
         ],
     )
     def test_checkpoints(self, saved, message, refused, dataset, tmp_path):

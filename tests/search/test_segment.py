@@ -165,10 +165,10 @@ def test_a_classifier_initialises_the_encoder(on_cluster, dataset, data, tmp_pat
 
 def test_a_run_of_the_other_task_is_refused(segmented, finished, call, dataset):
     folder, _ = segmented
-    for task, path, found in (("classify", folder, "segment"), ("segment", finished, "classify")):
+    for task, path in (("classify", folder), ("segment", finished)):
         outcome = call(submit.main, "--data", dataset, f"--{task}", path)
         assert outcome.status == 2
-        assert f"is of {found}, not of {task}" in outcome.err
+        assert f"--{task} takes a model of task {task}, but " in outcome.err
     outcome = call(submit.main, "--data", dataset, "--gate", "--segment", folder)
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
     assert "--gate needs" in outcome.err

@@ -103,6 +103,24 @@ def test_a_set_without_test_images_is_refused_and_nothing_is_written(call, datas
     assert not (tmp_path / "s.csv").exists()
 
 
+@pytest.mark.parametrize("task", ["classify", "segment"])
+def test_a_model_of_other_classes_is_refused(task, refused, dataset, checkpoint, tmp_path):
+    names = ["cell", "nucleus", "debris"]
+    torch.save(checkpoint | {"task": task, "classes": names}, tmp_path / "best.pt")
+    message = refused(main, "--data", dataset, f"--{task}", tmp_path / "best.pt")
+    assert message == (
+        f"a model must know the classes of --data, but {tmp_path / 'best.pt'} knows cell, nucleus, debris, while"
+        f" {dataset} has aeroplane, bicycle, bird and 17 more: give the set that it was trained on, or a run on"
+        " this set"
+    )
+    torch.save(checkpoint | {"task": task, "classes": checkpoint["classes"][::-1]}, tmp_path / "best.pt")
+    assert "knows tvmonitor, train, sofa" in refused(main, "--data", dataset, f"--{task}", tmp_path / "best.pt")
+
+
+def test_digits_are_no_set_to_submit(refused, folder):
+    assert "while digits has 0, 1, 2 and 7 more" in refused(main, "--data", "digits", "--classify", folder)
+
+
 @pytest.mark.slow
 def test_a_run_of_the_search(call, dataset, finished, data, tmp_path):
     shutil.copytree(finished, tmp_path / "run")

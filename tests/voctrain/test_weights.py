@@ -216,6 +216,16 @@ def test_another_architecture_is_named(tmp_path):
     assert message.endswith("is of a simple, but the architecture is complex: --set architecture=simple")
 
 
+def test_another_number_of_channels_is_told_before_another_size(tmp_path):
+    path = str(tmp_path / "plain.pt")
+    torch.save(build_classifier("mnist_model", image_size=28, in_channels=1).state_dict(), path)
+    message = error_of(build_classifier, "mnist_model", image_size=32, weights=path)
+    assert message == (
+        f"weights must match the number of image channels, but {path} has 1 and the data have 3: give weights that"
+        " were trained on such images"
+    )
+
+
 def test_a_plain_file_of_another_model_is_explained(tmp_path):
     path = str(tmp_path / "plain.pth")
     torch.save(models.get_model("squeezenet1_0").state_dict(), path)

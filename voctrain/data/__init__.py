@@ -62,7 +62,8 @@ def load(path: str | Path, *, image_size: int, use_val: bool = False) -> Data:
     to the labelled images.
 
     The squares are kept in `cache_dir()`, found again by the content of the set. Raises `ValueError` for a folder of
-    neither layout, a missing, damaged or ill-formed file, or fewer labelled images than classes.
+    neither layout, a missing, damaged or ill-formed file, other classes than VOC's, or fewer labelled images than
+    classes.
     """
     from voctrain.data import download, layouts, prepare
 
@@ -73,6 +74,7 @@ def load(path: str | Path, *, image_size: int, use_val: bool = False) -> Data:
 
         return digits.load(path, image_size)
     source = layouts.read_source(download.folder_of(path), use_val=use_val)
+    layouts.check_content(source)
     fingerprint = prepare.fingerprint(source)
     name = f"{fingerprint}-{image_size}{'-val' if use_val else ''}-v{prepare.FORMAT}.npz"
     arrays, warnings = prepare.cached(cache_dir() / "sets" / name, lambda: prepare.prepare(source, image_size))

@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from voctrain.data.download import build_folder
-from voctrain.data.layouts import VOC_CLASSES, VOID, Source, classes_in, read_image
+from voctrain.data.layouts import VOC_CLASSES, VOID, Source, check_content, classes_in, read_image
+from voctrain.data.palette import voc_palette
 
 
 def convert(source: Source, target: str | Path, *, to: str | None = None, void: str = "keep") -> tuple[str, ...]:
@@ -20,7 +21,8 @@ def convert(source: Source, target: str | Path, *, to: str | None = None, void: 
     `to` is kaggle or devkit, by default the one that `source` is not. `void="0"` turns void pixels into background, as
     the competition had it; "keep" leaves masks as they are. Kaggle ids become `train_{Id}` and `test_{Id}` in a devkit,
     where all ids share a folder, and lose that again on the way back. Returns what the user should know, one line each.
-    Raises `ValueError` for a target in use, for void="0" where a mask is missing, and for a bad file in `source`.
+    Raises `ValueError` for a target in use, for void="0" where a mask is missing, for a bad file in `source`, and
+    for classes that are not VOC's.
     """
     target, to = Path(target).expanduser(), to or {"kaggle": "devkit", "devkit": "kaggle"}[source.layout]
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
@@ -28,6 +30,7 @@ def convert(source: Source, target: str | Path, *, to: str | None = None, void: 
     if void == "0" and None in source.masks:
         i = source.masks.index(None)
         raise ValueError(f"void 0 needs a mask of every image, but {source.ids[i]} has none: leave void at keep")
+    check_content(source)
     notes: list[str] = []
     write = {"kaggle": _write_kaggle, "devkit": _write_devkit}[to]
     build_folder(target, lambda folder: notes.extend(write(source, folder, void == "0")))
@@ -125,9 +128,3 @@ def _write_objects(path: Path, shape: tuple[int, ...], label: np.ndarray) -> Non
 
 def _cleared(mask: np.ndarray, clear: bool) -> np.ndarray:
     return np.where(mask == VOID, np.uint8(0), mask) if clear else mask
-
-
-def voc_palette() -> np.ndarray:
-    """The devkit's colours, uint8 (256, 3): bits of the index, dealt to red, green, blue, high ones first."""
-    index, rgb = np.arange(256)[:, None], np.arange(3)
-    return sum(((index >> (3 * j + rgb)) & 1) << (7 - j) for j in range(3)).astype(np.uint8)

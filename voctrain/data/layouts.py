@@ -5,15 +5,20 @@ import csv
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 from PIL import Image
 
-VOC_CLASSES = (
-    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
-    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+from voctrain.data.class_names import (
+    VOC_CLASSES,
+    canonical,
+    check_annotations,
+    check_class_lists,
+    object_names,
+    unsupported_classes,
 )
+from voctrain.data.palette import check_palette
+
 YEARS = ("VOC[0-9]*", "VOCdevkit/VOC[0-9]*", "TrainVal/VOCdevkit/VOC[0-9]*")  # as the archives of VOC unpack
 VOID = 255  # pixels of a mask that belong to no class: borders, and what nobody labelled
 
@@ -65,6 +70,7 @@ def read_source(folder: str | Path, *, use_val: bool = False) -> Source:
         raise ValueError(
             f"the data must be a folder, voc2009 or sample, but {str(folder)!r} is not there: check the path"
         )
+    check_class_lists(folder)  # first: with other classes there is no point in repairing anything else
     if (folder / "train" / "train_set.csv").is_file():
         return _read_kaggle(folder, use_val)
     below = (found for pattern in YEARS for found in sorted(folder.glob(pattern)))
@@ -77,7 +83,30 @@ def read_source(folder: str | Path, *, use_val: bool = False) -> Source:
     if len(years) > 1:
         names = ", ".join(str(year.relative_to(folder)) for year in years)
         raise ValueError(f"a data folder must hold one year, but {str(folder)!r} holds {names}: give one of these")
+    if years[0] != folder:
+        check_class_lists(years[0])
     return _read_devkit(years[0], use_val)
+
+
+def check_content(source: Source) -> None:
+    """Raise `ValueError` if annotations name classes that are not VOC's, or the masks hold void but no class.
+
+    Annotations are read even for images with masks: only they tell that mask value 1 is no aeroplane. Masks are read
+    only until one holds a class.
+    """
+    xmls = (source.root / "Annotations" / f"{i}.xml" for i in source.ids)
+    check_annotations(path for path in xmls if path.is_file())
+    has_void = False
+    for path in filter(None, source.masks):
+        mask = read_mask(path)
+        if classes_in(mask).any():
+            return
+        has_void |= (mask == VOID).any()
+    if has_void:
+        raise ValueError(
+            f"mask value 255 is void, which is ignored, but the masks in {str(source.root)!r} hold only 0 and 255: if"
+            " 255 marks your objects, replace it with a class number, such as 1"
+        )
 
 
 def _read_kaggle(root: Path, use_val: bool) -> Source:
@@ -137,13 +166,22 @@ def read_mask(path: Path) -> np.ndarray:
     else:
         with _naming(path), Image.open(path) as file:
             mode, mask = file.mode, np.array(file)
+            palette = file.getpalette()
         if mode not in ("P", "L"):
-            raise ValueError(f"masks must be palette or grey PNGs of 8 bits, but {path} has mode {mode}: convert it")
+            raise ValueError(
+                f"masks must be 8-bit palette or grayscale PNGs of class numbers, but {path} has mode {mode}: convert"
+                " it to 0 for background, 1..20 for VOC's classes and 255 for void"
+            )
+        if palette:
+            check_palette(path, np.array(palette, np.uint8).reshape(-1, 3), mask)
     if not np.issubdtype(mask.dtype, np.integer) or mask.ndim != 2 or not mask.size:
         raise ValueError(f"masks must be integers (height, width), but {path} is {mask.dtype} {mask.shape}: convert it")
     wrong = (mask < 0) | (mask > len(VOC_CLASSES)) & (mask != VOID)
     if wrong.any():
-        raise ValueError(f"mask values must be 0..20 or 255 (void), but {path} has {mask[wrong][0]}: correct it")
+        raise ValueError(
+            f"mask values must be 0, 1..20 (only VOC's 20 classes are supported so far) or 255 (void), but {path} has"
+            f" {mask[wrong][0]}: renumber it"
+        )
     return mask.astype(np.uint8, copy=False)
 
 
@@ -155,9 +193,9 @@ def classes_in(mask: np.ndarray) -> np.ndarray:
 def read_objects(path: Path) -> np.ndarray:
     """Labels, uint8 (20,), of an XML annotation: 1 for each class with an object, difficult ones included."""
     with _naming(path):
-        names = {name.text for name in ElementTree.parse(path).iterfind("object/name")}
-    if unknown := names.difference(VOC_CLASSES):
-        raise ValueError(f"objects must be of VOC's classes, but {path} has {unknown.pop()!r}: correct it")
+        names = object_names(path)
+    if unknown := sorted(set(names).difference(VOC_CLASSES)):
+        raise ValueError(f"objects must be of VOC's classes, but {path} has {unknown[0]!r}: correct it")
     return np.array([name in names for name in VOC_CLASSES], np.uint8)
 
 
@@ -187,10 +225,21 @@ def _read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     _check_files([path])
     with _naming(path), path.open(newline="", encoding="utf-8-sig") as file:
         table = csv.DictReader(file, restkey="(no name)", restval="")
-        rows, header = list(table), table.fieldnames or ()
-    if missing := [name for name in ("Id", *columns) if name not in header]:
+        header = ["Id" if name.strip().casefold() == "id" else canonical(name) for name in table.fieldnames or ()]
+        table.fieldnames = header
+        rows = list(table)
+    missing = [name for name in ("Id", *columns) if name not in header]
+    other = [name for name in header if name not in ("", "Id", *VOC_CLASSES)]
+    if columns and other and missing != ["Id"]:
+        raise unsupported_classes(
+            f"{path} has columns for",
+            other,
+            "rename them to VOC's names as stand-ins and add VOC's other columns with 0, or remove them",
+        )
+    if missing:
         raise ValueError(
-            f"{path} must have the columns Id and VOC's 20 classes, but lacks {', '.join(missing)}: add them"
+            f"{path} must have the columns Id and VOC's 20 classes, but lacks {', '.join(missing)}: add them (a class"
+            " that no image has is all 0)"
         )
     if columns and (extra := {*header, *(name for row in rows for name in row)} - {"Id", *columns}):
         raise ValueError(

@@ -138,6 +138,12 @@ def _check_shapes(
     wrong = [key for key in own if key in state and state[key].shape != own[key].shape]
     if not wrong:
         return
+    if "mean" in wrong:
+        there, here = state["mean"].numel(), own["mean"].numel()
+        raise ValueError(
+            f"weights must match the number of image channels, but {source} has {there} and the data have {here}: give"
+            " weights that were trained on such images"
+        )
     first = f"{wrong[0]} is {tuple(state[wrong[0]].shape)} there and {tuple(own[wrong[0]].shape)} here"
     if size is not None and trained_size != size:
         raise ValueError(
