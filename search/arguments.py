@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 import re
 import signal
 from collections.abc import Callable
@@ -67,6 +68,19 @@ def without_traceback(main: Callable[[], int]) -> int:
         return main()
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+
+
+def resolve_address(address: str | None) -> str | None:
+    """The address of the Ray cluster to join: `address`, else RAY_ADDRESS, as in `ray.init`; None for this machine."""
+    address = address or os.environ.get("RAY_ADDRESS")
+    return None if address in (None, "", "local") else address
+
+
+def announce_start(address: str | None) -> None:
+    """Say where Ray will run, at once: the imports that follow take seconds."""
+    cluster = resolve_address(address)
+    place = "this machine" if cluster is None else f"the Ray cluster at {cluster}"
+    print(f"running on {place}; loading PyTorch, Ray and Optuna", flush=True)
 
 
 def whole(low: int) -> Any:

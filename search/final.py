@@ -2,7 +2,7 @@
 
 import sys
 
-from search.arguments import Parser, share, whole, without_traceback
+from search.arguments import Parser, announce_start, share, whole, without_traceback
 
 
 def parser() -> Parser:
@@ -31,6 +31,7 @@ def main(argv: list[str] | None = None) -> int:
         parser().error("give a run folder, or --config best.json with --data")
     if arguments.config is not None and arguments.data is None:
         parser().error("--config needs --data: the set to train on")
+    announce_start(arguments.address)
     from search.finalist import finish, prepare
     from search.tuning import RayStartError
 

@@ -23,9 +23,10 @@ import ray
 
 from search import study as studies
 from search import tuning
+from search.arguments import resolve_address
 from search.bootstrap import with_error
 from search.files import read_torch, typed, write_json, write_torch
-from search.live import PLAIN_SECONDS, duration
+from search.live import PLAIN_SECONDS, duration, reading, say
 from search.record import read_run
 from search.resources import Resources, share_resources
 from search.runfolder import lock, write_npz
@@ -69,7 +70,7 @@ def prepare(arguments: argparse.Namespace) -> Plan:
             configs.append(task.config.from_dict(values | moved))
         candidates = [(f"trial {t.number}", config) for t, config in zip(best, configs, strict=True)]
         source, use_val = arguments.data or facts["arguments"]["data"], facts["arguments"]["use_val"]
-        data = load(source, image_size=configs[0].image_size, use_val=use_val)
+        data = load(source, image_size=configs[0].image_size, use_val=use_val, progress=reading(say))
         if data.fingerprint != facts["data"]["fingerprint"]:
             raise ValueError(f"the data at {source} are not those of {arguments.run}: give the same set with --data")
         data = data.with_split(facts["split"]["train"], facts["split"]["val"])
@@ -77,7 +78,7 @@ def prepare(arguments: argparse.Namespace) -> Plan:
         task, config = _read_config(Path(arguments.config))
         candidates = [(str(arguments.config), config)]
         source, use_val = arguments.data, False
-        data = load(source, image_size=config.image_size)
+        data = load(source, image_size=config.image_size, progress=reading(say))
         run = Path(arguments.out or f"runs/{task.name}-final").resolve()
     for _, config in candidates:
         task.module.check(config, data)
@@ -87,13 +88,12 @@ def prepare(arguments: argparse.Namespace) -> Plan:
     folder = run / "final"
     wanted = {"trials": len(candidates) * arguments.seeds, **vars(arguments)}
     writable = next(p for p in (folder, *folder.parents) if p.exists())
-    address = tuning.resolve_address(arguments.address)
-    print(tuning.where(address), flush=True)
+    address = resolve_address(arguments.address)
     resources = share_resources(tuning.available(address, writable), wanted)
     folder.mkdir(parents=True, exist_ok=True)
     lock(folder)
     if address is None:
-        print("starting Ray", flush=True)
+        say("starting Ray")
     tuning.connect(address, resources.total_cpus)
 
     def at_original_size(saved: dict[str, Any]) -> dict[str, float]:
@@ -107,9 +107,7 @@ def prepare(arguments: argparse.Namespace) -> Plan:
 def finish(plan: Plan) -> int:
     """Do the plan, continuing what an interrupted call left. Returns the exit status."""
     started = time.monotonic()
-    print(
-        f"{len(plan.candidates)} configurations × {plan.seeds} seeds, {plan.resources.concurrent} at a time", flush=True
-    )
+    say(f"{len(plan.candidates)} configurations × {plan.seeds} seeds, {plan.resources.concurrent} at a time")
     with tuning.Interrupt() as interrupt:
         try:
             jobs = [job for name, config in plan.candidates for job in _retrainings(plan, name, config)]
@@ -195,7 +193,7 @@ def _train_all(plan: Plan, jobs: Sequence[Job], interrupt: Any, stop_after: int 
         done, _ = ray.wait(list(running), timeout=0.5)
         if time.monotonic() - said > PLAIN_SECONDS:
             said = time.monotonic()
-            print(f"{len(jobs) - len(running)} of {len(jobs)} trainings done", flush=True)
+            say(f"{len(jobs) - len(running)} of {len(jobs)} trainings done")
         if interrupt.signal is not None:
             raise KeyboardInterrupt
         for reference in done:
@@ -207,10 +205,10 @@ def _train_all(plan: Plan, jobs: Sequence[Job], interrupt: Any, stop_after: int 
                 raise RuntimeError(f"the training of {job.name} in {typed(job.folder)} failed: {cause}") from None
             history, diverged = _result(job.folder)
             if diverged:
-                print(f"{job.name}: {diverged}", flush=True)
+                say(f"{job.name}: {diverged}")
             elif stop_after is None:
                 scores = [metrics[plan.task.metric] for metrics in history]
-                print(f"{job.name}: {plan.task.metric} best {max(scores):.4f}, last {scores[-1]:.4f}", flush=True)
+                say(f"{job.name}: {plan.task.metric} best {max(scores):.4f}, last {scores[-1]:.4f}")
 
 
 def _result(folder: Path) -> tuple[list[dict[str, float]], str | None]:
@@ -284,7 +282,7 @@ def _train_final(plan: Plan, winner: dict[str, Any], calibration: dict[str, Any]
             values | {"schedule": "replay", "lr_by_epoch": rates, "lr": max(rates), "epochs": len(rates)}
         )
     folder = _place(plan, config, all_labelled=True, epochs=winner["epochs"])
-    print(f"training {winner['name']} on all {len(plan.data.ids)} images, {winner['epochs']} epochs", flush=True)
+    say(f"training {winner['name']} on all {len(plan.data.ids)} images, {winner['epochs']} epochs")
     _train_all(plan, [Job(f"{winner['name']}, all images", config, folder)], interrupt, stop_after=winner["epochs"])
     if diverged := _result(folder)[1]:
         raise RuntimeError(f"the training on all images {diverged}: give --top more configurations to choose from")

@@ -3,7 +3,7 @@
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -121,6 +121,28 @@ class Progress:
         if budget < seconds:
             return f"time budget ends in {duration(budget)}, at {clock(budget)}"
         return f"about {duration(seconds)} left, until {clock(seconds)}" if seconds < math.inf else "time left unknown"
+
+
+def say(text: str) -> None:
+    """Print a line at once, even through a pipe."""
+    print(text, flush=True)
+
+
+def reading(announce: Callable[[str], None]) -> Callable[[int, int], None]:
+    """A `progress` for `voctrain.data.load` that announces how many images are read, first of all and every few seconds."""
+    said = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal said
+        if done == 0:
+            announce(f"reading {total} images")
+        elif time.monotonic() - said < FIRST_SECONDS:
+            return
+        else:
+            announce(f"{done} of {total} images read")
+        said = time.monotonic()
+
+    return progress
 
 
 def describe(trial: FrozenTrial) -> str:

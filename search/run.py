@@ -2,12 +2,14 @@
 
 import sys
 
-from search.arguments import run_parser, without_traceback
+from search.arguments import announce_start, run_parser, without_traceback
 
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0 done, 1 nothing scored, 2 a mistake of the user, 128 + its number after a signal."""
     given = vars(run_parser().parse_args(argv))
+    if not given.get("quiet"):
+        announce_start(given.get("address"))
     # torch, ray and optuna load only after the arguments are known to be good
     from search.session import announce, claim, prepare
     from search.tuning import RayStartError, connect

@@ -12,8 +12,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from search.arguments import CHANGEABLE, DEFAULTS, TASKS_OF
+from search.arguments import CHANGEABLE, DEFAULTS, TASKS_OF, resolve_address
 from search.files import typed
+from search.live import reading, say
 from search.plan import NAMED_WEIGHTS, Problem, load_space, make_problem, parse_settings
 from search.record import read_run
 from search.resources import Resources, share_resources
@@ -21,7 +22,7 @@ from search.runfolder import lock
 from search.study import PRUNING_SAMPLERS, read_study, started
 from search.tasks import TASKS
 from search.time_left import Plan
-from search.tuning import available, resolve_address, where
+from search.tuning import available
 from search.victims import digest, find_victim, image_size_of
 from voctrain.data import DIGITS, Data, load
 
@@ -89,10 +90,10 @@ def prepare(given: Mapping[str, Any]) -> Session:
     settings = parse_settings(arguments["set"])
 
     address = resolve_address(arguments["address"])
-    announce(arguments, where(address))
-    data = load(arguments["data"], image_size=arguments["image_size"], use_val=arguments["use_val"])
     if arguments["data"] == "sample":
         announce(arguments, "using the built-in sample, a synthetic data set of 20 classes; use yours with --data DIR")
+    progress = reading(lambda text: announce(arguments, text))
+    data = load(arguments["data"], image_size=arguments["image_size"], use_val=arguments["use_val"], progress=progress)
     for warning in data.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if arguments["weights"] == "published":
@@ -107,6 +108,7 @@ def prepare(given: Mapping[str, Any]) -> Session:
             )
         data = data.with_split(facts["split"]["train"], facts["split"]["val"])
 
+    announce(arguments, "checking the search space")
     writable = next(p for p in (folder, *folder.parents) if p.exists())
     resources = share_resources(available(address, writable), arguments)
     device = "cuda" if resources.gpus else "cpu"
@@ -133,9 +135,9 @@ def prepare(given: Mapping[str, Any]) -> Session:
 
 
 def announce(arguments: Mapping[str, Any], text: str) -> None:
-    """Say what begins now, at once even through a pipe, unless the user wants only the result."""
+    """Say what begins now, unless the user wants only the result."""
     if not arguments["quiet"]:
-        print(text, flush=True)
+        say(text)
 
 
 def claim(session: Session) -> Session:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from search.files import read_torch, replace
 from search.gate import STRENGTHS, fit_strength, log_prior
+from search.live import reading, say
 from search.record import read_run
 from search.training import pick_device
 from voctrain import classify, segment
@@ -33,11 +34,14 @@ def submit(arguments: argparse.Namespace) -> str:
     checkpoints = {task: load_checkpoint(Path(path), task) for task, path in given.items()}
     sets = {task: _test_set(arguments.data, file, saved) for task, (file, saved) in checkpoints.items()}
 
+    if arguments.gate:
+        say("fitting the gate on the validation images")
     gate = _gate(arguments) if arguments.gate else None
     said = []
     probabilities = decided = prior = maps = None
     if "classify" in given:
         file, saved = checkpoints["classify"]
+        say(f"predicting the classes of {len(sets['classify'].test_ids)} images")
         probabilities = _probabilities(saved, sets["classify"].test_images, arguments)
         decided = decide(probabilities, np.array(saved["thresholds"]))
         said.append(f"{decided.sum(1).mean():.2f} classes an image, by {file}")
@@ -54,6 +58,8 @@ def submit(arguments: argparse.Namespace) -> str:
     else:
         said.append("no segmentation run: its rows are empty")
     ids = next(iter(sets.values())).test_ids
+    if maps is not None:
+        say(f"predicting the masks of {len(ids)} images")
     replace(out, lambda path: write_submission(path, _rows(ids, decided, maps)))
     return f"{out}: {len(ids)} images, {'; '.join(said)}"
 
@@ -80,7 +86,7 @@ def load_checkpoint(path: Path, task: str) -> tuple[Path, dict[str, Any]]:
 
 def _test_set(path: str, file: Path, saved: dict[str, Any]) -> Data:
     """The data at the size of a checkpoint's model, with test images and of its classes."""
-    data = load(path, image_size=saved["image_size"])
+    data = load(path, image_size=saved["image_size"], progress=reading(say))
     if tuple(saved["classes"]) != data.classes:
         model, those = contrast(saved["classes"], data.classes)
         raise ValueError(

@@ -52,17 +52,6 @@ class RayStartError(RuntimeError):
     """Ray did not start on this machine. The message is one line."""
 
 
-def resolve_address(address: str | None) -> str | None:
-    """The address of the Ray cluster to join: `address`, else RAY_ADDRESS, as in `ray.init`; None for this machine."""
-    address = address or os.environ.get("RAY_ADDRESS")
-    return None if address in (None, "", "local") else address
-
-
-def where(address: str | None) -> str:
-    """For people: where Ray runs with a resolved address."""
-    return "running on this machine" if address is None else f"running on the Ray cluster at {address}"
-
-
 def available(address: str | None, folder: Path) -> list[dict[str, float]]:
     """CPUs and GPUs of this machine, or of each node of the Ray cluster at `address`, to which it connects.
 

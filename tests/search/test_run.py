@@ -143,13 +143,19 @@ def test_a_search_says_what_it_does_before_its_first_epoch(run, space, tmp_path)
     outcome = run("--space", space, "--trials", 1, "--epochs", 1, "--out", tmp_path, "--name", "run")
     assert outcome.status == 0, outcome
     lines = outcome.out.splitlines()
-    begins = ["running on this machine", "starting Ray", f"{tmp_path / 'run'} | 1 at a time"]
+    begins = [
+        "running on this machine; ",
+        "reading 48 images",
+        "checking the search space",
+        "starting Ray",
+        f"{tmp_path / 'run'} | 1 at a time",
+    ]
     begins += [
         "trials 0/1 done (0 complete, 0 pruned, 0 failed), ",
         "trials 0/1 done (0 complete, 0 pruned, 0 failed), ",
     ]
     assert all(line.startswith(begin) for line, begin in zip(lines, begins, strict=False)), lines
-    assert "starting workers" in lines[3]
+    assert "starting workers" in lines[5]
     assert "first epoch running for 0:0" in outcome.out
     assert f"report {tmp_path / 'run' / 'report.html'}" in lines
 

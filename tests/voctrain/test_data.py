@@ -180,3 +180,13 @@ def test_real_data():
     assert data.sizes.max() == 500
     assert set(np.unique(data.masks)) == {*range(21), 255}
     assert data.warnings == ()
+
+
+def test_progress_counts_the_images_as_they_are_decoded(kaggle, cache):
+    """44 labelled images and 3 test images; from the cache nothing is decoded."""
+    told = []
+    load(kaggle, image_size=8, progress=lambda done, total: told.append((done, total)))
+    assert told == [(done, 47) for done in range(48)]
+    told.clear()
+    load(kaggle, image_size=8, progress=lambda done, total: told.append((done, total)))
+    assert told == [(0, 47)]

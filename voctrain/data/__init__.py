@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,12 +54,18 @@ class Data:
         return dataclasses.replace(self, train=np.arange(len(self.ids)), val=np.arange(0))
 
 
-def load(path: str | Path, *, image_size: int, use_val: bool = False) -> Data:
+def load(
+    path: str | Path,
+    *,
+    image_size: int,
+    use_val: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Data:
     """Read a set, resized to `image_size` pixels a side and split into train and validation (80:20, stratified).
 
     `path` is a folder in the Kaggle or the devkit layout (SEED.md §1), "sample" (drawn) or "voc2009" (downloaded), or
     for attacks "digits" or "mnist"; a folder of such a name is given as ./sample. `use_val` adds the devkit's val.txt
-    to the labelled images.
+    to the labelled images. `progress` is told how many images are read and how many there are, beginning with 0.
 
     The squares are kept in `cache_dir()`, found again by the content of the set. Raises `ValueError` for a folder of
     neither layout, a missing, damaged or ill-formed file, other classes than VOC's, or fewer labelled images than
@@ -74,10 +80,13 @@ def load(path: str | Path, *, image_size: int, use_val: bool = False) -> Data:
 
         return digits.load(path, image_size)
     source = layouts.read_source(download.folder_of(path), use_val=use_val)
+    progress(0, len(source.ids) + len(source.test_ids))
     layouts.check_content(source)
     fingerprint = prepare.fingerprint(source)
     name = f"{fingerprint}-{image_size}{'-val' if use_val else ''}-v{prepare.FORMAT}.npz"
-    arrays, warnings = prepare.cached(cache_dir() / "sets" / name, lambda: prepare.prepare(source, image_size))
+    arrays, warnings = prepare.cached(
+        cache_dir() / "sets" / name, lambda: prepare.prepare(source, image_size, progress)
+    )
     return Data(
         ids=source.ids,
         test_ids=source.test_ids,

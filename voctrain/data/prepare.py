@@ -1,6 +1,7 @@
 """From files to squares of one size, decoded in parallel once and kept in the cache folder."""
 
 import hashlib
+import itertools
 import json
 import os
 import tempfile
@@ -34,7 +35,9 @@ def fingerprint(source: Source) -> str:
     return total.hexdigest()
 
 
-def prepare(source: Source, image_size: int) -> dict[str, np.ndarray]:
+def prepare(
+    source: Source, image_size: int, progress: Callable[[int, int], None] = lambda done, total: None
+) -> dict[str, np.ndarray]:
     """Decode and resize all images; the arrays of `Data` by their names, `masks` only where there are any.
 
     Raises `ValueError` for fewer labelled images than classes and for a file that is damaged or of the wrong kind.
@@ -61,8 +64,9 @@ def prepare(source: Source, image_size: int) -> dict[str, np.ndarray]:
         test_images[i], test_sizes[i] = square(image, size), image.shape[:2]
 
     with ThreadPoolExecutor() as pool:
-        list(pool.map(labelled, range(num_labelled)))
-        list(pool.map(unlabelled, range(num_test)))
+        reading = itertools.chain(pool.map(labelled, range(num_labelled)), pool.map(unlabelled, range(num_test)))
+        for done, _ in enumerate(reading, 1):
+            progress(done, num_labelled + num_test)
     train, val = stratified_split(labels)
     arrays = {"images": images, "labels": labels, "train": train, "val": val, "test_images": test_images}
     return arrays | masks | {"sizes": sizes, "test_sizes": test_sizes}
