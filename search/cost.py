@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 import optuna
 from optuna.trial import FrozenTrial
@@ -24,7 +25,8 @@ def portfolio_operations(problem: Problem, data: Data) -> dict[str, float]:
     operations = {}
     for name, entry in problem.portfolio():
         study.enqueue_trial(entry)
-        operations[name] = training_operations(problem, problem.config(study.ask()), data)
+        with suppress(ValueError, FloatingPointError):  # nothing can be learned from these few images
+            operations[name] = training_operations(problem, problem.config(study.ask()), data)
     return operations
 
 
@@ -52,8 +54,10 @@ def fits_in(
 ) -> Callable[[FrozenTrial], bool]:
     """Whether a waiting recipe can run all of its epochs in the time left, by what others of the portfolio have cost.
 
-    It can as far as nothing is known: before the first epoch of one, and for trials that are not of the portfolio.
-    trials: those begun; spent: by number, the seconds that running ones have trained.
+    Where nothing is known, it can: before the first epoch of any of them, and for trials outside the portfolio.
+
+    operations: see `portfolio_operations`. trials: those begun. spent: by number, the seconds that running trials have
+    trained.
     """
 
     def fits(trial: FrozenTrial) -> bool:

@@ -1,5 +1,6 @@
 """The search itself: the study, its folder, Ray and what is shown, put together."""
 
+import functools
 import math
 import shlex
 import shutil
@@ -34,53 +35,18 @@ def search(session: Session, dashboard: str) -> int:
 
 
 def _run(session: Session, study: optuna.Study, dashboard: str) -> int:
-    arguments, task, facts = session.arguments, session.problem.task, session.facts
-    folder = RunFolder(session.folder, task, study)
+    arguments, task = session.arguments, session.problem.task
+    folder, stopwatch = RunFolder(session.folder, task, study), Stopwatch(session)
     scheduler = _scheduler(session, study, folder)
     folder.update()
-
-    spent, started = facts["seconds"], time.monotonic()
-    deadline = started + (arguments["time_budget"] or math.inf) - spent
-
-    def save_facts() -> None:
-        facts["seconds"] = round(spent + time.monotonic() - started, 1)
-        write_json(session.folder / "run.json", facts)
-
-    def changed(trial: optuna.trial.FrozenTrial) -> None:
-        if trial.state.is_finished():
-            folder.update()
-            save_facts()
-
-    def configure(trial: optuna.Trial) -> dict[str, Any]:
-        config = session.problem.config(trial).to_dict()
-        trial.set_user_attr(studies.CONFIG, config)
-        return {"number": trial.number, "config": config, "params": trial.params, "bar": folder.bar()}
-
-    searcher = StudySearcher(
-        study,
-        folder=session.folder,
-        configure=configure,
-        metric=task.metric,
-        epochs=arguments["epochs"],
-        trials=arguments["trials"],
-        worst=task.worst,
-        on_change=changed,
-    )
-    if arguments["time_budget"] is not None:
-        searcher.fits = fits_in(
-            lambda: deadline - time.monotonic(),
-            portfolio_operations(session.problem, session.data),
-            arguments["epochs"],
-            lambda: studies.started(study),
-            searcher.spent,
-        )
+    searcher = _searcher(session, study, folder, stopwatch)
     progress = Progress(
         study,
         head=f"{typed(session.folder)} | {session.resources.concurrent} at a time | {dashboard}",
         plan=session.plan,
         spent=searcher.spent,
         metric=task.metric,
-        deadline=deadline,
+        deadline=stopwatch.deadline,
         quiet=arguments["quiet"],
     )
     with Interrupt() as interrupt, progress:
@@ -92,17 +58,64 @@ def _run(session: Session, study: optuna.Study, dashboard: str) -> int:
                 task=task.name,
                 run=session.folder,
                 resources=session.resources,
-                stop=lambda: bool(interrupt.signal or searcher.halted) or time.monotonic() > deadline,
+                stop=lambda: bool(interrupt.signal or searcher.halted) or stopwatch.seconds_left() < 0,
                 progress=progress,
             )
     if searcher.halted:
         raise StorageError(searcher.halted)
-    save_facts()
+    stopwatch.save()
     folder.update()
     if interrupt.signal is None:  # who stops it does not want to wait
         announce(arguments, "writing the report")
         _look_back(session)
     return _conclude(session, study, searcher, interrupt.signal)
+
+
+class Stopwatch:
+    """The seconds that a run has taken, its earlier parts included, and those that its time budget leaves."""
+
+    def __init__(self, session: Session):
+        self.session, self.before, self.started = session, session.facts["seconds"], time.monotonic()
+        self.deadline = self.started + (session.arguments["time_budget"] or math.inf) - self.before  # monotonic
+
+    def seconds_left(self) -> float:
+        return self.deadline - time.monotonic()
+
+    def save(self) -> None:
+        """Write run.json."""
+        self.session.facts["seconds"] = round(self.before + time.monotonic() - self.started, 1)
+        write_json(self.session.folder / "run.json", self.session.facts)
+
+
+def _searcher(session: Session, study: optuna.Study, folder: RunFolder, stopwatch: Stopwatch) -> StudySearcher:
+    arguments = session.arguments
+
+    def changed(trial: optuna.trial.FrozenTrial) -> None:
+        if trial.state.is_finished():
+            folder.update()
+            stopwatch.save()
+
+    def configure(trial: optuna.Trial) -> dict[str, Any]:
+        config = session.problem.config(trial).to_dict()
+        trial.set_user_attr(studies.CONFIG, config)
+        return {"number": trial.number, "config": config, "params": trial.params, "bar": folder.bar()}
+
+    searcher = StudySearcher(
+        study,
+        folder=session.folder,
+        configure=configure,
+        metric=session.problem.task.metric,
+        epochs=arguments["epochs"],
+        trials=arguments["trials"],
+        worst=session.problem.task.worst,
+        on_change=changed,
+    )
+    if arguments["time_budget"] is not None and not session.complete:
+        announce(arguments, "estimating the cost of the best-known recipes")
+        operations = portfolio_operations(session.problem, session.data)
+        begun = functools.partial(studies.started, study)
+        searcher.fits = fits_in(stopwatch.seconds_left, operations, arguments["epochs"], begun, searcher.spent)
+    return searcher
 
 
 def _scheduler(session: Session, study: optuna.Study, folder: RunFolder) -> StudyASHA | None:

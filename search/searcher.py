@@ -5,7 +5,7 @@ import math
 import re
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -113,9 +113,10 @@ class StudySearcher(NeverRestored, Searcher):
         drawn = optuna.create_study(sampler=studies.SeededSampler("random", trial.number, self.study.sampler.pins))
         for _ in range(DRAWS):
             candidate = drawn.ask()
-            if _key(self.configure(candidate)) not in self.known:
-                self.study.enqueue_trial(candidate.params)
-                return self._start(trial_id)
+            with suppress(ValueError):  # no configuration can be made of it
+                if _key(self.configure(candidate)) not in self.known:
+                    self.study.enqueue_trial(candidate.params)
+                    return self._start(trial_id)
         self.exhausted = True
         return Searcher.FINISHED
 
