@@ -129,7 +129,7 @@ def say(text: str) -> None:
 
 
 def reading(announce: Callable[[str], None]) -> Callable[[int, int], None]:
-    """A `progress` for `voctrain.data.load`: announces how many images there are, then now and then how many are read."""
+    """A `progress` for `voctrain.data.load`: announces the number of images, and now and then how many are read."""
     said = time.monotonic()
 
     def progress(done: int, total: int) -> None:
