@@ -57,7 +57,7 @@ class TrainConfig:
     weight_decay: float = number(1e-4, 0)
     clip_norm: float | None = number(None, 0)  # gradients scaled to at most this L2 norm
     clip_value: float | None = number(None, 0)  # gradients clamped to ± this
-    ema_decay: float | None = number(None, 0, 1)  # exponential moving average of the weights, per step; it is evaluated
+    ema_decay: float | None = number(None, 0, 1)  # final decay per step of the weights' average, which is evaluated
 
     schedule: str = choice("one_cycle", "cosine", "step", "plateau", "linear", "constant", "replay")
     warmup_epochs: float = number(0.0, 0)  # linear from 1 % of lr; not with one_cycle (which warms up) nor replay
