@@ -196,6 +196,16 @@ def iter_loss(values):
     return lambda index: torch.tensor(next(left))
 
 
+def test_a_batch_that_overflows_counts_nowhere():
+    # Of images 0, 1, 2, then 3, 4, then 5, 6
+    means = {0: 1.0, 3: math.inf, 5: 5.5}
+    epochs, _ = fitted(
+        draws=7, batch_size=3, precision="float16", loss=lambda index: torch.tensor(means[int(index[0])])
+    )
+    assert epochs[0][1]["train_loss"] == pytest.approx((3 * 1 + 2 * 5.5) / 5)
+    assert epochs[0][1]["train_images"] == 5
+
+
 def test_divergence_raises():
     with pytest.raises(FloatingPointError, match="loss became nan in epoch 2"):
         fitted(epochs=3, loss=iter_loss([1.0, math.nan, 1.0]))
