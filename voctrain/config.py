@@ -49,7 +49,7 @@ class TrainConfig:
     epochs: int = number(27, 1)
     image_size: int = number(300, 28)  # pixels, images are squares of this side
     batch_size: int = number(32, 1)
-    precision: str = choice("auto", "float32", "bfloat16", "float16")  # auto: bfloat16 where the device has it
+    precision: str = choice("auto", "float32", "bfloat16", "float16")  # auto: see voctrain.loop.precision_of
 
     optimizer: str = choice("adamw", "adam", "sgd", "adagrad")
     lr: float = number(1e-3, 0)  # the highest learning rate of the schedule; of linear, the first
@@ -57,7 +57,7 @@ class TrainConfig:
     weight_decay: float = number(1e-4, 0)
     clip_norm: float | None = number(None, 0)  # gradients scaled to at most this L2 norm
     clip_value: float | None = number(None, 0)  # gradients clamped to ± this
-    ema_decay: float | None = number(None, 0, 1)  # exponential moving average of the weights, per step; it is evaluated
+    ema_decay: float | None = number(None, 0, 1)  # final decay per step of the weights' average, which is evaluated
 
     schedule: str = choice("one_cycle", "cosine", "step", "plateau", "linear", "constant", "replay")
     warmup_epochs: float = number(0.0, 0)  # linear from 1 % of lr; not with one_cycle (which warms up) nor replay

@@ -5,6 +5,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from voctrain.augment import NEED_COLOUR
 from voctrain.config import TrainConfig
 from voctrain.data import Data
 from voctrain.optim import Schedule, build_optimizer
+from voctrain.overflow import FiniteBuffers, mean_loss
 
 EVAL_BATCH = 64  # fixed, so that a prediction made later equals the one that was scored
 
@@ -108,15 +110,23 @@ def outputs_of(output: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return output if isinstance(output, tuple) else (output,)
 
 
+def precision_of(config: TrainConfig, device: torch.device) -> torch.dtype:
+    """The dtype of mixed precision: `config.precision`, where `auto` is the fastest that the device computes in.
+
+    CUDA: bfloat16 from compute capability 8.0 (Ampere), float16 below (P100, V100, T4). CPU: bfloat16 where it has
+    instructions for it, else float32. All others: float32.
+    """
+    if config.precision != "auto":
+        return getattr(torch, config.precision)
+    if device.type == "cuda":  # torch.cuda.is_bf16_supported asks the current device, which may be another one
+        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+    fast = device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)
+    return torch.bfloat16 if fast else torch.float32
+
+
 def autocast(config: TrainConfig, device: torch.device) -> torch.autocast:
-    """The mixed precision of `config.precision`; `auto` is bfloat16 where the device computes in it, else float32."""
-    dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}.get(config.precision)
-    if dtype is None:
-        if device.type == "cuda":
-            has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-        else:
-            has_bf16 = device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)
-        dtype = torch.bfloat16 if has_bf16 else torch.float32
+    """A context of mixed precision, in the dtype that `precision_of` gives."""
+    dtype = precision_of(config, device)
     return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
 
 
@@ -140,11 +150,13 @@ def fit(
     metric: the score, higher is better, for `plateau` and early stopping; without it neither acts.
 
     Every epoch is seeded from (seed, epoch): resumed from any state, it goes on bit-equal on the same machine.
-    Raises `FloatingPointError` when the loss is no longer finite.
+    In float16, gradients are scaled, and a step whose gradients overflow is skipped. The schedule and the average count
+    it all the same: the schedule must end with the training, and asking what was skipped would wait for a GPU.
+    Raises `FloatingPointError` when training has diverged, see `mean_loss`.
     """
     model.to(device, memory_format=torch.channels_last)
     precision = autocast(config, device)
-    scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
+    scaler = torch.amp.GradScaler(device.type, enabled=precision_of(config, device) == torch.float16)
     optimizer = build_optimizer(model, config)
     draws = len(draw())
     # Batch normalisation cannot do with one image: an odd number in batches of two makes one of three.
@@ -158,16 +170,18 @@ def fit(
     if resume is not None:
         history = [dict(metrics) for metrics in resume["history"]]
         for name, part in parts.items():
-            part.load_state_dict(resume[name])
+            if resume[name] or name != "scaler":  # empty, if the state is from a device that needed no scaling
+                part.load_state_dict(resume[name])
+    buffers = FiniteBuffers(model, enabled=scaler.is_enabled())
 
     for number in range(len(history) + 1, config.epochs + 1):
         if config.patience is not None and _epochs_without_gain(history, metric) >= config.patience:
             return
         seed_epoch(config.seed, number)
         model.train()
-        total, rates, outputs = torch.zeros((), device=device), [], []
-        order = draw()
-        for index in order.tensor_split(batches):  # of nearly equal size
+        losses, rates, outputs = [], [], []
+        indices = draw().tensor_split(batches)  # of nearly equal size
+        for step, index in enumerate(indices, start=(number - 1) * batches + 1):
             with precision:
                 loss, output = batch_loss(index)
             scaler.scale(loss).backward()
@@ -178,18 +192,19 @@ def fit(
             optimizer.zero_grad(set_to_none=True)
             rates.append(schedule.lr)
             schedule.step()
+            buffers.repair()
             if average is not None:
-                update_average(average, model, config.ema_decay)
-            total += loss.detach() * len(index)
+                update_average(average, model, average_decay(config.ema_decay, step))
+            losses.append(loss.detach())
             outputs.append(output)
 
-        train_loss = (total / len(order)).item()
-        if not math.isfinite(train_loss):
-            raise FloatingPointError(f"the training loss became {train_loss} in epoch {number}")
+        sizes = [len(index) for index in indices]
+        train_loss, counted = mean_loss(torch.stack(losses).tolist(), sizes, number, scaler)
+        train_scores = train_metrics(list(compress(outputs, counted)))
         evaluated.eval()
         with torch.inference_mode():
             scores, predictions = evaluate(evaluated)
-        metrics = {"lr": sum(rates) / len(rates), "train_loss": train_loss, **train_metrics(outputs), **scores}
+        metrics = {"lr": sum(rates) / len(rates), "train_loss": train_loss, **train_scores, **scores}
         history.append(metrics)
         if metric in metrics:
             schedule.end_epoch(metrics[metric])
@@ -197,8 +212,20 @@ def fit(
         yield Epoch(number, metrics, predictions, evaluated.state_dict(), state | {"history": list(history)})
 
 
+def average_decay(decay: float, step: int) -> float:
+    """The decay of the moving average at this optimizer step, counted from 1: min(decay, (1 + step) / (10 + step)).
+
+    This is the rule of TensorFlow's `tf.train.ExponentialMovingAverage` with `num_updates`. A constant decay keeps the
+    initial random weights in the average: at 0.995, 37% of it is still them after 200 steps.
+    """
+    return min(decay, (1 + step) / (10 + step))
+
+
 def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
-    """Draw weights and buffers towards the model's; torch's AveragedModel would wait for a GPU here."""
+    """Move the average's weights and buffers toward the model's; torch's AveragedModel would wait for a GPU here.
+
+    The statistics of batch normalization are averaged like the weights, so that both cover the same steps.
+    """
     pairs = list(zip(average.state_dict().values(), model.state_dict().values(), strict=True))
     floating = [pair for pair in pairs if pair[0].is_floating_point()]
     get_ema_multi_avg_fn(decay)(*map(list, zip(*floating, strict=True)), None)

@@ -30,7 +30,7 @@ from voctrain import classify, segment
 from voctrain.config import ClassifyConfig, SegmentConfig, TrainConfig
 from voctrain.data import Data, layouts, load
 from voctrain.data.download import folder_of
-from voctrain.loop import autocast, to_unit
+from voctrain.loop import autocast, precision_of, to_unit
 from voctrain.losses import classification_loss
 from voctrain.mask_losses import MaskLoss
 from voctrain.optim import build_optimizer
@@ -258,9 +258,8 @@ def main() -> None:
 
     ratios = {f"ours/{name}": [r["ours"] / r[name] for r in rounds] for name in contenders if name != "ours"}
     rates = {name: [r[name] for r in rounds] for name in contenders}
-    precision = autocast(config, CPU)
     result = vars(args) | {
-        "dtype": str(precision.fast_dtype if precision._enabled else torch.float32).removeprefix("torch."),
+        "dtype": str(precision_of(config, CPU)).removeprefix("torch."),
         "torch": torch.__version__,
         "cores": CORES,
         "threads": threads,  # of torch, a process

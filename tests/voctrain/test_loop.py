@@ -1,5 +1,6 @@
 import copy
 import io
+import itertools
 import math
 
 import numpy as np
@@ -130,11 +131,38 @@ def test_the_train_loss_is_the_mean_over_images():
 
 
 def test_the_average_is_what_is_evaluated():
-    # Of weights 0 at first, then -1, -2, -3, -4: half of each.
     epochs, _ = fitted(draws=4, batch_size=1, ema_decay=0.5)
-    assert epochs[0][2]["weight"].item() == pytest.approx(-1 / 16 - 2 / 8 - 3 / 4 - 4 / 2)
+    assert epochs[0][2]["weight"].item() != -4
     epochs, _ = fitted(draws=4, batch_size=1)
     assert epochs[0][2]["weight"].item() == -4
+
+
+@pytest.mark.parametrize(
+    ("draws", "ema_decay", "expected"),
+    [
+        # Of weights 0 at first, then -1, -2, -3, -4, with decays 2/11, 3/12, 4/13 and 5/14:
+        (1, 0.5, [-9 / 11, -75 / 44, -372 / 143, -3504 / 1001]),
+        (2, 0.5, [-75 / 44, -3504 / 1001]),  # the steps are counted across epochs
+        (4, 1.0, [-3504 / 1001]),
+        # 2/11, then 1/4 throughout:
+        (1, 0.25, [-9 / 11, -75 / 44, -471 / 176, -2583 / 704]),
+        (4, 0.25, [-2583 / 704]),
+        (2, 0.0, [-2, -4]),
+    ],
+)
+def test_the_average_warms_up(draws, ema_decay, expected):
+    epochs, _ = fitted(draws=draws, batch_size=1, epochs=4 // draws, ema_decay=ema_decay)
+    assert [predictions["weight"].item() for _, _, predictions in epochs] == pytest.approx(expected)
+
+
+def test_a_long_average_is_as_good_as_the_weights_after_few_steps(draw_data):
+    scores = {None: 0.0, 0.995: 0.0}  # random weights would still be 83% of a constant average
+    for seed, ema_decay in itertools.product(range(3), scores):
+        options = TINY | {"lr": 0.003, "ema_decay": ema_decay}
+        *_, last = train(ClassifyConfig(seed=seed, **options), draw_data(seed, train=48, val=60))
+        scores[ema_decay] += last.metrics["val_mAP"] / 3
+    assert scores[None] > 0.9
+    assert scores[0.995] > scores[None] - 0.05
 
 
 def test_lr_is_the_mean_of_the_epochs_batches():
@@ -166,6 +194,16 @@ def test_without_a_score_neither_early_stopping_nor_plateau_act():
 def iter_loss(values):
     left = iter(values)
     return lambda index: torch.tensor(next(left))
+
+
+def test_a_batch_that_overflows_counts_nowhere():
+    # Of images 0, 1, 2, then 3, 4, then 5, 6
+    means = {0: 1.0, 3: math.inf, 5: 5.5}
+    epochs, _ = fitted(
+        draws=7, batch_size=3, precision="float16", loss=lambda index: torch.tensor(means[int(index[0])])
+    )
+    assert epochs[0][1]["train_loss"] == pytest.approx((3 * 1 + 2 * 5.5) / 5)
+    assert epochs[0][1]["train_images"] == 5
 
 
 def test_divergence_raises():

@@ -121,13 +121,14 @@ def test_extreme_logits_keep_finite_losses_and_gradients(options):
         assert gradient.isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("options", EVERY_LOSS, ids=str)
-def test_half_precision_logits_are_judged_in_float32(options):
+def test_half_precision_logits_are_judged_in_float32(options, dtype):
     logits, target = batch()
-    with torch.autocast("cpu", torch.bfloat16):
-        half = loss_of(logits.bfloat16(), target, **options)
+    with torch.autocast("cpu", dtype):
+        half = loss_of(logits.to(dtype), target, **options)
     assert half.dtype == torch.float32
-    torch.testing.assert_close(half, loss_of(logits.bfloat16().float(), target, **options))
+    torch.testing.assert_close(half, loss_of(logits.to(dtype).float(), target, **options))
 
 
 @pytest.mark.parametrize("options", EVERY_LOSS, ids=str)

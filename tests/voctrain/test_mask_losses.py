@@ -115,3 +115,16 @@ def test_each_loss_teaches(loss):
         criterion(logits, masks).backward()
         optimizer.step()
     assert (logits.argmax(1) == masks).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_half_precision_logits_are_judged_in_float32(loss, dtype):
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.randint(0, 3, (2, 200, 200), generator=generator).byte()  # more pixels than float16 can count
+    logits = torch.randn(2, 3, 200, 200, generator=generator).to(dtype)
+    criterion = MaskLoss(SegmentConfig(loss=loss), np.ones(3))
+    with torch.autocast("cpu", dtype):
+        half = criterion(logits, masks)
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, criterion(logits.float(), masks))

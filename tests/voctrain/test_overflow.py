@@ -1,0 +1,173 @@
+import copy
+import io
+import itertools
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from voctrain import classify, loop, segment
+from voctrain.config import ClassifyConfig, SegmentConfig, TrainConfig
+from voctrain.loop import fit, precision_of
+
+TINY = {"image_size": 32, "batch_size": 4, "epochs": 2, "precision": "float16", "lr": 1e-3}
+SIMPLE = {"architecture": "simple"} | TINY
+UNET = {"architecture": "unet", "width": 4, "depth": 2} | TINY  # with batch normalization
+TASKS = {
+    "classify": (classify, ClassifyConfig(ema_decay=0.9, mask_loss=1.0, optimizer="sgd", **SIMPLE)),
+    "cross-entropy and dice": (segment, SegmentConfig(loss="cross_entropy+dice", ema_decay=0.9, **UNET)),
+    "lovasz": (segment, SegmentConfig(loss="lovasz", optimizer="adagrad", clip_norm=1.0, **UNET)),
+    "object cross-entropy": (segment, SegmentConfig(loss="object_cross_entropy", clip_value=0.1, **UNET)),
+}
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"),
+    [
+        ((6, 0), torch.float16),  # P100
+        ((7, 0), torch.float16),  # V100
+        ((7, 5), torch.float16),  # T4
+        ((8, 0), torch.bfloat16),  # A100
+        ((9, 0), torch.bfloat16),  # H100
+    ],
+)
+def test_auto_asks_the_gpu_that_trains(monkeypatch, capability, expected):
+    capabilities = {0: (9, 9) if expected == torch.float16 else (5, 0), 1: capability}
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capabilities[device.index])
+    assert precision_of(TrainConfig(), torch.device("cuda", 1)) == expected
+
+
+def test_auto_without_a_gpu(monkeypatch):
+    for capabilities, expected in (({"avx512_bf16": True}, torch.bfloat16), ({}, torch.float32)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda answer=capabilities: answer)
+        assert precision_of(TrainConfig(), torch.device("cpu")) == expected
+        assert precision_of(TrainConfig(), torch.device("mps")) == torch.float32
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16", "float16"])
+def test_a_precision_asked_for_is_taken_on_any_device(monkeypatch, name):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    for device in ("cpu", "cuda", "mps"):
+        assert precision_of(TrainConfig(precision=name), torch.device(device)) == getattr(torch, name)
+
+
+@pytest.fixture
+def overflow(monkeypatch):
+    """Make the training batches of these numbers, counted from 1, overflow: their images are infinitely bright."""
+    originals = {task: task.vary for task in (classify, segment)}
+
+    def plan(*numbers):
+        def too_bright(vary):
+            count = itertools.count(1)
+
+            def varied(*arguments):
+                images, *rest = vary(*arguments)
+                return images * (math.inf if next(count) in numbers else 1), *rest
+
+            return varied
+
+        for task, vary in originals.items():
+            monkeypatch.setattr(task, "vary", too_bright(vary))
+
+    return plan
+
+
+def followed(epochs):
+    """Number, metrics, weights and state of each epoch, copied."""
+    followed = []
+    for epoch in epochs:
+        file = io.BytesIO()
+        torch.save(epoch.state, file)
+        file.seek(0)
+        state = torch.load(file, weights_only=True)
+        followed.append((epoch.number, epoch.metrics, copy.deepcopy(epoch.weights), state))
+    return followed
+
+
+@pytest.mark.parametrize(("task", "config"), TASKS.values(), ids=TASKS)
+def test_one_overflowing_batch_is_skipped(draw_data, overflow, task, config):
+    data = draw_data()  # three batches an epoch
+    overflow(5)
+    whole = followed(task.train(config, data))
+    assert [number for number, *_ in whole] == [1, 2]
+    for _, metrics, weights, state in whole:
+        assert all(math.isfinite(value) for value in metrics.values())
+        tensors = [*weights.values(), *state["model"].values(), *state.get("average", {}).values()]
+        assert all(tensor.isfinite().all() for tensor in tensors)
+    first, second = (state["scaler"]["scale"] for *_, state in whole)
+    assert second <= first / 2
+    assert any((whole[0][2][name] != weight).any() for name, weight in whole[1][2].items())  # the others taught it
+
+    overflow(2)  # the same batch, of a training that begins with the second epoch
+    ((_, metrics, weights, _),) = followed(task.train(config, data, resume=whole[0][3]))
+    assert metrics == whole[1][1]
+    assert all(torch.equal(weights[name], weight) for name, weight in whole[1][2].items())
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ([1, 2, 3], "^3 of 3 batches overflowed float16 in epoch 1$"),
+        ([2, 4, 5, 6], "^3 of 3 batches overflowed float16 in epoch 2$"),
+        ([4, 6], "^2 of 3 batches overflowed float16 in epoch 2$"),
+    ],
+)
+def test_overflowing_most_of_the_time_is_divergence(draw_data, overflow, numbers, message):
+    overflow(*numbers)
+    with pytest.raises(FloatingPointError, match=message):
+        list(classify.train(ClassifyConfig(**SIMPLE), draw_data()))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_without_gradient_scaling_one_batch_is_enough(draw_data, overflow, precision):
+    overflow(5)
+    config = ClassifyConfig(**(SIMPLE | {"precision": precision}))
+    with pytest.raises(FloatingPointError, match="the training loss became nan in epoch 2"):
+        list(classify.train(config, draw_data()))
+
+
+class Root(nn.Module):
+    """The square root of a weight that is 0: a finite loss, whose gradient is infinite."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, 1, 1, 1))
+
+
+def test_gradients_that_overflow_at_any_scale_are_divergence():
+    model, numbers = Root(), []
+    epochs = fit(
+        model,
+        TrainConfig(precision="float16", epochs=9, batch_size=1),
+        draw=lambda: torch.arange(4),
+        batch_loss=lambda index: (model.weight.sqrt().sum(), None),
+        train_metrics=lambda outputs: {},
+        evaluate=lambda model: ({}, {}),
+        metric="val_score",
+        device=torch.device("cpu"),
+    )
+    # From 2^16, 2^-14 is the first scale below 10^-4: 30 batches, of which the last is in the eighth epoch.
+    with pytest.raises(FloatingPointError, match="the gradients overflowed float16 at any scale in epoch 8"):
+        numbers.extend(epoch.number for epoch in epochs)
+    assert numbers == list(range(1, 8))
+    assert model.weight.item() == 0
+
+
+def test_auto_scales_gradients_where_it_takes_float16(draw_data, monkeypatch):
+    config = ClassifyConfig(**(SIMPLE | {"precision": "auto"}))
+    for dtype, scaled in ((torch.float16, True), (torch.bfloat16, False), (torch.float32, False)):
+        monkeypatch.setattr(loop, "precision_of", lambda config, device, dtype=dtype: dtype)
+        *_, (_, _, _, state) = followed(classify.train(config, draw_data()))
+        assert bool(state["scaler"]) == scaled
+
+
+def test_a_training_goes_on_where_float16_is_needed(draw_data, monkeypatch):
+    config = ClassifyConfig(**(SIMPLE | {"precision": "auto"}))
+    for dtypes in ((torch.bfloat16, torch.float16), (torch.float16, torch.bfloat16)):
+        monkeypatch.setattr(loop, "precision_of", lambda config, device, dtype=dtypes[0]: dtype)
+        state = followed(classify.train(config, draw_data()))[0][-1]
+        monkeypatch.setattr(loop, "precision_of", lambda config, device, dtype=dtypes[1]: dtype)
+        ((number, _, weights, _),) = followed(classify.train(config, draw_data(), resume=state))
+        assert number == 2
+        assert all(weight.isfinite().all() for weight in weights.values())
