@@ -22,7 +22,7 @@ from voctrain.attack import Judge, perturbations, training_images
 from voctrain.attack_baselines import budget_eps, fgsm, pgd, random_sign, seeded, uniform_noise, universal
 from voctrain.config import AttackConfig
 from voctrain.data import Data
-from voctrain.loop import Resident, autocast, seed_epoch, to_unit
+from voctrain.loop import Resident, seed_epoch, to_unit
 
 GENERATOR = "generator"
 ANSWERS = ("score", "f1_macro", "f1_micro", "mAP", "flip_rate", "empty", "labels", "doubt", "collateral", "delta")
@@ -77,9 +77,7 @@ def attacks(
 
     def timed(make: Callable[[], Tensor]) -> tuple[Tensor, float]:
         started = time.monotonic()
-        with autocast(config, images.device):
-            change = make()
-        return change, time.monotonic() - started
+        return make(), time.monotonic() - started
 
     def by_gradient(make: Callable[..., Tensor], eps: float) -> Tensor:
         return torch.cat([seeded(make, batch, eps, aim.losses(batch)) for batch in batches])

@@ -101,6 +101,24 @@ def test_a_diverged_generator_fools_nobody(draw_data, config):
         judge(broken)
 
 
+@pytest.mark.parametrize("goal", ["fake", "invert", "hide:dog", "privacy"])
+def test_gradients_are_of_float32_whatever_precision_surrounds_them(draw_data, config, goal):
+    judge = attack.Judge(config(goal=goal), draw_data())
+    noise = 0.1 * torch.rand_like(judge.images)  # at the images themselves privacy has no gradient
+
+    def gradients():
+        yield aim.gradient(judge.images + noise, judge.losses(judge.images))
+        yield judge.descent(judge.images)
+
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.inference_mode():
+        assert judge.victim(judge.images).dtype == torch.bfloat16
+        surrounded = list(gradients())
+        assert judge.victim(judge.images).dtype == torch.bfloat16
+    for ours, exact in zip(surrounded, gradients(), strict=True):
+        assert ours.dtype == torch.float32
+        assert torch.equal(ours, exact)
+
+
 def test_it_never_sees_a_label_nor_a_validation_image(draw_data, config):
     data = draw_data()
     rng = np.random.default_rng(1)
