@@ -25,7 +25,7 @@ from voctrain.data import Data
 from voctrain.loop import Resident, seed_epoch, to_unit
 
 GENERATOR = "generator"
-ANSWERS = ("score", "f1_macro", "f1_micro", "mAP", "flip_rate", "empty", "labels", "doubt", "collateral", "delta")
+ANSWERS = ("score", "f1_macro", "f1_micro", "mAP", "flip_rate", "empty", "labels", "confidence", "collateral", "delta")
 VISIBILITY = ("agreement", "ssim", "psnr", "linf", "l2", "shrink")
 LEAD = ("ahead", "ahead_low", "ahead_high")  # of the generator, with its interval
 COLUMNS = ("attack", *ANSWERS, *VISIBILITY, "ms_an_image", *LEAD)
