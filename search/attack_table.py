@@ -28,7 +28,7 @@ from voctrain.visibility import contrast_masking
 GENERATOR = "generator"
 MASKING = 0.5  # power of contrast masking for PGD where the generator has none: that of the space's masked recipe
 ANSWERS = ("score", "f1_macro", "f1_micro", "mAP", "flip_rate", "empty", "labels", "confidence", "collateral", "delta")
-VISIBILITY = ("agreement", "ssim", "psnr", "linf", "l2", "shrink")
+VISIBILITY = ("agreement", "ssim", "psnr", "linf", "l2", "factor")
 LEAD = ("ahead", "ahead_low", "ahead_high")  # of the generator, with its interval
 COLUMNS = ("attack", *ANSWERS, *VISIBILITY, "ms_an_image", *LEAD)
 
@@ -51,12 +51,12 @@ def conclude_attack(run: Path, saved: dict[str, Any], data: Data) -> None:
         lead = paired(first, judge.rescored(answers[row["attack"]]), len(judge.images))
         row |= dict(zip(LEAD, lead, strict=True))
     if (other := arguments["transfer"]) is not None:
-        change = rows[0]["shrink"] * perturbations(generator, judge.images, config)
+        change = rows[0]["factor"] * perturbations(generator, judge.images, config)
         rows.append(_transferred(change, other, config, data))
     write_json(run / "attacks.json", rows)
     replace(run / "attacks.csv", lambda file: file.write_text(_table(rows)))
     images = data.images[data.val]
-    attacked = attack.predict(generator, images, config, shrink=rows[0]["shrink"], device=device)
+    attacked = attack.predict(generator, images, config, factor=rows[0]["factor"], device=device)
     pictures = run / "pictures"
     pictures.mkdir(exist_ok=True)
     picture = triptychs(judge, images, attacked, answers[GENERATOR]["prob_attacked"])

@@ -1,7 +1,8 @@
 """Attacks to compare a generator with: noise, gradient steps, and one perturbation for all images.
 
 All return perturbations within ± eps, (B, channels, S, S), that keep images in [0, 1]. `losses` takes perturbed images
-to how far each is from the goal, (B,): an attack descends it.
+to how far each is from the goal, (B,): an attack descends it. `Judge` scales them down or up to the bound, so what is
+judged may exceed eps.
 """
 
 from collections.abc import Callable, Mapping
