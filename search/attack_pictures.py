@@ -36,16 +36,16 @@ def triptychs(judge: Judge, images: np.ndarray, attacked: np.ndarray, probabilit
 
 
 def front(path: Path, trials: Sequence[FrozenTrial], min_ssim: float) -> None:
-    """Success against similarity of all trials before they are shrunk, and the front that none of them surpasses."""
+    """Success against similarity of all trials, before they are scaled, and the front that none of them surpasses."""
     from matplotlib.figure import Figure  # not for the workers, which import this module too
 
     metrics = [t.user_attrs[studies.METRICS] for t in trials if studies.METRICS in t.user_attrs]
-    points = np.array([(m["val_unshrunk_ssim"], m["val_unshrunk_score"]) for m in metrics]).reshape(-1, 2)
+    points = np.array([(m["val_unscaled_ssim"], m["val_unscaled_score"]) for m in metrics]).reshape(-1, 2)
     order = points[np.lexsort((-points[:, 1], -points[:, 0]))]  # most similar first
     best = order[order[:, 1] >= np.maximum.accumulate(order[:, 1])] if len(order) else order
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
-    axes.plot(*points.T, "o", alpha=0.5, label="trials, before shrinking")
+    axes.plot(*points.T, "o", alpha=0.5, label="trials, before scaling")
     axes.step(*best.T, where="post", label="front")
     axes.axvline(min_ssim, color="black", linestyle=":", label="where they are judged")
     axes.set(xlabel="mean SSIM to the images", ylabel="success")

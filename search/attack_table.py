@@ -19,14 +19,16 @@ from search.files import replace, write_json
 from voctrain import attack
 from voctrain.aim import Aim
 from voctrain.attack import Judge, perturbations, training_images
-from voctrain.attack_baselines import budget_eps, fgsm, pgd, random_sign, seeded, uniform_noise, universal
+from voctrain.attack_baselines import BATCH, budget_eps, fgsm, pgd, random_sign, seeded, uniform_noise, universal
 from voctrain.config import AttackConfig
 from voctrain.data import Data
-from voctrain.loop import Resident, autocast, seed_epoch, to_unit
+from voctrain.loop import Resident, seed_epoch, to_unit
+from voctrain.visibility import contrast_masking
 
 GENERATOR = "generator"
-ANSWERS = ("score", "f1_macro", "f1_micro", "mAP", "flip_rate", "empty", "labels", "doubt", "collateral", "delta")
-VISIBILITY = ("agreement", "ssim", "psnr", "linf", "l2", "shrink")
+MASKING = 0.5  # power of contrast masking for PGD where the generator has none: that of the space's masked recipe
+ANSWERS = ("score", "f1_macro", "f1_micro", "mAP", "flip_rate", "empty", "labels", "confidence", "collateral", "delta")
+VISIBILITY = ("agreement", "ssim", "psnr", "linf", "l2", "factor")
 LEAD = ("ahead", "ahead_low", "ahead_high")  # of the generator, with its interval
 COLUMNS = ("attack", *ANSWERS, *VISIBILITY, "ms_an_image", *LEAD)
 
@@ -49,12 +51,12 @@ def conclude_attack(run: Path, saved: dict[str, Any], data: Data) -> None:
         lead = paired(first, judge.rescored(answers[row["attack"]]), len(judge.images))
         row |= dict(zip(LEAD, lead, strict=True))
     if (other := arguments["transfer"]) is not None:
-        change = rows[0]["shrink"] * perturbations(generator, judge.images, config)
+        change = rows[0]["factor"] * perturbations(generator, judge.images, config)
         rows.append(_transferred(change, other, config, data))
     write_json(run / "attacks.json", rows)
     replace(run / "attacks.csv", lambda file: file.write_text(_table(rows)))
     images = data.images[data.val]
-    attacked = attack.predict(generator, images, config, shrink=rows[0]["shrink"], device=device)
+    attacked = attack.predict(generator, images, config, factor=rows[0]["factor"], device=device)
     pictures = run / "pictures"
     pictures.mkdir(exist_ok=True)
     picture = triptychs(judge, images, attacked, answers[GENERATOR]["prob_attacked"])
@@ -70,19 +72,20 @@ def attacks(
 ) -> Iterator[tuple[str, Tensor, float]]:
     """The generator and the baselines: name, perturbations of the judge's images, and the seconds to make them."""
     images = judge.images
-    eps, batches = budget_eps(judge), images.split(32)
+    eps, masking = budget_eps(judge), contrast_masking(images) ** (config.contrast_masking or MASKING)
+    ball = torch.full_like(images, eps)
+    masked = masking * budget_eps(judge, lambda images, eps: random_sign(images, eps * masking))
     aim = judge  # of gradient steps; of all fake labels 0 is the one that they reach best
     if config.fake_label is not None:
         aim = Aim(dataclasses.replace(config, fake_label=0.0), images.device)
 
     def timed(make: Callable[[], Tensor]) -> tuple[Tensor, float]:
         started = time.monotonic()
-        with autocast(config, images.device):
-            change = make()
-        return change, time.monotonic() - started
+        return make(), time.monotonic() - started
 
-    def by_gradient(make: Callable[..., Tensor], eps: float) -> Tensor:
-        return torch.cat([seeded(make, batch, eps, aim.losses(batch)) for batch in batches])
+    def by_gradient(make: Callable[..., Tensor], ball: Tensor) -> Tensor:
+        parts = zip(images.split(BATCH), ball.split(BATCH), strict=True)
+        return torch.cat([seeded(make, batch, eps, aim.losses(batch)) for batch, eps in parts])
 
     seed_epoch(config.seed, 0)
     untrained = attack.new_model(config, data).to(images.device).eval()
@@ -98,9 +101,11 @@ def attacks(
     pool, index = training_images(data)
     known = to_unit(Resident(pool, images.device)[torch.tensor(index)])
     yield "universal", *timed(lambda: seeded(universal, known, eps, aim.losses))
-    yield "FGSM", *timed(lambda: by_gradient(fgsm, eps))
+    yield "FGSM", *timed(lambda: by_gradient(fgsm, ball))
     # It ends inside its ball as often as on it, and is seen less than signs of the same eps.
-    yield "PGD-40", *timed(lambda: by_gradient(pgd, 1.5 * eps))
+    yield "PGD-40", *timed(lambda: by_gradient(pgd, 1.5 * ball))
+    # What a generator with contrast masking competes with: a ball that is wider where texture hides more.
+    yield "PGD-40, masked", *timed(lambda: by_gradient(pgd, 1.5 * masked))
 
 
 def _transferred(change: Tensor, victim: str, config: AttackConfig, data: Data) -> dict[str, Any]:

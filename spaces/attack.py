@@ -45,7 +45,9 @@ def suggest(trial: Any, problem: dict[str, Any]) -> dict[str, Any]:
     config: dict[str, Any] = {
         "architecture": architecture,
         "batch_size": trial.suggest_categorical("batch_size", (1, 4, 8, 16, 32)),
-        # Below 2/255 rounding eats it; above 64/255 everybody sees it. Without a picture to keep, up to all.
+        # In training; attacks are then judged at one visibility. Far from that strength, what is learned does not
+        # carry over: below 2/255 rounding would erase it, above 64/255 everybody would see it. Without a picture to
+        # keep, up to all.
         "scale": trial.suggest_float("scale", 2 / 255, 1.0 if problem["goal"] == "privacy" else 64 / 255, log=True),
         # The perturbation's squared norm is about 30 at scale 16/255 and 96 pixels, a loss about 1.
         "l2_penalty": trial.suggest_float("l2_penalty", 1e-6, 1e-2, log=True),

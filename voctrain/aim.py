@@ -27,7 +27,7 @@ class Aim:
         """Of perturbed versions of these images, how far each is from the goal, (B,)."""
         clean = decided = None
         if self.goal.kind != "fake":
-            with torch.no_grad():
+            with torch.no_grad(), torch.autocast(images.device.type, enabled=False):  # see `gradient`
                 clean = self.victim(images).float()
             decided = self.victim.decide(clean.sigmoid()).float()
         return lambda x: goal_losses(self.goal, self.victim(x).float(), clean, decided, self.config.fake_label)
@@ -70,7 +70,10 @@ class Aim:
 
 
 def gradient(images: Tensor, losses: Losses) -> Tensor:
-    """Of the summed losses, at these images."""
-    with torch.inference_mode(False), torch.enable_grad():
+    """Of the summed losses, at these images; in float32 whatever autocast surrounds it.
+
+    Attacks take its sign, and of small values half precision leaves little more than noise.
+    """
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
         images = images.detach().clone().requires_grad_()
-        return torch.autograd.grad(losses(images).sum(), images)[0].float()
+        return torch.autograd.grad(losses(images).sum(), images)[0]

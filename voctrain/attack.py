@@ -28,7 +28,7 @@ from voctrain.loop import (
 )
 from voctrain.models import build_generator
 from voctrain.models.generators import check_name
-from voctrain.visibility import contrast_masking, psnr, rounded, shrink_factor, ssim
+from voctrain.visibility import contrast_masking, psnr, rounded, scale_factor, ssim
 
 METRIC = "val_score"
 HIDING = 10.0  # goal privacy: weight of the similarity that is left beyond max_ssim, against the victim's answers
@@ -90,18 +90,19 @@ class Judge(Aim):
     def __call__(self, perturbations: Tensor) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """Metrics and predictions of a perturbation of each image, (N, channels, S, S) or one for all.
 
-        They are shrunk by one factor with which mean SSIM is at least min_ssim (goal privacy: not at all), and rounded
-        to 8 bit. unshrunk_…: success and similarity of the perturbations as they came. Raises `FloatingPointError`
-        where they are not finite: to NaN a victim sees nothing, which would be a perfect attack.
+        They are scaled by one `factor`, down or up, to a mean SSIM of min_ssim as near as `scale_factor` gets (goal
+        privacy: not at all), and rounded to 8 bits. So they may exceed the scale or the eps that they were made with.
+        unscaled_…: success and similarity of the perturbations as they came. Raises `FloatingPointError` where they
+        are not finite: to NaN a victim sees nothing, which would be a perfect attack.
         """
         if not perturbations.isfinite().all():
             raise FloatingPointError("the perturbations are no longer finite")
         factor = 1.0
         if self.goal.kind != "privacy":
-            factor = shrink_factor(self.images, perturbations, self.config.min_ssim)
+            factor = scale_factor(self.images, perturbations, self.config.min_ssim)
         metrics, predictions = self.at(factor * perturbations)
         whole = metrics if factor == 1 else self.at(perturbations)[0]
-        metrics |= {"shrink": factor} | {f"unshrunk_{name}": whole[name] for name in ("score", "ssim", "linf")}
+        metrics |= {"factor": factor} | {f"unscaled_{name}": whole[name] for name in ("score", "ssim", "linf")}
         return {f"val_{name}": value for name, value in metrics.items()}, predictions
 
     @torch.inference_mode()
@@ -152,13 +153,13 @@ def predict(
     images: np.ndarray,
     config: AttackConfig,
     *,
-    shrink: float = 1.0,
+    factor: float = 1.0,
     device: str | torch.device = "cpu",
 ) -> np.ndarray:
-    """Attacked images, uint8 (N, S, S, channels), of images like that; `shrink` is `val_shrink` of the metrics."""
+    """Attacked images, uint8 (N, S, S, channels), of images like that; `factor` is `val_factor` of the metrics."""
     device = torch.device(device)
     unit = to_unit(Resident(images, device)[torch.arange(len(images))])
-    attacked = rounded(unit + shrink * perturbations(generator, unit, config))
+    attacked = rounded(unit + factor * perturbations(generator, unit, config))
     return (attacked * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 

@@ -1,7 +1,8 @@
 """Attacks to compare a generator with: noise, gradient steps, and one perturbation for all images.
 
 All return perturbations within ± eps, (B, channels, S, S), that keep images in [0, 1]. `losses` takes perturbed images
-to how far each is from the goal, (B,): an attack descends it.
+to how far each is from the goal, (B,): an attack descends it. `Judge` scales them down or up to the bound, so what is
+judged may exceed eps.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,11 +20,11 @@ from voctrain.visibility import bisect, rounded, ssim
 BATCH = 32  # images a step
 
 
-def uniform_noise(images: Tensor, eps: float) -> Tensor:
-    return _within(images, torch.empty_like(images).uniform_(-eps, eps))
+def uniform_noise(images: Tensor, eps: float | Tensor) -> Tensor:
+    return _within(images, eps * torch.empty_like(images).uniform_(-1, 1))
 
 
-def random_sign(images: Tensor, eps: float) -> Tensor:
+def random_sign(images: Tensor, eps: float | Tensor) -> Tensor:
     return _within(images, eps * torch.empty_like(images).uniform_(-1, 1).sign())
 
 
@@ -32,8 +33,11 @@ def fgsm(images: Tensor, eps: float, losses: Losses) -> Tensor:
     return _within(images, -eps * gradient(images, losses).sign())
 
 
-def pgd(images: Tensor, eps: float, losses: Losses, *, steps: int = 40, restarts: int = 2) -> Tensor:
-    """Projected gradient descent from random starts; of each image the end nearest to the goal (Madry et al., 2018)."""
+def pgd(images: Tensor, eps: float | Tensor, losses: Losses, *, steps: int = 40, restarts: int = 2) -> Tensor:
+    """Projected gradient descent from random starts; of each image the end nearest to the goal (Madry et al., 2018).
+
+    eps may differ between pixels: a tensor that broadcasts to the images.
+    """
     nearest, least = torch.zeros_like(images), torch.full((len(images),), torch.inf, device=images.device)
     for _ in range(restarts):
         change = uniform_noise(images, eps)

@@ -209,7 +209,7 @@ class AttackConfig(TrainConfig):
 
     victim: str  # path of a classifier's checkpoint
     goal: str = "fake"  # see voctrain.goals
-    min_ssim: float = number(0.85, 0, 1)  # mean similarity to the images to which attacks are shrunk
+    min_ssim: float = number(0.85, 0, 1)  # mean similarity to the images at which attacks are judged
     max_ssim: float | None = only_with("goal", ("privacy",), 0.5, 0.01, 0.99)  # at which an image counts as hidden
 
     architecture: str = "residual"  # a name that voctrain.models.build_generator knows
@@ -224,7 +224,7 @@ class AttackConfig(TrainConfig):
         "architecture", ("residual", "guided"), 16, 4, 128
     )  # of its first maps (guided: of all)
     contrast_masking: float = number(0.0, 0, 1)  # power with which texture draws the perturbation to itself; 0: none
-    scale: float = number(16 / 255, 0, 1)  # the most that a pixel changes, of [0, 1]
+    scale: float = number(16 / 255, 0, 1)  # the most that a pixel changes in training, of [0, 1]
     fake_label: float | None = only_with("goal", ("fake",), 0.0, 0, 1)  # what the victim is to answer for every class
     l2_penalty: float = number(0.0, 0)  # weight of the perturbation's squared L2 norm
     ssim_penalty: float = number(0.0, 0)  # weight of the similarity that lacks to min_ssim

@@ -67,7 +67,7 @@ def goal_metrics(
     of the images in which the victim saw (did not see) the class and now does not (does); else the part of all
     decisions that changed. collateral: the part of the decisions on other classes that changed; delta: mean |Δp| of
     those classes. agreement: mean Dice of the classes before and after (1 where both are empty). empty: part of the
-    images with no label left; labels: labels an image; doubt: mean |p - 0.5|.
+    images with no label left; labels: labels an image; confidence: mean |p - 0.5|.
     """
     y_true, (clean, attacked), (before, after) = np.asarray(y_true, bool), probabilities, decisions
     others = np.arange(y_true.shape[1]) != (-1 if goal.target is None else goal.target)
@@ -81,7 +81,7 @@ def goal_metrics(
         "agreement": (row_dice(before, after) + ~(before | after).any(1)).mean(),
         "empty": (~after.any(1)).mean(),
         "labels": after.sum(1).mean(),
-        "doubt": np.abs(attacked - 0.5).mean(),
+        "confidence": np.abs(attacked - 0.5).mean(),
     }
     if goal.target is not None:
         concerned = before[:, goal.target] == (goal.kind == "hide")

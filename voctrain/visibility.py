@@ -11,6 +11,9 @@ from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 BISECTIONS = 12
+TOLERANCE = 0.002  # part of the visibility allowed, 1 - min_ssim, that an attack may leave unused
+# Rounding errors of float32 perturbations, about 1e-7, stay below half of an 8-bit level, 2e-3, at this factor.
+MAX_FACTOR = 4096.0
 CHUNK = 64  # images at a time
 WINDOW = 5  # pixels: as wide as the Gaussian window of SSIM, whose standard deviation is 1.5
 TEXTURE = 0.1  # standard deviation of a texture whose masking is 1
@@ -58,10 +61,29 @@ def bisect(seen: Callable[[float], bool]) -> tuple[float, float]:
     return low, high
 
 
-def shrink_factor(images: Tensor, perturbations: Tensor, min_ssim: float) -> float:
-    """The greatest factor in [0, 1] with which the rounded attacks' mean SSIM to the images is at least `min_ssim`."""
+def scale_factor(images: Tensor, perturbations: Tensor, min_ssim: float) -> float:
+    """The factor, up to `MAX_FACTOR`, that brings the mean SSIM of the rounded attacks to the images down or up to
+    `min_ssim`: never below it, and hardly above it (`TOLERANCE`) where there is such a factor.
 
-    def seen(factor: float) -> bool:
-        return ssim(images, rounded(images + factor * perturbations)).mean().item() < min_ssim
+    There is none, and the attacks stay less visible than the bound, for perturbations that are all zero (the factor
+    is 1), that are too faint for `MAX_FACTOR`, or that touch too few pixels, which clamp at 0 and 1 (the factor is
+    `MAX_FACTOR`). Signs of one size all reach the next 8-bit level at nearly the same factor: they may miss by more.
+    """
 
-    return bisect(seen)[0] if seen(1.0) else 1.0
+    def similarity(factor: float) -> float:
+        return ssim(images, rounded(images + factor * perturbations)).mean().item()
+
+    if not perturbations.any():
+        return 1.0
+    low, high, enough = 0.0, 1.0, min_ssim + TOLERANCE * (1 - min_ssim)
+    while (seen := similarity(high)) >= min_ssim:
+        if seen <= enough or high == MAX_FACTOR:
+            return high
+        low, high = high, 2 * high
+    for _ in range(2 * BISECTIONS):
+        middle = (low + high) / 2
+        seen = similarity(middle)
+        low, high = (low, middle) if seen < min_ssim else (middle, high)
+        if min_ssim <= seen <= enough:
+            break
+    return low

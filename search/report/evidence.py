@@ -117,7 +117,7 @@ def of_attack(run: Path, best: Mapping[str, Any], data: Data | None) -> Iterator
     if (attacks := read_json(run / "attacks.json")) is not None:
         goal = best["config"]["goal"].partition(":")[0]
         heads = ("attack", "score", "f1_macro", "f1_micro", "mAP", "flip_rate", *GOAL_HEADS.get(goal, ()))
-        heads += ("linf", "l2", "psnr", "ssim")
+        heads += ("linf", "l2", "psnr", "ssim", "factor")
         rows = []
         for row in attacks:
             lead = described(*(row[key] for key in LEAD)) if LEAD[0] in row else None
@@ -127,6 +127,11 @@ def of_attack(run: Path, best: Mapping[str, Any], data: Data | None) -> Iterator
             rows,
             "Attacks on the same images" + ("" if goal == "privacy" else " at equal visibility"),
         )
+        if goal != "privacy":
+            yield Text(
+                f"Each attack was scaled by its factor, down or up, to a mean SSIM of {best['config']['min_ssim']:g}."
+                " One with a higher SSIM cannot be brought there by any factor."
+            )
     else:
         yield Text("The comparison with other attacks is missing: search.report makes it once the run has ended.")
     yield from _pictures(

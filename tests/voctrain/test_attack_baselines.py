@@ -28,6 +28,18 @@ def test_gradient_attacks_on_a_linear_victim_are_the_closed_form(images, weight)
     torch.testing.assert_close(universal(images, EPS, lambda batch: losses), best[:1])
 
 
+def test_a_ball_of_another_radius_at_each_pixel(images, weight):
+    def losses(x):
+        return (x * weight).sum((1, 2, 3))
+
+    radius = EPS * torch.rand(5, 3, 8, 8)
+    torch.testing.assert_close(pgd(images, radius, losses), -radius * weight.sign())
+    for make in (uniform_noise, random_sign):
+        change = make(images, radius)
+        assert (change.abs() <= radius + 1e-6).all()
+        assert (change.abs() > 0.4 * radius).float().mean() > 0.5
+
+
 def test_nothing_leaves_the_ball_or_the_range_of_images(weight):
     dark = torch.zeros(2, 3, 8, 8)
 

@@ -33,7 +33,7 @@ def test_success_by_hand():
     assert values["flip_rate"] == pytest.approx(3 / 12)
     assert values["empty"] == pytest.approx(2 / 4)
     assert values["labels"] == pytest.approx(3 / 4)
-    assert values["doubt"] == pytest.approx(np.abs(AFTER - 0.5).mean())
+    assert values["confidence"] == pytest.approx(np.abs(AFTER - 0.5).mean())
     # Dice of the two answers: none left, {cat, dog} and {cat, person}, the same, none before and after.
     assert values["agreement"] == pytest.approx((0 + 1 / 2 + 1 + 1) / 4)
 
