@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from search import study as studies
 from search.attack_pictures import front, triptychs
-from search.bootstrap import described, paired
+from search.bootstrap import Estimate, paired
 from search.files import replace, write_json
 from voctrain import attack
 from voctrain.aim import Aim
@@ -131,4 +131,4 @@ def _line(row: dict[str, Any]) -> str:
     text = f"{row['attack']:>20}: score {row['score']:.4f}, F1 {row['f1_macro']:.4f}, SSIM {row['ssim']:.4f}"
     if "ahead" not in row:
         return text
-    return f"{text}; the generator is ahead of it by {described(*(row[key] for key in LEAD))}"
+    return f"{text}; the generator is ahead of it by {Estimate(*(row[key] for key in LEAD)).lead()}"

@@ -7,12 +7,13 @@ from typing import Any
 import matplotlib
 
 from search import study as studies
-from search.bootstrap import described, interval, paired
+from search.bootstrap import estimated, paired
 from search.live import duration
 from search.report.blocks import STYLE, Block, Section, Table, Text, canvas, drawn, write_page
 from search.report.source import read_source
 from search.report.trials import best_over_epochs
 
+SHORT = ("image size", "metric", "goal", "min-ssim", "max-ssim")  # what a remark names with its values
 INTERVALS = (
     "Intervals are by bootstrap over the validation images, paired for leads, and know nothing of the choice: the best"
     " of many noisy scores flatters itself, the more so the more trials there were. search.final says what is left."
@@ -20,24 +21,28 @@ INTERVALS = (
 
 
 def compare(runs: Sequence[Path], out: Path) -> str:
-    """Write a page about these runs, and return its table as text. Raises `ValueError` for runs of different tasks.
+    """Write a page about these runs, and return its table and remarks as text.
 
-    How far each is ahead of the first is said with its paired bootstrap interval, where both are judged alike on the
-    same validation images.
+    Each run's lead over the first comes with its paired bootstrap interval. A run that was scored differently has no
+    lead; a remark says what differs. Raises `ValueError` for runs of different tasks.
     """
     sources = [read_source(run, with_data=False) for run in runs]
     if len(tasks := {source.task.name for source in sources}) > 1:
         raise ValueError(f"runs of one task can be compared, but these are of {' and '.join(sorted(tasks))}")
     metric, names = sources[0].metric, [run.resolve().name for run in runs]
     scores = [source.rescored() for source in sources]
-    rows = []
+    rows, remarks = [], []
     for name, source, score in zip(names, sources, scores, strict=True):
         ahead = bounds = None
         if score is not None:
-            bounds = "{:.4f} to {:.4f}".format(*interval(score[0], len(score[1])))
-            alike = _judged_by(source.facts) == _judged_by(sources[0].facts)
-            if source is not sources[0] and alike and scores[0] is not None and score[1] == scores[0][1]:
-                ahead = described(*paired(score[0], scores[0][0], len(score[1])))
+            bounds = estimated(score[0], len(score[1])).interval()
+        if differences := _differences_in_scoring(source.facts, sources[0].facts):
+            remarks.append(
+                f"{name} and {names[0]} differ in {', '.join(differences)}: their scores are not comparable, so no"
+                " lead is given."
+            )
+        elif source is not sources[0] and score is not None and scores[0] is not None:
+            ahead = paired(score[0], scores[0][0], len(score[1])).lead()
         best = source.best or {}
         epochs = sum(len(t.intermediate_values) for t in source.trials)
         cost = (len(source.trials), epochs, duration(source.facts["seconds"]))
@@ -47,20 +52,33 @@ def compare(runs: Sequence[Path], out: Path) -> str:
     trials = [source.trials for source in sources]
     with matplotlib.rc_context(STYLE):
         sections = [
-            Section("Best", [table, Text(INTERVALS)]),
+            Section("Best", [table, *map(Text, remarks), Text(INTERVALS)]),
             Section("Curves", [_curves(names, trials, metric), _budgets(names, trials, metric)]),
             Section("Configurations", [_differences(names, [source.best for source in sources])]),
         ]
         write_page(out, f"{len(runs)} runs of {sources[0].task.name}", sections)
-    return table.plain()
+    return "\n".join([table.plain(), *remarks])
 
 
-def _judged_by(facts: dict[str, Any]) -> tuple:
-    """What must be the same for two scores to be comparable."""
+def _differences_in_scoring(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+    """What makes the scores of two runs incomparable, with both values where they are short."""
+    values = [(name, value, _scored_by(theirs)[name]) for name, value in _scored_by(ours).items()]
+    return [f"{name} ({a} and {b})" if name in SHORT else name for name, a, b in values if a != b]
+
+
+def _scored_by(facts: dict[str, Any]) -> dict[str, Any]:
+    """By name, what must be the same for two scores to be comparable."""
     arguments = facts["arguments"]
-    size = arguments["image_size"] if facts["task"] == "segment" else None  # of the masks
-    rules = [arguments.get(name) for name in ("goal", "min_ssim", "max_ssim")]
-    return facts["data"]["fingerprint"], size, facts.get("victim"), *rules
+    # A classifier's labels have no size, but a mask has, and so has the visibility of a perturbation.
+    size = None if facts["task"] == "classify" else arguments["image_size"]
+    return {
+        "data set": facts["data"]["fingerprint"],
+        "validation images": facts["split"]["val"],
+        "victim": facts.get("victim"),
+        "image size": size,
+        "metric": facts["metric"],
+        **{name: arguments.get(name.replace("-", "_")) for name in ("goal", "min-ssim", "max-ssim")},
+    }
 
 
 def _curves(names: Sequence[str], trials: Sequence[list], metric: str) -> Block:

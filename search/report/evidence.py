@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from search.attack_table import LEAD
-from search.bootstrap import described
+from search.bootstrap import Estimate
 from search.files import read_json
 from search.report.blocks import BLUE, ORANGE, Block, Figure, Table, Text, canvas, drawn, pictured
 from search.sheet import Tile, sheet
@@ -120,7 +120,7 @@ def of_attack(run: Path, best: Mapping[str, Any], data: Data | None) -> Iterator
         heads += ("linf", "l2", "psnr", "ssim", "factor")
         rows = []
         for row in attacks:
-            lead = described(*(row[key] for key in LEAD)) if LEAD[0] in row else None
+            lead = Estimate(*(row[key] for key in LEAD)).lead() if LEAD[0] in row else None
             rows.append([*map(row.get, heads), row.get("ms_an_image"), lead])
         yield Table(
             (*heads, "ms an image", "generator is ahead by (95 % interval)"),

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 
 from search import study as studies
 from search.arguments import DEFAULTS
-from search.bootstrap import interval, with_error
+from search.bootstrap import estimated, with_error
 from search.files import read_json, typed
 from search.live import duration
 from search.plan import parse_settings
@@ -68,9 +68,9 @@ def _answer(source: Source) -> list[Block]:
         score = f"{studies.score(first):.4f} (trial {first.number}, epoch {studies.best_epoch(first)})"
         rows.append((f"Best {metric}", score))
         if (known := source.rescored()) is not None:
-            low, high = interval(known[0], len(known[1]))
+            interval = estimated(known[0], len(known[1])).interval()
             whose = "" if best["score"] == studies.score(first) else f" of trial {best['trial']}, kept in best.json"
-            rows.append((f"95 % interval{whose}", f"{low:.4f} to {high:.4f}, by bootstrap over the validation images"))
+            rows.append((f"95 % interval{whose}", f"{interval}, by bootstrap over the validation images"))
         if (final := read_json(source.run / "final" / "final.json")) is not None:
             value = f"{with_error(final['score'], final['standard_error'])}, mean of {final['seeds']} seeds"
             rows.append(("search.final", f"{value} ({final['winner']})"))

@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
 
-from search.bootstrap import interval, paired
+from search.bootstrap import TOO_FEW, Estimate, estimated, paired
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_claims():
     rng, covered = np.random.default_rng(1), 0
     for _ in range(300):
         scores = rng.beta(2, 5, size=60)  # of 60 images; their mean is 2 / 7 in truth
-        low, high = interval(lambda rows, scores=scores: scores[rows].mean(), 60, resamples=300)
+        _, low, high = estimated(lambda rows, scores=scores: scores[rows].mean(), 60, resamples=300)
         covered += low <= 2 / 7 <= high
     assert 0.91 <= covered / 300 <= 0.98
 
@@ -23,8 +23,25 @@ def test_a_paired_interval_is_that_of_the_differences():
 
 def test_it_is_the_same_each_time():
     scores = np.random.default_rng(0).random(20)
-    assert len({interval(lambda rows: scores[rows].mean(), 20) for _ in range(3)}) == 1
+    assert len({estimated(lambda rows: scores[rows].mean(), 20) for _ in range(3)}) == 1
 
 
 def test_one_image_tells_nothing_of_others():
-    assert np.isnan(interval(lambda rows: np.array([0.5])[rows].mean(), 1)).all()
+    found = estimated(lambda rows: np.array([0.5])[rows].mean(), 1)
+    assert found.value == 0.5
+    assert found.interval() == TOO_FEW
+
+
+def test_an_interval_without_its_own_value_is_not_shown():
+    assert Estimate(0.2763, 0.006, 0.2755).interval() == "too few images to tell"
+    assert Estimate(0.2763, 0.006, 0.2755).lead() == "+0.2763 (too few images to tell)"
+    assert Estimate(0.2763, 0.006, 0.2863).interval() == "0.0060 to 0.2863"
+    assert Estimate(-0.01, -0.02, 0.03).lead() == "-0.0100 (-0.0200 to +0.0300)"
+
+
+def test_a_score_that_repetition_inflates_has_no_interval():
+    """The largest count of any image in a resample is never below that of the images themselves, which is one."""
+    score = lambda rows: float(np.bincount(np.arange(14)[rows]).max())  # noqa: E731
+    found = estimated(score, 14)
+    assert found.value == 1
+    assert np.isnan(found[1:]).all()

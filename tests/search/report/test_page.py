@@ -2,8 +2,10 @@ import json
 import re
 import shlex
 import shutil
+from functools import reduce
 from html.parser import HTMLParser
 
+import numpy as np
 import optuna
 import pytest
 import yaml
@@ -190,6 +192,34 @@ def test_a_kept_best_older_than_the_best_score_is_said(call, finished, copy):
     assert f"95 % interval of trial {best['trial']}, kept in best.json" in text
 
 
+def validate_on_14_images(run, y_prob):
+    """Give a run predictions of 14 validation images, each of them the only one of its class."""
+    facts = json.loads((run / "run.json").read_text())
+    ids = facts["split"]["train"][:14]
+    (run / "run.json").write_text(json.dumps(facts | {"split": {"train": facts["split"]["train"][14:], "val": ids}}))
+    np.savez(run / "val_predictions.npz", ids=ids, y_true=np.eye(14, 20), y_prob=y_prob)
+
+
+def test_an_interval_without_its_own_score_says_that_images_are_too_few(call, finished, copy, tmp_path):
+    """Where each image is ranked last in its class, an mAP of 1 / 14.
+
+    An image that is drawn twice raises its class's AP, and one that is not drawn takes its class out of the mean:
+    resamples have a higher mAP, so the basic interval lies below 1 / 14. That of the lead over a perfect ranking, whose
+    mAP is always 1, lies below the lead.
+    """
+    perfect = shutil.copytree(finished, tmp_path / "perfect")
+    validate_on_14_images(perfect, np.eye(14, 20))
+    validate_on_14_images(copy, 1 - np.eye(14, 20))
+    assert "95 % intervaltoo few images to tell, by bootstrap" in remade(call, copy).text
+    out = tmp_path / "compare.html"
+    outcome = call(main, perfect, copy, "--out", out)
+    assert outcome.status == 0, outcome
+    rows = {line.split()[0]: line for line in outcome.out.splitlines()}
+    assert "1.0000 to 1.0000" in rows["perfect"]
+    assert re.search(r"  too few images to tell +-0\.9286 \(too few images to tell\)  ", rows["copy"])
+    assert Page(out.read_text()).text.count("too few images to tell") == 2
+
+
 def test_the_printed_command_is_one(finished, tmp_path):
     facts = json.loads((finished / "run.json").read_text())
     asked = {"data": "digits", "image_size": 28, "task": "attack", "time_budget": 90.0, "set": ["lr=0.1", "a='b c'"]}
@@ -225,6 +255,50 @@ def test_runs_side_by_side(call, finished, copy, tmp_path):
     text = Page(out.read_text()).text
     assert "Where their best configurations differ" in text
     assert "patience" in text
+
+
+@pytest.mark.parametrize(
+    ("task", "place", "value", "said"),
+    [
+        ("classify", ("data", "fingerprint"), "0" * 32, "data set"),
+        ("classify", ("split", "val"), ["other"], "validation images"),
+        ("classify", ("metric",), "val_AP", "metric (val_AP and val_mAP)"),
+        ("segment", ("arguments", "image_size"), 64, "image size (64 and 32)"),
+        ("attack", ("arguments", "image_size"), 64, "image size (64 and 32)"),
+        ("attack", ("victim",), "0" * 32, "victim"),
+        ("attack", ("arguments", "goal"), "invert", "goal (invert and fake)"),
+        ("attack", ("arguments", "min_ssim"), 0.9, "min-ssim (0.9 and 0.85)"),
+        ("attack", ("arguments", "max_ssim"), 0.4, "max-ssim (0.4 and None)"),
+    ],
+)
+def test_scores_that_are_not_comparable_have_no_lead(task, place, value, said, call, finished, tmp_path):
+    runs = [shutil.copytree(finished, tmp_path / name) for name in ("first", "second", "third")]
+    for run in runs:
+        facts = json.loads((run / "run.json").read_text()) | {"task": task}
+        if run.name == "second":
+            *path, last = place
+            reduce(dict.__getitem__, path, facts)[last] = value
+        (run / "run.json").write_text(json.dumps(facts))
+        if task != "classify":  # its predictions would be others
+            (run / "val_predictions.npz").unlink()
+    out = tmp_path / "compare.html"
+    outcome = call(main, *runs, "--out", out)
+    assert outcome.status == 0, outcome
+    remark = f"second and first differ in {said}: their scores are not comparable, so no lead is given."
+    assert [line for line in outcome.out.splitlines() if "differ" in line] == [remark]
+    assert remark in Page(out.read_text()).text
+    rows = {line.split()[0]: line for line in outcome.out.splitlines()}
+    assert "+0.0000" not in rows["second"]
+    assert ("+0.0000" in rows["third"]) == (task == "classify")
+
+
+def test_classifiers_of_different_image_sizes_are_comparable(call, finished, copy, tmp_path):
+    facts = json.loads((copy / "run.json").read_text())
+    facts["arguments"]["image_size"] = 64
+    (copy / "run.json").write_text(json.dumps(facts))
+    outcome = call(main, finished, copy, "--out", tmp_path / "compare.html")
+    assert "+0.0000 (+0.0000 to +0.0000)" in outcome.out
+    assert "differ in" not in outcome.out
 
 
 @pytest.mark.parametrize(
