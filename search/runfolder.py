@@ -15,7 +15,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from search import study as studies
-from search.bootstrap import interval
+from search.bootstrap import estimated
 from search.files import read_json, read_torch, replace, write_json, write_torch
 from search.tasks import Task
 from search.training import STATE, WEIGHTS, unpack
@@ -70,14 +70,14 @@ class RunFolder:
         return studies.score(finished[KEPT_WEIGHTS - 1]) if len(finished) >= KEPT_WEIGHTS else self.task.worst - 1
 
     def noise(self) -> float:
-        """Half of the 95 % interval of the best score over the validation images; infinite while there is none."""
+        """Half of the 95 % interval of the best score over the validation images; infinite if there is none."""
         best, predictions = read_json(self.folder / "best.json"), self.folder / "val_predictions.npz"
         if best is None or not predictions.exists():
             return math.inf
         with np.load(predictions) as arrays:
             score = self.task.rescore(dict(arrays), best["config"])
-            low, high = interval(score, len(arrays["ids"]), resamples=200)
-        return math.inf if math.isnan(low) else (high - low) / 2
+            best_score = estimated(score, len(arrays["ids"]), resamples=200)
+        return (best_score.high - best_score.low) / 2 if best_score.holds else math.inf
 
     def update(self) -> None:
         """After a trial ended: publish the best, drop weights that nobody needs, rewrite trials.csv."""

@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 import shutil
 import signal
 import subprocess
@@ -11,12 +12,14 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
-from search.files import write_torch
+from search.bootstrap import estimated
+from search.files import write_json, write_torch
 from search.record import read_run
 from search.runfolder import KEPT_WEIGHTS, RunFolder, lock, trial_folder
 from search.tasks import TASKS
 from search.training import STATE, WEIGHTS, pack
 from voctrain.data.layouts import VOC_CLASSES
+from voctrain.metrics import classify_metrics
 
 TASK = TASKS["classify"]
 TRUTH = np.eye(20, dtype=np.uint8)[:6]
@@ -250,3 +253,21 @@ class TestReadRun:
             read_run(tmp_path / "missing")
         with pytest.raises(ValueError, match=r"has no run.json"):
             read_run(tmp_path)
+
+
+def test_the_noise_of_a_score_is_half_of_its_interval(folder):
+    rng = np.random.default_rng(0)
+    y_true = (rng.random((80, 3)) < 0.4).astype(np.uint8)
+    y_prob = np.clip(0.4 * y_true + 0.6 * rng.random((80, 3)), 0, 1).astype(np.float32)
+    assert folder.noise() == math.inf  # nothing has scored
+    np.savez(folder.folder / "val_predictions.npz", ids=np.arange(80), y_true=y_true, y_prob=y_prob)
+    write_json(folder.folder / "best.json", {"config": {}})
+    best = estimated(lambda rows: classify_metrics(y_true[rows], y_prob[rows])["val_mAP"], 80, resamples=200)
+    assert best.holds
+    assert folder.noise() == pytest.approx((best.high - best.low) / 2)
+
+
+def test_too_few_images_leave_the_noise_unknown(folder):
+    np.savez(folder.folder / "val_predictions.npz", **predictions(0) | {"ids": np.arange(1)})
+    write_json(folder.folder / "best.json", {"config": {}})
+    assert folder.noise() == math.inf
