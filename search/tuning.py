@@ -99,8 +99,8 @@ def _join(address: str) -> Any:
         return ray.init(address, **CONNECTION)
     except Exception as error:
         raise ValueError(
-            f"no Ray cluster at {address} ({_first_line(error)}): correct --address or RAY_ADDRESS, or run on this"
-            " machine with --address local"
+            f"no Ray cluster at {address} ({_first_line(error)}): correct --address or RAY_ADDRESS, set"
+            " RAY_AUTH_MODE=token if the cluster requires its token, or run on this machine with --address local"
         ) from None
 
 

@@ -67,7 +67,7 @@ def read(run):
 def remade(call, run):
     outcome = call(main, run)
     assert outcome.status == 0, outcome
-    assert outcome.out == f"wrote {run / 'report.html'}\n"
+    assert outcome.out == f"drawing the report of {run}\nwrote {run / 'report.html'}\n"
     return read(run)
 
 
