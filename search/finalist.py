@@ -13,29 +13,29 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray
 
 from search import study as studies
 from search import tuning
 from search.arguments import resolve_address
 from search.bootstrap import with_error
 from search.files import read_torch, typed, write_json, write_torch
-from search.live import PLAIN_SECONDS, duration, reading, say
+from search.live import duration, reading, say
 from search.record import read_run
 from search.resources import Resources, share_resources
-from search.runfolder import lock, write_npz
+from search.retraining import PREDICTIONS, Job, read_result, train_all
+from search.runfolder import lock
 from search.tasks import TASKS, Task
-from search.training import WEIGHTS, checkpointed_training, pick_device, unpack
+from search.training import WEIGHTS
 from voctrain.config import TrainConfig
 from voctrain.data import Data, load
 
-RESULT, PREDICTIONS, ORIGINAL = "result.json", "predictions.npz", "original_size.json"
+ORIGINAL = "original_size.json"
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def finish(plan: Plan) -> int:
     with tuning.Interrupt() as interrupt:
         try:
             jobs = [job for name, config in plan.candidates for job in _retrainings(plan, name, config)]
-            _train_all(plan, jobs, interrupt)
+            train_all(jobs, plan.task, plan.data, resources=plan.resources, interrupt=interrupt)
             winner, calibration = _choose(plan)
             _train_final(plan, winner, calibration, interrupt)
         except KeyboardInterrupt:
@@ -135,86 +135,10 @@ def finish(plan: Plan) -> int:
     return 0
 
 
-def retrain(
-    task: str, config: TrainConfig, data: Data, folder: str, cpus: int, gpus: float, stop_after: int | None
-) -> None:
-    """One training in `folder`, on a worker; leaves result.json (the metrics by epoch) and predictions.npz or weights.
-
-    stop_after: the epoch whose weights are kept, of a training without validation.
-    """
-    import torch
-
-    torch.set_num_threads(cpus)
-    place = Path(folder)
-    rungs = {stop_after} if stop_after else set()
-    history = []
-    try:
-        for report in checkpointed_training(task, config, data, place, device=pick_device(gpus), rungs=rungs):
-            history.append(report)
-            if report["epoch"] == stop_after:
-                break
-    except FloatingPointError as error:
-        write_json(place / RESULT, {"diverged": str(error)})
-        return
-    if not stop_after:
-        write_npz(place / PREDICTIONS, unpack(read_torch(place / WEIGHTS)["predictions"]))
-    (place / "state.pt").unlink(missing_ok=True)
-    write_json(place / RESULT, history)
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training: what people call it, its configuration, and its folder."""
-
-    name: str
-    config: TrainConfig
-    folder: Path
-
-
 def _retrainings(plan: Plan, name: str, config: TrainConfig) -> list[Job]:
     """The trainings of a candidate, one per seed; none of the seeds is the search's."""
     configs = [dataclasses.replace(config, seed=config.seed + number) for number in range(1, plan.seeds + 1)]
     return [Job(f"{name}, seed {c.seed}", c, _place(plan, c)) for c in configs]
-
-
-def _train_all(plan: Plan, jobs: Sequence[Job], interrupt: Any, stop_after: int | None = None) -> None:
-    """Train what has no result yet, in parallel, and say when each has ended and every half minute how far it is."""
-    cpus, gpus = plan.resources.cpus, plan.resources.gpus
-    data = ray.put(plan.data if stop_after is None else plan.data.all_train())
-    # A lost worker's training continues from its checkpoint.
-    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=3)(retrain)
-    running = {
-        task.remote(plan.task.name, job.config, data, str(job.folder), cpus, gpus, stop_after): job
-        for job in jobs
-        if not (job.folder / RESULT).exists()
-    }
-    said = time.monotonic()
-    while running:
-        done, _ = ray.wait(list(running), timeout=0.5)
-        if time.monotonic() - said > PLAIN_SECONDS:
-            said = time.monotonic()
-            say(f"{len(jobs) - len(running)} of {len(jobs)} trainings done")
-        if interrupt.signal is not None:
-            raise KeyboardInterrupt
-        for reference in done:
-            job = running.pop(reference)
-            try:
-                ray.get(reference)
-            except ray.exceptions.RayError as error:
-                cause = str(getattr(error, "cause", error)).strip().splitlines()[-1]
-                raise RuntimeError(f"the training of {job.name} in {typed(job.folder)} failed: {cause}") from None
-            history, diverged = _result(job.folder)
-            if diverged:
-                say(f"{job.name}: {diverged}")
-            elif stop_after is None:
-                scores = [metrics[plan.task.metric] for metrics in history]
-                say(f"{job.name}: {plan.task.metric} best {max(scores):.4f}, last {scores[-1]:.4f}")
-
-
-def _result(folder: Path) -> tuple[list[dict[str, float]], str | None]:
-    """The metrics by epoch of a training, or why it diverged."""
-    result = json.loads((folder / RESULT).read_text())
-    return ([], f"diverged, {result['diverged']}") if isinstance(result, dict) else (result, None)
 
 
 def _choose(plan: Plan) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -223,7 +147,7 @@ def _choose(plan: Plan) -> tuple[dict[str, Any], dict[str, Any]]:
     candidates = []
     for name, config in plan.candidates:
         folders = [job.folder for job in _retrainings(plan, name, config)]
-        histories, diverged = zip(*map(_result, folders), strict=True)
+        histories, diverged = zip(*map(read_result, folders), strict=True)
         if any(diverged):
             print(f"{name} is left out: {sum(map(bool, diverged))} of its {plan.seeds} trainings diverged")
             continue
@@ -283,8 +207,15 @@ def _train_final(plan: Plan, winner: dict[str, Any], calibration: dict[str, Any]
         )
     folder = _place(plan, config, all_labelled=True, epochs=winner["epochs"])
     say(f"training {winner['name']} on all {len(plan.data.ids)} images, {winner['epochs']} epochs")
-    _train_all(plan, [Job(f"{winner['name']}, all images", config, folder)], interrupt, stop_after=winner["epochs"])
-    if diverged := _result(folder)[1]:
+    train_all(
+        [Job(f"{winner['name']}, all images", config, folder)],
+        plan.task,
+        plan.data.all_train(),
+        resources=plan.resources,
+        interrupt=interrupt,
+        stop_after=winner["epochs"],
+    )
+    if diverged := read_result(folder)[1]:
         raise RuntimeError(f"the training on all images {diverged}: give --top more configurations to choose from")
     saved = read_torch(folder / WEIGHTS)
     del saved["predictions"], saved["score"]

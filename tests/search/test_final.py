@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from search import final
-from search.finalist import retrain
 from search.record import read_run
 from search.report.page import write_report
+from search.retraining import retrain
 from voctrain import classify
 from voctrain.config import ClassifyConfig
 from voctrain.data import load
@@ -90,7 +90,7 @@ def test_the_final_model_is_of_all_images(done, dataset):
     data = load(dataset, image_size=32).all_train()
     for epoch in classify.train(config, data):
         if epoch.number == result["epochs"]:
-            expected = {name: tensor.clone() for name, tensor in epoch.weights.items()}
+            expected = classify.checkpoint(config, data, epoch.weights, epoch.metrics)["model"]
     assert saved["model"].keys() == expected.keys()
     for name, tensor in saved["model"].items():
         torch.testing.assert_close(tensor, expected[name])
