@@ -20,7 +20,18 @@ from search.report.blocks import STYLE, Block, Code, Section, Table, Text, write
 from search.report.data_figures import class_histogram, examples, training_batch
 from search.report.evidence import EVIDENCE, curves
 from search.report.source import Source, read_source
-from search.report.trials import LEAST, at_bounds, distributions_of, frame_of, importances, interactions, state
+from search.report.trials import (
+    LEAST,
+    RELIABLE,
+    WITHIN,
+    at_bounds,
+    distributions_of,
+    frame_of,
+    importances,
+    interactions,
+    state,
+    surrogate_of,
+)
 from search.runfolder import trial_log
 from voctrain.data import Data
 
@@ -116,20 +127,35 @@ def _parameters(source: Source) -> list[Block]:
     if len(source.ranked) < LEAST:
         return [Text(f"With {len(source.ranked)} scored trials nothing can be said of parameters: it takes {LEAST}.")]
     distributions = distributions_of(source.trials, parse_settings(source.facts["arguments"]["set"]))
-    weights = importances(source.trials, distributions)
-    names = list(weights)
+    frame = frame_of(source.trials, source.sampler)
+    surrogate = surrogate_of(frame, distributions)
+    bars = importances(surrogate)
+    names = list(bars)
     if not names:
         return [Text("No parameter was searched that enough trials have, or none tells good trials from bad ones.")]
-    blocks: list[Block] = [figures.importance(weights)]
+    blocks: list[Block] = [figures.importance(bars), Text(_trust(len(frame)))]
     if bounds := at_bounds(source.ranked[0], distributions):
         title = "The best lies on a bound: unless it is a natural one, the space may be too narrow there"
         blocks.append(Table(("parameter", "value", "bound"), bounds, title))
     else:
         blocks.append(Text("The best configuration lies on no bound of the space."))
-    frame = frame_of(source.trials, source.sampler)
     blocks += figures.slices(frame, distributions, names, source.metric)
-    blocks += figures.pairs(frame, distributions, interactions(frame, distributions, names), source.metric)
+    blocks += figures.pairs(frame, distributions, interactions(surrogate, names), source.metric)
     return [*blocks, figures.parallel(frame, distributions, names, source.metric)]
+
+
+def _trust(trials: int) -> str:
+    """How far the ranking of parameters can be trusted after so many scored trials."""
+    ranking = (
+        f"The ranking means something from {RELIABLE} scored trials on."
+        if trials >= RELIABLE
+        else f"With {trials} scored trials this ranking is not reliable yet: it takes {RELIABLE}."
+    )
+    return (
+        f"{ranking} From there on the first bar was a parameter that matters in at least four of five synthetic"
+        f" searches. Error bars cover {WITHIN:.0%} of bootstrap resamples of the trials: where two overlap, their order"
+        " is open."
+    )
 
 
 def _model(source: Source) -> list[Block]:

@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial
 
 from search import study as studies
 from search.report.blocks import BLUE, GREEN, GREY, ORANGE, RED, Figure, canvas, drawn
-from search.report.trials import best_over_epochs, coded, origin_of, state
+from search.report.trials import WITHIN, Importance, best_over_epochs, coded, origin_of, state
 
 COLOURS = {"portfolio": GREEN, "warm start": RED, "learned": BLUE, "random": GREY, "quasi-random": GREY}
 SLICES = 8  # most important parameters that are drawn
@@ -84,17 +84,18 @@ def budget(trials: Sequence[FrozenTrial], spent: Mapping[int, float]) -> Figure:
     return drawn(figure, "Where the budget went", ", ".join(f"{k} {v:.1f} minutes" for k, v in minutes.items()))
 
 
-def importance(values: dict[str, float]) -> Figure:
-    """Bars, the most important parameter first."""
+def importance(values: Mapping[str, Importance]) -> Figure:
+    """Bars with intervals, the most important parameter first."""
     figure = canvas(height=max(2.0, 0.28 * len(values) + 0.8))
     axes = figure.subplots()
-    bars = axes.barh(list(values)[::-1], list(values.values())[::-1], color=BLUE)
+    shares, lows, highs = (np.array(column) for column in zip(*reversed(values.values()), strict=True))
+    spread = {"xerr": [shares - lows, highs - shares], "error_kw": {"ecolor": GREY, "capsize": 2}}
+    bars = axes.barh(list(values)[::-1], shares, color=BLUE, **spread)
     axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
     axes.margins(x=0.12)
-    axes.set(xlabel="importance")
-    return drawn(
-        figure, "Importance of each parameter", ", ".join(f"{name} {value:.2f}" for name, value in values.items())
-    )
+    axes.set(xlabel=f"importance, with its {WITHIN:.0%} interval")
+    text = ", ".join(f"{name} {v.share:.2f} ({v.low:.2f} to {v.high:.2f})" for name, v in values.items())
+    return drawn(figure, "Importance of each parameter", f"{text}; in brackets {WITHIN:.0%} intervals")
 
 
 def slices(

@@ -3,23 +3,29 @@
 import math
 from collections import Counter
 from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
-import optuna
 import pandas as pd
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import FrozenTrial
-from sklearn.ensemble import RandomForestRegressor
+from sklearn.ensemble import BaggingRegressor, ExtraTreesRegressor
 
 from search import study as studies
 
 LEAST = 10  # trials below which nothing is said of parameters
-TOP = 0.2  # part of the trials that are called the best
-TREES = 100
+# Scored trials from which the first of the importances is a parameter that matters in 80 % of synthetic searches:
+# tests/benchmarks/importances.py.
+RELIABLE = 40
+RESAMPLES = 30  # of the trials, each with a forest of its own
+TREES = 20  # of each forest
+WITHIN = 0.8  # part of the resamples that an importance's interval covers
 PAIRED = 5  # most important parameters of which pairs are looked at
-GRID = 8  # values a parameter, and GRID² trials, of which the forest is asked for a pair
+GRID = 8  # values of a parameter, and GRID² trials, at which forests are evaluated for a pair
+PAIR_FORESTS = 5  # forests that are evaluated for a pair
 EDGE = 0.02  # part of a parameter's range that counts as its bound
 
 
@@ -92,58 +98,89 @@ def scaled(distribution: BaseDistribution, value: float) -> float:
     return math.log(value) if distribution.log else float(value)
 
 
-def importances(trials: Sequence[FrozenTrial], names: Container[str]) -> dict[str, float]:
-    """How much each of these parameters decides whether a trial is among the best; they sum to 1, greatest first.
+class Importance(NamedTuple):
+    """A parameter's share of the importance of all, and the bounds of its 80 % interval, each in [0, 1]."""
 
-    Conditional PED-ANOVA (Watanabe et al., 2023, and its extension of 2026, as in Optuna): a parameter that only some
-    trials have counts among those, and one that fewer than `LEAST` have is left out. Empty with too few trials, or
-    where most are equally good.
+    share: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """Forests of extremely randomized trees that predict a trial's rank from its parameters.
+
+    Ranks say more than scores where a few trials collapse. Each forest is fitted to a bootstrap resample of the trials
+    and tested on those left out of it.
     """
-    scored = [t for t in trials if studies.score(t) is not None]
-    if len(scored) < LEAST:
-        return {}
-    study = optuna.create_study(direction="maximize")
-    study.add_trials(
-        [
-            optuna.trial.create_trial(value=studies.score(t), params=t.params, distributions=t.distributions)
-            for t in scored
-        ]
-    )
-    part = max(TOP, LEAST / 2 / len(scored))
-    bar = sorted(map(studies.score, scored), reverse=True)[math.ceil(part * len(scored)) - 1]
-    if all(studies.score(t) >= bar for t in scored):
-        return {}
-    evaluator = PedAnovaImportanceEvaluator(target_quantile=part)
-    having = Counter(name for t in scored for name in t.params)
-    known = [name for name, count in having.items() if count >= LEAST and name in names]
-    found = optuna.importance.get_param_importances(study, evaluator=evaluator, params=known)
-    return {name: value for name, value in found.items() if value > 0}
+
+    inputs: pd.DataFrame  # (trials, parameters), as `coded`
+    ranks: np.ndarray  # (trials,), in (0, 1], greatest for the best
+
+    @cached_property
+    def forests(self) -> BaggingRegressor:
+        forest = ExtraTreesRegressor(TREES)
+        return BaggingRegressor(forest, RESAMPLES, random_state=0).fit(self.inputs.to_numpy(), self.ranks)
 
 
-def interactions(
-    frame: pd.DataFrame, distributions: dict[str, BaseDistribution], names: Sequence[str]
-) -> dict[tuple[str, str], float]:
-    """Of pairs of these parameters, the part of their joint effect that is not the sum of both, greatest first.
+def surrogate_of(frame: pd.DataFrame, distributions: dict[str, BaseDistribution]) -> Surrogate:
+    return Surrogate(coded(frame, distributions), frame["score"].rank(pct=True).to_numpy())
 
-    The squared H statistic (Friedman and Popescu, 2008) of a forest over the trials that have both.
+
+def importances(surrogate: Surrogate) -> dict[str, Importance]:
+    """How much each parameter decides a trial's rank, greatest first.
+
+    Permutation importance (Breiman, 2001): by how much the squared error on held-out trials grows when a parameter's
+    values are permuted among the trials that have it. The shares of all parameters sum to 1 in each resample of the
+    trials; given are their means and the interval of the middle 80 % of resamples. A parameter that fewer than `LEAST`
+    trials have, or that never makes the error grow, is left out. Empty with fewer than `LEAST` trials, or where all are
+    equally good.
     """
-    inputs, found = coded(frame, distributions), {}
+    inputs, ranks, rng = surrogate.inputs.to_numpy(), surrogate.ranks, np.random.default_rng(0)
+    if len(ranks) < LEAST or not inputs.size:
+        return {}
+    shares = []  # (resamples, parameters)
+    for forest, drawn in zip(surrogate.forests.estimators_, surrogate.forests.estimators_samples_, strict=True):
+        held = np.setdiff1d(np.arange(len(ranks)), drawn)
+        asked = np.repeat(inputs[None, held], 1 + inputs.shape[1], 0)  # the first as they are
+        for column, permuted in enumerate(asked[1:]):
+            having = permuted[:, column] >= 0
+            permuted[having, column] = rng.permutation(permuted[having, column])
+        predicted = forest.predict(asked.reshape(-1, inputs.shape[1])).reshape(len(asked), -1)
+        errors = np.square(predicted - ranks[held]).mean(1)
+        growth = (errors[1:] - errors[0]).clip(0) * ((inputs >= 0).sum(0) >= LEAST)
+        if total := growth.sum():
+            shares.append(growth / total)
+    if not shares:
+        return {}
+    low, high = np.quantile(shares, [(1 - WITHIN) / 2, (1 + WITHIN) / 2], axis=0)
+    mean = np.mean(shares, 0)  # a rare large share may lift it out of the middle
+    columns = np.array([mean, np.minimum(low, mean), np.maximum(high, mean)])
+    bars = zip(surrogate.inputs, columns.T.tolist(), strict=True)
+    found = {name: Importance(*bar) for name, bar in bars if bar[0] > 0}
+    return dict(sorted(found.items(), key=lambda item: -item[1].share))
+
+
+def interactions(surrogate: Surrogate, names: Sequence[str]) -> dict[tuple[str, str], float]:
+    """For pairs of these parameters, the part of their joint effect that is not the sum of both, greatest first.
+
+    The squared H statistic (Friedman and Popescu, 2008) over the trials that have both.
+    """
+    found = {}
     for pair in combinations(names[:PAIRED], 2):
-        rows = (inputs[list(pair)] >= 0).all(axis=1).to_numpy()
-        if rows.sum() < LEAST:
-            continue
-        known, score = inputs[rows].to_numpy(), frame["score"].to_numpy()[rows]
-        forest = RandomForestRegressor(TREES, min_samples_leaf=2, random_state=0).fit(known, score)
-        columns = [list(inputs).index(name) for name in pair]
-        found[pair] = _h_squared(forest, known[: GRID**2], columns)
+        known = surrogate.inputs[(surrogate.inputs[list(pair)] >= 0).all(axis=1)].to_numpy()
+        if len(known) >= LEAST:
+            found[pair] = _h_squared(surrogate, known[: GRID**2], [list(surrogate.inputs).index(name) for name in pair])
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
-def _h_squared(forest: RandomForestRegressor, known: np.ndarray, columns: list[int]) -> float:
+def _h_squared(surrogate: Surrogate, known: np.ndarray, columns: list[int]) -> float:
     grids = [np.unique(np.quantile(known[:, c], np.linspace(0, 1, GRID), method="nearest")) for c in columns]
     asked = np.repeat(known[None, None], len(grids[0]), 0).repeat(len(grids[1]), 1)  # (G1, G2, N, D)
     asked[..., columns[0]], asked[..., columns[1]] = grids[0][:, None, None], grids[1][None, :, None]
-    joint = forest.predict(asked.reshape(-1, known.shape[1])).reshape(asked.shape[:3]).mean(2)
+    rows = asked.reshape(-1, known.shape[1])
+    predicted = np.mean([forest.predict(rows) for forest in surrogate.forests.estimators_[:PAIR_FORESTS]], 0)
+    joint = predicted.reshape(asked.shape[:3]).mean(2)
     joint -= joint.mean()
     apart = joint - joint.mean(0, keepdims=True) - joint.mean(1, keepdims=True)
     return float(np.square(apart).sum() / total) if (total := np.square(joint).sum()) > 0 else 0.0

@@ -15,6 +15,7 @@ from search import study as studies
 from search.arguments import run_parser
 from search.report.__main__ import main
 from search.report.page import command
+from search.report.trials import RELIABLE
 from voctrain.config import ClassifyConfig
 
 pytestmark = pytest.mark.slow
@@ -81,13 +82,13 @@ def replaced(finished, target, trials):
     return target
 
 
-def trial(state=TrialState.COMPLETE, scores=(0.1, 0.2), **attributes):
+def trial(state=TrialState.COMPLETE, scores=(0.1, 0.2), params={"lr": 0.01}, **attributes):  # noqa: B006
     value = max(scores) if state == TrialState.COMPLETE else None
     return create_trial(
         state=state,
         value=value,
-        params={"lr": 0.01},
-        distributions={"lr": optuna.distributions.FloatDistribution(1e-3, 0.1, log=True)},
+        params=params,
+        distributions=dict.fromkeys(params, optuna.distributions.FloatDistribution(1e-3, 0.1, log=True)),
         intermediate_values=dict(enumerate(scores, 1)),
         user_attrs=attributes,
     )
@@ -167,6 +168,18 @@ def test_a_run_that_has_just_begun(call, finished, tmp_path):
     assert "No trial has scored yet." in remade(call, replaced(finished, tmp_path / "run", [])).text
 
 
+@pytest.mark.parametrize(("count", "trust"), [(RELIABLE - 1, "is not reliable yet"), (RELIABLE, "means something")])
+def test_importances_have_intervals_and_say_whether_to_trust_them(count, trust, call, finished, tmp_path):
+    drawn = np.random.default_rng(0).uniform(-3, -1, (count, 2))
+    trials = [trial(scores=(0.5 + 0.1 * a,), params={"lr": 10**a, "decay": 10**b}) for a, b in drawn]
+    page = remade(call, replaced(finished, tmp_path / "run", trials))
+    alt = next(alt for alt in page.images if "80% intervals" in alt)
+    share, low, high = map(float, re.match(r"lr ([\d.]+) \(([\d.]+) to ([\d.]+)\), decay", alt).groups())
+    assert 0.5 < low <= share <= high <= 1
+    assert re.search(f"ranking {trust}", page.text)
+    assert f"{RELIABLE}" in page.text
+
+
 def test_500_trials_take_less_than_five_megabytes(call, finished, tmp_path):
     trials = [trial(scores=[0.3 + 0.001 * ((i * e) % 97) for e in range(27)]) for i in range(500)]
     run = replaced(finished, tmp_path / "run", trials)
@@ -241,7 +254,8 @@ def test_runs_side_by_side(call, finished, copy, tmp_path):
     out = tmp_path / "compare.html"
     outcome = call(main, finished, copy, "--out", out)
     assert outcome.status == 0, outcome
-    table = outcome.out.splitlines()
+    title, *table = outcome.out.splitlines()
+    assert title == "comparing 2 runs"
     best = json.loads((copy / "best.json").read_text())
     assert [line.split()[0] for line in table[:3]] == ["run", "finished", "copy"]
     assert f"{best['score']:.4g}" in table[2]

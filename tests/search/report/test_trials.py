@@ -15,9 +15,8 @@ from search.report.trials import (
     importances,
     interactions,
     origin_of,
+    surrogate_of,
 )
-
-EVERYTHING = ("x", "y", "noise", "little", "kind", "other")
 
 
 def searched(objective, count=80, seed=0):
@@ -31,15 +30,34 @@ def searched(objective, count=80, seed=0):
     return study.trials
 
 
+def surrogate(trials):
+    return surrogate_of(frame_of(trials, "random"), distributions_of(trials))
+
+
 def test_the_parameter_that_decides_is_the_most_important():
     def objective(trial):
         x, _ = trial.suggest_float("x", 0, 1), trial.suggest_int("noise", 1, 9)
         return -((x - 0.3) ** 2) + 0.01 * trial.suggest_float("little", 0, 1)
 
-    found = importances(searched(objective), EVERYTHING)
+    found = importances(surrogate(searched(objective)))
     assert next(iter(found)) == "x"
-    assert found["x"] > 0.6
-    assert sum(found.values()) == pytest.approx(1)
+    assert found["x"].share > 0.8
+    assert sum(bar.share for bar in found.values()) == pytest.approx(1)
+
+
+def test_the_interval_tells_what_matters_from_what_does_not():
+    def objective(trial):
+        x, y, _ = (trial.suggest_float(name, 0, 1) for name in ("x", "y", "noise"))
+        return x + y
+
+    few, many = (importances(surrogate(searched(objective, count))) for count in (20, 200))
+    for bars in (few, many):
+        assert all(bar.low <= bar.share <= bar.high for bar in bars.values())
+        assert bars.get("noise", (0, 0))[1] == 0  # the interval reaches zero
+    assert many["x"].low > 0.3  # x and y are worth the same
+    assert many["y"].low > 0.3
+    assert max(many["x"].low, many["y"].low) < min(many["x"].high, many["y"].high)
+    assert many["x"].high - many["x"].low < few["x"].high - few["x"].low
 
 
 def test_a_conditional_parameter_counts_among_those_that_have_it():
@@ -48,16 +66,18 @@ def test_a_conditional_parameter_counts_among_those_that_have_it():
             return 0.1 + 0.001 * trial.suggest_float("other", 0, 1)
         return trial.suggest_float("x", 1e-4, 1, log=True)
 
-    found = importances(searched(objective), EVERYTHING)
+    found = importances(surrogate(searched(objective)))
     assert next(iter(found)) == "x"
     assert set(found) <= {"x", "kind", "other"}
 
 
 def test_too_few_trials_say_nothing():
     trials = searched(lambda trial: trial.suggest_float("x", 0, 1), count=9)
-    assert importances(trials, EVERYTHING) == {}
+    assert importances(surrogate(trials)) == {}
     rare = [*searched(lambda trial: trial.suggest_float("x", 0, 1)), *searched(lambda t: t.suggest_float("y", 0, 1), 9)]
-    assert set(importances(rare, EVERYTHING)) == {"x"}
+    assert set(importances(surrogate(rare))) == {"x"}
+    assert importances(surrogate(searched(lambda trial: 0 * trial.suggest_float("x", 0, 1)))) == {}  # all are equal
+    assert importances(surrogate([])) == {}
 
 
 def test_parameters_that_depend_on_each_other_are_found():
@@ -66,7 +86,7 @@ def test_parameters_that_depend_on_each_other_are_found():
         return x * y + z
 
     trials = searched(objective, 150)
-    found = interactions(frame_of(trials, "random"), distributions_of(trials), ["z", "x", "y"])
+    found = interactions(surrogate(trials), ["z", "x", "y"])
     assert next(iter(found)) == ("x", "y")
     assert found["x", "y"] > 0.4
     assert max(found["z", "x"], found["z", "y"]) < 0.2
