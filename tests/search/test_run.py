@@ -195,6 +195,17 @@ class TestContinued:
         assert (float(row["lr"]), row["optimizer"]) == (1e-3, "adamw")
 
 
+FOUR = """
+def suggest(trial, problem):
+    config = {
+        "architecture": "simple",
+        "optimizer": trial.suggest_categorical("optimizer", ("adamw", "adam")),
+        "lr": trial.suggest_categorical("lr", (0.001, 0.01)),
+    }
+    return config | ({"ema_decay": 0.5} if trial.suggest_categorical("ema", (True, False)) else {})
+"""
+
+
 class TestChoices:
     @pytest.mark.parametrize("sampler", ["random", "qmc"])
     def test_samplers_and_a_space_of_ones_own(self, sampler, run, space, tmp_path, cluster):
@@ -211,6 +222,20 @@ class TestChoices:
             space.write_text("raise AssertionError('the run has its own copy')")
             assert run("--resume", tmp_path / "own", "--trials", 3).status == 0
             assert set(trials_of(tmp_path / "own")[2].params) == {"optimizer", "lr"}
+
+    def test_a_space_of_four_configurations_ends_after_four(self, run, tmp_path):
+        file = tmp_path / "four.py"
+        file.write_text(FOUR)
+        asked = ("--space", file, "--trials", 9, "--epochs", 1, "--out", tmp_path, "--name", "four", "--quiet")
+        outcome = run(*asked, "--set", "ema_decay=0.9")
+        assert outcome.status == 0, outcome
+        assert "the space has only 4 configurations: all of them have been tried" in outcome.out
+        assert "next: python -m search.final" in outcome.out
+        rows = rows_of(tmp_path / "four")
+        assert sorted((row["optimizer"], row["lr"]) for row in rows) == [
+            *(("adam", "0.001"), ("adam", "0.01"), ("adamw", "0.001"), ("adamw", "0.01"))
+        ]
+        assert "ema" not in rows[0]  # it would only set the average that --set has fixed
 
     def test_settings_early_stopping_and_the_sampler_that_does_not_prune(self, run, tmp_path):
         settings = ("architecture=simple", "optimizer=sgd", "momentum=0.85", "lr=0", "patience=1", "precision=float32")
