@@ -145,15 +145,15 @@ def _parameters(source: Source) -> list[Block]:
 
 
 def _trust(trials: int) -> str:
-    """How far the ranking of parameters can be trusted after so many scored trials."""
+    """How far the ranking of parameters can be trusted with this number of scored trials."""
     ranking = (
-        f"The ranking means something from {RELIABLE} scored trials on."
+        f"This ranking means something: it takes {RELIABLE} scored trials."
         if trials >= RELIABLE
         else f"With {trials} scored trials this ranking is not reliable yet: it takes {RELIABLE}."
     )
     return (
-        f"{ranking} From there on the first bar was a parameter that matters in at least four of five synthetic"
-        f" searches. Error bars cover {WITHIN:.0%} of bootstrap resamples of the trials: where two overlap, their order"
+        f"{ranking} With that many, the first bar was a parameter that matters in at least four of five synthetic"
+        f" searches. Error bars cover {WITHIN:.0%} of bootstrap resamples of the trials; where two overlap, their order"
         " is open."
     )
 
