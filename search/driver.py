@@ -20,7 +20,7 @@ from search.report.page import write_report
 from search.runfolder import RunFolder, lock
 from search.searcher import SAME_FAILURES, StudySearcher
 from search.session import Session, announce
-from search.tuning import Interrupt, execute
+from search.tuning import Interrupt, execute, first_line
 
 WARM_STARTS = 5  # configurations taken from another run
 
@@ -31,7 +31,7 @@ def search(session: Session, dashboard: str) -> int:
         study = _study(session)
         return _run(session, study, dashboard)
     except OSError as error:
-        return _halt(session, str(StorageError.of(session.folder, error)))
+        return _halt(session, error)
 
 
 def _run(session: Session, study: optuna.Study, dashboard: str) -> int:
@@ -132,13 +132,17 @@ def _scheduler(session: Session, study: optuna.Study, folder: RunFolder) -> Stud
     return scheduler
 
 
-def _halt(session: Session, cause: str) -> int:
+def _halt(session: Session, error: OSError) -> int:
     """Say how the machine failed and how to go on; what has not ended is unfinished. Returns the exit status."""
+    if isinstance(error, ConnectionError):  # to Ray
+        cause = f"{first_line(error)}: see that the cluster runs"
+    else:
+        cause = f"{StorageError.of(session.folder, error)}: free space there or make it writable"
     again = f"continue with: {session.command}"
     if not (session.folder / "run.json").exists():  # it has not begun
         shutil.rmtree(session.folder, ignore_errors=True)
         again = "run the command again"
-    print(f"error: {cause}: make room there, then {again}", file=sys.stderr)
+    print(f"error: {cause}, then {again}", file=sys.stderr)
     return 1
 
 

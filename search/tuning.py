@@ -87,7 +87,7 @@ def _start(cpus: int) -> Any:
             ray.shutdown()
             cause = error
     raise RayStartError(
-        f"Ray did not start on this machine in {START_ATTEMPTS} attempts ({_first_line(cause)}): free memory and"
+        f"Ray did not start on this machine in {START_ATTEMPTS} attempts ({first_line(cause)}): free memory and"
         " processors, look at Ray's logs in /tmp/ray/session_latest/logs, and run the command again"
     )
 
@@ -99,12 +99,13 @@ def _join(address: str) -> Any:
         return ray.init(address, **CONNECTION)
     except Exception as error:
         raise ValueError(
-            f"no Ray cluster at {address} ({_first_line(error)}): correct --address or RAY_ADDRESS, set"
+            f"no Ray cluster at {address} ({first_line(error)}): correct --address or RAY_ADDRESS, set"
             " RAY_AUTH_MODE=token if the cluster requires its token, or run on this machine with --address local"
         ) from None
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, for a message of one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 

@@ -381,6 +381,16 @@ class TestTrouble:
         monkeypatch.setattr("search.runfolder.RunFolder.publish", refuse)
         self.end_on_a_full_disk(run, tmp_path, space, monkeypatch, "")
 
+    def test_a_lost_cluster_is_not_called_a_full_disk(self, run, tmp_path, space, monkeypatch):
+        def lose(*args, **kwargs):
+            raise ConnectionError("Ray Client is not connected.\nDetails follow.")
+
+        monkeypatch.setattr("search.driver.execute", lose)
+        outcome = run("--space", space, "--out", tmp_path, "--name", "lost", "--quiet")
+        assert outcome.status == 1
+        again = f"continue with: python -m search.run classify --resume {tmp_path / 'lost'}"
+        assert outcome.err == f"error: Ray Client is not connected: see that the cluster runs, then {again}\n"
+
     def end_on_a_full_disk(self, run, tmp_path, space, monkeypatch, place):
         folder = tmp_path / "full"
         outcome = run("--space", space, "--out", tmp_path, "--name", folder.name, "--quiet")
