@@ -2,7 +2,7 @@
 
 import sys
 
-from search.arguments import Parser, announce_start, share, whole, without_traceback
+from search.options import Parser, announce_start, share, whole, without_traceback
 
 
 def parser() -> Parser:
@@ -32,8 +32,8 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.config is not None and arguments.data is None:
         parser().error("--config needs --data: the set to train on")
     announce_start(arguments.address)
-    from search.finalist import finish, prepare
-    from search.tuning import RayStartError
+    from search.cluster.connection import RayStartError
+    from search.selection.selection import finish, prepare
 
     try:
         plan = prepare(arguments)

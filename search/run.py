@@ -2,7 +2,7 @@
 
 import sys
 
-from search.arguments import announce_start, run_parser, without_traceback
+from search.options import announce_start, run_parser, without_traceback
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -11,16 +11,16 @@ def main(argv: list[str] | None = None) -> int:
     if not given.get("quiet"):
         announce_start(given.get("address"))
     # torch, ray and optuna load only after the arguments are known to be good
-    from search.session import announce, claim, prepare
-    from search.tuning import RayStartError, connect
+    from search.cluster.connection import RayStartError, connect
+    from search.session.session import announce, claim, prepare
 
     try:
         session = prepare(given)
         if session.arguments["dry_run"]:
-            from search.dryrun import describe_session
+            from search.session.dry_run import describe_session
 
             return describe_session(session)
-        from search.driver import search
+        from search.running.driver import search
 
         dashboard = "nothing left to run"
         if not session.complete:

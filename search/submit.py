@@ -2,7 +2,7 @@
 
 import sys
 
-from search.arguments import Parser, without_traceback
+from search.options import Parser, without_traceback
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--gate needs --classify RUN and --segment RUN")
     if any(not 0.1 <= scale <= 4 for scale in arguments.scales):
         parser.error("--scales must lie in 0.1 to 4")
-    from search.submission import submit
+    from search.submission.submission import submit
 
     try:
         print(submit(arguments))

@@ -34,7 +34,7 @@ def top(names):
 
 
 def test_the_scan_sees_imports():
-    assert "ray" in top(imported(ROOT / "search" / "tuning.py"))
+    assert "ray" in top(imported(ROOT / "search" / "cluster" / "connection.py"))
     assert len(sources(*OURS)) > 20
 
 
@@ -65,12 +65,12 @@ def test_only_the_command_of_the_data_prints_and_reads_arguments(file):
 
 
 def test_layers_of_the_training():
-    """config, data, models, losses, metrics, augment, optim ← loop ← classify | segment, ← victim ← aim ← attack."""
-    order = {"loop": 1, "classify": 2, "segment": 2, "victim": 3, "aim": 4, "attack": 5, "attack_baselines": 6}
+    """data, models, losses, metrics, augment, optim ← loop ← classify | segment ← victim ← objective ← attack."""
+    order = {"loop": 1, "classify": 2, "segment": 2, "attack": 3}
     for file in sources("voctrain"):
-        here = order.get(file.stem, 0) if file.parent.name == "voctrain" else 0
-        ours = [name.split(".")[1] for name in imported(file) if name.startswith("voctrain.")]
-        assert all(order.get(name, 0) < max(here, 1) or name == file.stem for name in ours), file
+        room = file.relative_to(ROOT / "voctrain").with_suffix("").parts[0]
+        ours = {name.split(".")[1] for name in imported(file) if name.startswith("voctrain.")}
+        assert all(order.get(name, 0) < max(order.get(room, 0), 1) or name == room for name in ours), file
 
 
 @pytest.mark.parametrize("command", ["search.run", "search.final", "search.submit", "search.report", "voctrain.data"])
@@ -92,7 +92,7 @@ def test_a_report_does_without_ray():
         if file.exists() and file not in reached:
             reached.add(file)
             ahead |= {name for name in imported(file) if top([name]) <= set(OURS)}
-    assert ROOT / "search" / "runfolder.py" in reached
+    assert ROOT / "search" / "run_folder" / "records.py" in reached
     assert not [file for file in reached if "ray" in top(imported(file))]
 
 

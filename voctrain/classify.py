@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from voctrain.augment import augment
+from voctrain.augment.mixing import mix
+from voctrain.augment.transforms import augment
 from voctrain.config import ClassifyConfig
 from voctrain.data import Data
 from voctrain.loop import (
@@ -23,9 +24,8 @@ from voctrain.loop import (
     seed_epoch,
     to_unit,
 )
-from voctrain.losses import classification_loss, object_cross_entropy
-from voctrain.metrics import classify_metrics
-from voctrain.mixing import mix
+from voctrain.losses.classification import classification_loss, object_cross_entropy
+from voctrain.metrics.classification import classify_metrics
 from voctrain.models import build_classifier
 from voctrain.models.classifiers import check_name, input_size
 from voctrain.models.mask_heads import MaskHeads

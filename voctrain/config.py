@@ -208,7 +208,7 @@ class AttackConfig(TrainConfig):
     """A generator of perturbations that fools a classifier. Sources of the choices: SEED.md §4."""
 
     victim: str  # path of a classifier's checkpoint
-    goal: str = "fake"  # see voctrain.goals
+    goal: str = "fake"  # see voctrain.attack.goals
     min_ssim: float = number(0.85, 0, 1)  # mean similarity to the images at which attacks are judged
     max_ssim: float | None = only_with("goal", ("privacy",), 0.5, 0.01, 0.99)  # at which an image counts as hidden
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from voctrain.augment import NEED_COLOUR
+from voctrain.augment.transforms import NEED_COLOUR
 from voctrain.config import TrainConfig
 from voctrain.data import Data
 from voctrain.optim import Schedule, build_optimizer

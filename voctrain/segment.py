@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from voctrain.augment import augment
+from voctrain.augment.copy_paste import copy_paste, draw_points
+from voctrain.augment.transforms import augment
 from voctrain.config import SegmentConfig
 from voctrain.data import Data
 from voctrain.data.layouts import VOID
@@ -26,12 +27,11 @@ from voctrain.loop import (
     seed_epoch,
     to_unit,
 )
-from voctrain.mask_losses import MaskLoss
-from voctrain.mask_metrics import confusion, mask_dice, mask_metrics
+from voctrain.losses.segmentation import MaskLoss
+from voctrain.metrics.segmentation import confusion, mask_dice, mask_metrics
 from voctrain.models import Segmenter, build_segmenter
 from voctrain.models.segmenters import check_name
 from voctrain.models.weights import file_origin
-from voctrain.objects import copy_paste, draw_points
 from voctrain.sampling import check_sampling, sampling_pool
 
 METRIC = "val_mIoU"

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from search.arguments import Parser, without_traceback
-from search.record import read_run
+from search.options import Parser, without_traceback
+from search.run_folder.records import read_run
 
 FORMATS = ("yaml", "json", "py")
 WAITING_SECONDS = 20  # after which the user is told why it takes so long

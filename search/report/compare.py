@@ -6,12 +6,13 @@ from typing import Any
 
 import matplotlib
 
-from search import study as studies
-from search.bootstrap import estimated, paired
-from search.live import duration
-from search.report.blocks import STYLE, Block, Section, Table, Text, canvas, drawn, write_page
+from search.pictures.blocks import STYLE, Block, Section, Table, Text, canvas, drawn
 from search.report.source import read_source
+from search.report.template import write_page
 from search.report.trials import best_over_epochs
+from search.running.live import duration
+from search.study.bootstrap import estimated, paired
+from search.study.trials import rank_trials
 
 SHORT = ("image size", "metric", "goal", "min-ssim", "max-ssim")  # what a remark names with its values
 INTERVALS = (
@@ -83,7 +84,7 @@ def _curves(names: Sequence[str], trials: Sequence[list], metric: str) -> Block:
     figure = canvas()
     axes = figure.subplots()
     for name, ours in zip(names, trials, strict=True):
-        for best in studies.ranked(ours)[:1]:
+        for best in rank_trials(ours)[:1]:
             epochs, values = zip(*sorted(best.intermediate_values.items()), strict=True)
             axes.plot(epochs, values, marker="o", ms=2, label=name)
     axes.set(xlabel="epoch", ylabel=metric)

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from search.report.blocks import BLUE, ORANGE, Figure, canvas, drawn, pictured
-from search.sheet import Tile, sheet
+from search.pictures.blocks import BLUE, ORANGE, Figure, canvas, drawn, pictured
+from search.pictures.sheet import Tile, sheet
 from voctrain import classify, segment
 from voctrain.attack import training_images
-from voctrain.augment import augment
+from voctrain.augment.transforms import augment
 from voctrain.config import AttackConfig, ClassifyConfig, SegmentConfig, TrainConfig
 from voctrain.data import Data
 from voctrain.data.convert import voc_palette

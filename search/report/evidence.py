@@ -10,13 +10,13 @@ from zipfile import BadZipFile
 import numpy as np
 from PIL import Image
 
-from search.attack_table import LEAD
-from search.bootstrap import Estimate
-from search.files import read_json
-from search.report.blocks import BLUE, ORANGE, Block, Figure, Table, Text, canvas, drawn, pictured
-from search.sheet import Tile, sheet
+from search.pictures.blocks import BLUE, ORANGE, Block, Figure, Table, Text, canvas, drawn, pictured
+from search.pictures.sheet import Tile, sheet
+from search.run_folder.files import read_json
+from search.study.bootstrap import Estimate
+from search.tasks.attack_comparison import LEAD
 from voctrain.data import Data
-from voctrain.metrics import average_precision, decide, row_dice
+from voctrain.metrics.classification import average_precision, decide, row_dice
 
 SHOWN = 8  # best and worst images
 GOAL_HEADS = {"hide": ("collateral", "delta"), "add": ("collateral", "delta"), "privacy": ("agreement",)}

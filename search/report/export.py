@@ -6,8 +6,8 @@ from pathlib import Path
 
 import yaml
 
-from search.files import read_json
-from search.record import read_run
+from search.run_folder.files import read_json
+from search.run_folder.records import read_run
 
 FORMATS = {
     "yaml": lambda config: yaml.safe_dump(config, sort_keys=False).rstrip(),

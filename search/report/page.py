@@ -9,17 +9,13 @@ from typing import Any
 import matplotlib
 from optuna.trial import FrozenTrial
 
-from search import study as studies
-from search.arguments import DEFAULTS
-from search.bootstrap import estimated, with_error
-from search.files import read_json, typed
-from search.live import duration
-from search.plan import parse_settings
+from search.options import DEFAULTS
+from search.pictures.blocks import STYLE, Block, Code, Section, Table, Text
 from search.report import search_figures as figures
-from search.report.blocks import STYLE, Block, Code, Section, Table, Text, write_page
 from search.report.data_figures import class_histogram, examples, training_batch
 from search.report.evidence import EVIDENCE, curves
 from search.report.source import Source, read_source
+from search.report.template import write_page
 from search.report.trials import (
     LEAST,
     RELIABLE,
@@ -32,7 +28,13 @@ from search.report.trials import (
     state,
     surrogate_of,
 )
-from search.runfolder import trial_log
+from search.run_folder.files import read_json, typed
+from search.running.live import duration
+from search.running.publishing import trial_log
+from search.session.problem import parse_settings
+from search.study.bootstrap import estimated, with_error
+from search.study.sampler import PRUNING_SAMPLERS
+from search.study.trials import Attr, asha_rungs, best_epoch, state_name, trial_score
 from voctrain.data import Data
 
 SHOWN_TRIALS = 25  # rows of the table of trials; all are in trials.csv
@@ -76,11 +78,11 @@ def _answer(source: Source) -> list[Block]:
     rows += [(name.capitalize(), facts["arguments"][name]) for name in ("goal", "victim") if facts.get("victim")]
     if source.ranked:
         first = source.ranked[0]
-        score = f"{studies.score(first):.4f} (trial {first.number}, epoch {studies.best_epoch(first)})"
+        score = f"{trial_score(first):.4f} (trial {first.number}, epoch {best_epoch(first)})"
         rows.append((f"Best {metric}", score))
         if (known := source.rescored()) is not None:
             interval = estimated(known[0], len(known[1])).interval()
-            whose = "" if best["score"] == studies.score(first) else f" of trial {best['trial']}, kept in best.json"
+            whose = "" if best["score"] == trial_score(first) else f" of trial {best['trial']}, kept in best.json"
             rows.append((f"95 % interval{whose}", f"{interval}, by bootstrap over the validation images"))
         if (final := read_json(source.run / "final" / "final.json")) is not None:
             value = f"{with_error(final['score'], final['standard_error'])}, mean of {final['seeds']} seeds"
@@ -108,18 +110,18 @@ def _answer(source: Source) -> list[Block]:
 def _search(source: Source) -> list[Block]:
     blocks: list[Block] = []
     if source.ranked:
-        prunes = source.sampler in studies.PRUNING_SAMPLERS
-        rungs = studies.rungs(source.facts["epochs"]) if prunes else []
+        prunes = source.sampler in PRUNING_SAMPLERS
+        rungs = asha_rungs(source.facts["epochs"]) if prunes else []
         blocks += [
             figures.history(frame_of(source.trials, source.sampler), source.metric),
             figures.over_budget(source.trials, source.sampler, source.metric),
             figures.learning_curves(source.trials, rungs, source.metric),
             figures.budget(source.trials, source.unfinished_seconds()),
         ]
-    failed = [t for t in source.trials if studies.state_name(t) == "failed"]
+    failed = [t for t in source.trials if state_name(t) == "failed"]
     if not failed:
         return [*blocks, Text("No trial failed.")]
-    rows = [(t.number, t.user_attrs.get(studies.ERROR), str(trial_log(Path(), t.number))) for t in failed]
+    rows = [(t.number, t.user_attrs.get(Attr.ERROR), str(trial_log(Path(), t.number))) for t in failed]
     return [*blocks, Table(("trial", "reason", "log"), rows, "Failures")]
 
 
@@ -183,13 +185,13 @@ def _data(source: Source) -> list[Block]:
 
 
 def _trials(source: Source) -> list[Block]:
-    rest = [t for t in source.trials if studies.score(t) is None]
+    rest = [t for t in source.trials if trial_score(t) is None]
     rows = []
     for t in [*source.ranked, *rest][:SHOWN_TRIALS]:
-        node, pid = t.user_attrs.get(studies.WORKER, (None, None))
+        node, pid = t.user_attrs.get(Attr.WORKER, (None, None))
         params = ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in t.params.items())
         epochs, log = len(t.intermediate_values), str(trial_log(Path(), t.number))
-        rows.append((t.number, state(t), studies.score(t), epochs, node, pid and str(pid), log, params))
+        rows.append((t.number, state(t), trial_score(t), epochs, node, pid and str(pid), log, params))
     heads = ("trial", "state", source.metric, "epochs", "node", "pid", "log", "parameters")
     more = len(source.trials) > SHOWN_TRIALS
     title = f"The best {SHOWN_TRIALS} of {len(source.trials)}; all are in trials.csv" if more else ""
@@ -234,5 +236,5 @@ def command(run: Path, facts: dict[str, Any]) -> str:
 def _changed(source: Source, trial: FrozenTrial) -> dict[str, Any]:
     """The fields of a trial's configuration that are not as they are by default."""
     defaults = {f.name: f.default for f in dataclasses.fields(source.task.config)}
-    config = trial.user_attrs.get(studies.CONFIG, trial.params)
+    config = trial.user_attrs.get(Attr.CONFIG, trial.params)
     return {k: v for k, v in config.items() if v is not None and v != defaults.get(k)}

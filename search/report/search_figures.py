@@ -8,9 +8,9 @@ import pandas as pd
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import FrozenTrial
 
-from search import study as studies
-from search.report.blocks import BLUE, GREEN, GREY, ORANGE, RED, Figure, canvas, drawn
+from search.pictures.blocks import BLUE, GREEN, GREY, ORANGE, RED, Figure, canvas, drawn
 from search.report.trials import WITHIN, Importance, best_over_epochs, coded, origin_of, state
+from search.study.trials import Attr, rank_trials, state_name
 
 COLOURS = {"portfolio": GREEN, "warm start": RED, "learned": BLUE, "random": GREY, "quasi-random": GREY}
 SLICES = 8  # most important parameters that are drawn
@@ -53,10 +53,10 @@ def learning_curves(trials: Sequence[FrozenTrial], rungs: Sequence[int], metric:
     """Scores by epoch of all trials; pruned ones are faint, the best is bold, and rungs are marked."""
     figure = canvas()
     axes = figure.subplots()
-    ranked = studies.ranked(trials)
+    ranked = rank_trials(trials)
     for trial in reversed(ranked):
         epochs, values = zip(*sorted(trial.intermediate_values.items()), strict=True)
-        best, pruned = trial is ranked[0], studies.state_name(trial) == "pruned"
+        best, pruned = trial is ranked[0], state_name(trial) == "pruned"
         look = {"color": ORANGE, "lw": 2.0} if best else {"color": BLUE, "lw": 0.8, "alpha": 0.25 if pruned else 0.7}
         axes.plot(epochs, values, marker="o" if len(epochs) == 1 else None, ms=2, **look)
     for rung in rungs:
@@ -74,7 +74,7 @@ def budget(trials: Sequence[FrozenTrial], spent: Mapping[int, float]) -> Figure:
     colours = {"complete": GREEN, "pruned": BLUE, "failed": RED, "unfinished": GREY}
     minutes = dict.fromkeys(colours, 0.0)
     for trial in trials:
-        minutes[state(trial)] += trial.user_attrs.get(studies.SECONDS, spent.get(trial.number, 0.0)) / 60
+        minutes[state(trial)] += trial.user_attrs.get(Attr.SECONDS, spent.get(trial.number, 0.0)) / 60
     figure = canvas()
     axes = figure.subplots()
     bars = axes.barh(list(minutes), list(minutes.values()), color=list(colours.values()))

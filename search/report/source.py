@@ -9,13 +9,14 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from search import study as studies
-from search.files import read_json, read_torch
-from search.record import read_run
 from search.report.evidence import epochs_of, predictions_of
-from search.runfolder import lock, trial_log
+from search.run_folder.files import read_json, read_torch
+from search.run_folder.records import read_run
+from search.running.publishing import lock, trial_log
+from search.study.journal import read_study
+from search.study.trials import rank_trials, started_trials
 from search.tasks import TASKS, Task
-from search.victims import digest
+from search.tasks.victims import digest
 from voctrain.data import Data, load
 
 
@@ -45,7 +46,7 @@ class Source:
     @cached_property
     def ranked(self) -> list[FrozenTrial]:
         """The trials that scored, best first."""
-        return studies.ranked(self.trials)
+        return rank_trials(self.trials)
 
     @property
     def victim_is_there(self) -> bool:
@@ -93,7 +94,7 @@ def read_source(run: Path, data: Data | None = None, *, with_data: bool = True) 
     facts, reason = read_run(run), ""
     if data is None and with_data:
         data, reason = _load(facts)
-    trials = studies.started(studies.read_study(run / "study.journal"))
+    trials = started_trials(read_study(run / "study.journal"))
     return Source(run, facts, trials, read_json(run / "best.json"), data, reason)
 
 

@@ -14,7 +14,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial
 from sklearn.ensemble import BaggingRegressor, ExtraTreesRegressor
 
-from search import study as studies
+from search.study.sampler import is_learned
+from search.study.trials import PORTFOLIO, Attr, state_name, trial_score
 
 LEAST = 10  # trials below which nothing is said of parameters
 # Scored trials from which the first of the importances is a parameter that matters in 80 % of synthetic searches: it is
@@ -31,16 +32,16 @@ EDGE = 0.02  # part of a parameter's range that counts as its bound
 
 def origin_of(trial: FrozenTrial, sampler: str) -> str:
     """portfolio, warm start, learned, random or quasi-random: where a trial of a run with this sampler comes from."""
-    if origin := trial.user_attrs.get(studies.ORIGIN):
-        return "portfolio" if origin.startswith(studies.PORTFOLIO) else "warm start"
-    if studies.learned(sampler, trial.number):
+    if origin := trial.user_attrs.get(Attr.ORIGIN):
+        return "portfolio" if origin.startswith(PORTFOLIO) else "warm start"
+    if is_learned(sampler, trial.number):
         return "learned"
     return "quasi-random" if sampler == "qmc" else "random"
 
 
 def state(trial: FrozenTrial) -> str:
     """A trial's state; one that seems to run may have been left by a stopped search."""
-    return studies.state_name(trial) if trial.state.is_finished() else "unfinished"
+    return state_name(trial) if trial.state.is_finished() else "unfinished"
 
 
 def frame_of(trials: Sequence[FrozenTrial], sampler: str) -> pd.DataFrame:
@@ -48,7 +49,7 @@ def frame_of(trials: Sequence[FrozenTrial], sampler: str) -> pd.DataFrame:
     rows = [
         {"number": t.number, "score": score, "origin": origin_of(t, sampler), **t.params}
         for t in trials
-        if (score := studies.score(t)) is not None
+        if (score := trial_score(t)) is not None
     ]
     return pd.DataFrame(rows, columns=None if rows else ["number", "score", "origin"])
 
@@ -58,7 +59,7 @@ def best_over_epochs(trials: Iterable[FrozenTrial]) -> tuple[list[int], list[flo
     spent, best, points = 0, -math.inf, []
     for trial in trials:
         spent += len(trial.intermediate_values)
-        if (score := studies.score(trial)) is not None:
+        if (score := trial_score(trial)) is not None:
             best = max(best, score)
             points.append((spent, best))
     return [p[0] for p in points], [p[1] for p in points]
@@ -69,7 +70,7 @@ def distributions_of(trials: Sequence[FrozenTrial], fixed: Container[str] = ()) 
 
     Those in `fixed`, and those of which the trials that scored have but one value, were not.
     """
-    values = {(name, value) for t in trials if studies.score(t) is not None for name, value in t.params.items()}
+    values = {(name, value) for t in trials if trial_score(t) is not None for name, value in t.params.items()}
     searched = {name for name, count in Counter(name for name, _ in values).items() if count > 1}
     known = {name: d for trial in trials for name, d in trial.distributions.items()}
     return {name: d for name, d in known.items() if name in searched and name not in fixed}

@@ -48,8 +48,9 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from scipy.stats import spearmanr
 from sklearn.ensemble import BaggingRegressor, RandomForestRegressor
 
-from search import study as studies
 from search.report.trials import Importance, Surrogate, distributions_of, frame_of, importances, surrogate_of
+from search.study.sampler import SeededSampler
+from search.study.trials import asha_rungs, trial_score
 
 EPOCHS = 9
 NOISE = 0.5  # standard deviation of a score's noise, where that of the objective over the space is 1
@@ -202,9 +203,9 @@ def truth(family: Objective) -> tuple[dict[str, float], float, float]:
 def searched(family: Objective, sampler: str, seed: int, count: int) -> list[FrozenTrial]:
     """The trials of a search; those of TPE report every epoch and may be pruned."""
     space, (_, mean, spread) = FAMILIES[family] | IRRELEVANT, truth(family)
-    study = optuna.create_study(direction="maximize", sampler=studies.SeededSampler(sampler, seed, {}))
+    study = optuna.create_study(direction="maximize", sampler=SeededSampler(sampler, seed, {}))
     rng, pruned = np.random.default_rng(seed), sampler == "tpe"
-    reported: dict[int, list[float]] = {rung: [] for rung in studies.rungs(EPOCHS)}
+    reported: dict[int, list[float]] = {rung: [] for rung in asha_rungs(EPOCHS)}
     for _ in range(count):
         trial, params, values = study.ask(), {}, []
         for name, parameter in space.items():
@@ -246,7 +247,7 @@ def by_optuna(evaluator: BaseImportanceEvaluator, trials: Sequence[FrozenTrial],
         spread = dict.fromkeys(inputs, FloatDistribution(0, 1))
         rows = [(row, spread) for row in inputs.where(inputs >= 0, 0.5).to_dict("records")]
     for trial, (params, spread) in zip(trials, rows, strict=True):
-        study.add_trial(create_trial(value=studies.score(trial), params=params, distributions=spread))
+        study.add_trial(create_trial(value=trial_score(trial), params=params, distributions=spread))
     return get_param_importances(study, evaluator=evaluator)
 
 

@@ -27,9 +27,10 @@ from typing import Any
 
 import torch
 
-from search.resources import share_resources
-from search.study import CONFIG, ERROR, SECONDS, read_study, started
-from search.tuning import available
+from search.cluster.connection import available
+from search.cluster.resources import share_resources
+from search.study.journal import read_study
+from search.study.trials import Attr, started_trials
 from voctrain import classify
 from voctrain.config import ClassifyConfig
 from voctrain.data import Data, load
@@ -94,8 +95,8 @@ def run_search(arguments: list[str], run: Path) -> dict[str, float]:
 
 def trainings(run: Path) -> list[tuple[dict[str, Any], int]]:
     """Configuration and epochs of each trial, by number; a trial that diverged did so in an epoch more."""
-    trials = started(read_study(run / "study.journal"))
-    return [(t.user_attrs[CONFIG], len(t.intermediate_values) + (ERROR in t.user_attrs)) for t in trials]
+    trials = started_trials(read_study(run / "study.journal"))
+    return [(t.user_attrs[Attr.CONFIG], len(t.intermediate_values) + (Attr.ERROR in t.user_attrs)) for t in trials]
 
 
 def bare_loop(jobs: list[tuple[dict[str, Any], int]], facts: dict[str, Any]) -> tuple[float, float, float]:
@@ -146,7 +147,7 @@ def main() -> None:
         search = run_search([text for flag in flags for text in flag], run)
         jobs = trainings(run)
         bare, bare_training, bare_cpu = bare_loop(jobs, json.loads((run / "run.json").read_text()))
-        reported = [t.user_attrs.get(SECONDS, 0.0) for t in started(read_study(run / "study.journal"))]
+        reported = [t.user_attrs.get(Attr.SECONDS, 0.0) for t in started_trials(read_study(run / "study.journal"))]
     result = {
         "trials": len(jobs),
         "epochs": sum(epochs for _, epochs in jobs),

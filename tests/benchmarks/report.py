@@ -17,7 +17,8 @@ import numpy as np
 import optuna
 from optuna.trial import create_trial
 
-from search import study as studies
+from search.study.journal import open_study, read_study
+from search.study.trials import started_trials
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -31,7 +32,7 @@ def main() -> None:
         run = Path(folder) / "run"
         ignored = shutil.ignore_patterns("checkpoints", "ray", "study.journal*", "final")
         shutil.copytree(arguments.run, run, ignore=ignored)
-        fill(run, studies.started(studies.read_study(arguments.run / "study.journal")), arguments.trials)
+        fill(run, started_trials(read_study(arguments.run / "study.journal")), arguments.trials)
         started = time.perf_counter()
         subprocess.run([sys.executable, "-m", "search.report", str(run)], check=True, cwd=ROOT, stdout=sys.stderr)
         seconds = time.perf_counter() - started
@@ -42,7 +43,7 @@ def main() -> None:
 def fill(run: Path, trials: list[optuna.trial.FrozenTrial], count: int) -> None:
     """A study of so many trials: those of a run, repeated with scores a little different."""
     rng = np.random.default_rng(0)
-    study = studies.open_study(run / "study.journal", optuna.samplers.RandomSampler())
+    study = open_study(run / "study.journal", optuna.samplers.RandomSampler())
     for i in range(count):
         trial = trials[i % len(trials)]
         scores = {epoch: value * rng.uniform(0.9, 1.1) for epoch, value in trial.intermediate_values.items()}

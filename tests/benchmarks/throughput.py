@@ -31,8 +31,8 @@ from voctrain.config import ClassifyConfig, SegmentConfig, TrainConfig
 from voctrain.data import Data, layouts, load
 from voctrain.data.download import folder_of
 from voctrain.loop import autocast, precision_of, to_unit
-from voctrain.losses import classification_loss
-from voctrain.mask_losses import MaskLoss
+from voctrain.losses.classification import classification_loss
+from voctrain.losses.segmentation import MaskLoss
 from voctrain.optim import build_optimizer
 
 CPU = torch.device("cpu")

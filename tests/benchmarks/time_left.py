@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from search import study as studies
-from search.record import read_run
 from search.report.evidence import epochs_of
-from search.runfolder import trial_log
-from search.time_left import Plan, seconds_left
+from search.run_folder.records import read_run
+from search.running.publishing import trial_log
+from search.study.journal import read_study
+from search.study.time_left import Plan, seconds_left
+from search.study.trials import portfolio_numbers, started_trials
 
 
 def main() -> None:
@@ -30,14 +31,14 @@ def main() -> None:
 
 def accuracy(run: Path) -> dict[str, float | list[float]]:
     """The measures above."""
-    facts, study = read_run(run), studies.read_study(run / "study.journal")
-    trials = studies.started(study)
+    facts, study = read_run(run), read_study(run / "study.journal")
+    trials = started_trials(study)
     if not all(t.state.is_finished() for t in trials):
         raise SystemExit(f"error: {run} has not ended")
     begins, ends = ([t.timestamp() for t in times] for times in zip(*map(_times, trials), strict=True))
     whole = max(ends) - min(begins)
     concurrent = max(1, round((sum(ends) - sum(begins)) / whole))
-    plan = Plan.of(facts["arguments"], concurrent=concurrent, whole=studies.portfolio_numbers(study))
+    plan = Plan.of(facts["arguments"], concurrent=concurrent, whole=portfolio_numbers(study))
     logs = {t.number: epochs_of(trial_log(run, t.number)) for t in trials}
     elapsed = whole * np.arange(0.25, 0.95, 0.01)
     left = np.array([seconds_left(plan, *as_of(min(begins) + moment, trials, logs)) for moment in elapsed])

@@ -18,9 +18,11 @@ import numpy as np
 import pytest
 import torch
 
-from search import study as studies
+from search.study.journal import open_study
+from search.study.sampler import SeededSampler
+from search.study.trials import started_trials, trial_score
 from voctrain.data.sample import make_sample
-from voctrain.metrics import classify_metrics
+from voctrain.metrics.classification import classify_metrics
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -33,18 +35,18 @@ AIMS = ("any", "journal", "any", "checkpoint") * (KILLS // 4)
 # A search whose workers save their state after each epoch, and whose sampler learns within so few trials.
 DRIVER = """
 import sys
-import search.study, search.tuning
+import search.cluster.execution, search.study.sampler
 from search.run import main
-from search.worker import Worker
+from search.cluster.worker import Worker
 
 class Saving(Worker):
     def setup(self, config, **more):
-        import search.training
-        search.training.SAVE_SECONDS = 0.0
+        import search.trial.training
+        search.trial.training.SAVE_SECONDS = 0.0
         Worker.setup(self, config, **more)
 
-search.study.STARTUP_TRIALS = 6
-search.tuning.Worker = Saving
+search.study.sampler.STARTUP_TRIALS = 6
+search.cluster.execution.Worker = Saving
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -131,7 +133,7 @@ def undisturbed(begin) -> tuple[Path, float]:
 def trials_of(folder: Path):
     """What the journal holds, a torn last line apart; the journal itself stays as it is."""
     copy = Path(shutil.copy(folder / "study.journal", folder.with_suffix(".journal")))
-    return studies.started(studies.open_study(copy, studies.SeededSampler("random", 0, {})))
+    return started_trials(open_study(copy, SeededSampler("random", 0, {})))
 
 
 def kill(driver: Driver, moment: float, delay: float, aim: str) -> float | None:
@@ -187,9 +189,7 @@ def check_best(folder: Path, trials):
     """best.* are the best epoch of the best trial."""
     best = json.loads((folder / "best.json").read_text())
     saved = torch.load(folder / "best.pt", weights_only=True)
-    top = min(
-        (-v, t.number, e) for t in trials if studies.score(t) is not None for e, v in t.intermediate_values.items()
-    )
+    top = min((-v, t.number, e) for t in trials if trial_score(t) is not None for e, v in t.intermediate_values.items())
     assert (-best["score"], best["trial"], best["epoch"]) == top
     assert (saved["trial"], saved["epoch"], saved["score"]) == (best["trial"], best["epoch"], best["score"])
     held = np.load(folder / "val_predictions.npz", allow_pickle=False)

@@ -67,7 +67,7 @@ def call() -> Callable[..., Outcome]:
         out, err = io.StringIO(), io.StringIO()
         locking = SimpleNamespace(flock=flock, LOCK_EX=fcntl.LOCK_EX, LOCK_NB=fcntl.LOCK_NB)
         with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            patch.setattr("search.runfolder.fcntl", locking)
+            patch.setattr("search.running.publishing.fcntl", locking)
             try:
                 status = main([str(a) for a in arguments])
             except SystemExit as end:  # argparse
@@ -83,8 +83,8 @@ def call() -> Callable[..., Outcome]:
 @pytest.fixture(scope="session")
 def prepared(call) -> Callable[..., Any]:
     """The session of a call of `search.run` that is checked and no more."""
-    from search.arguments import run_parser
-    from search.session import prepare
+    from search.options import run_parser
+    from search.session.session import prepare
 
     def command(*arguments: object) -> Any:
         sessions = []
@@ -98,8 +98,8 @@ def prepared(call) -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def begin(prepared) -> Callable[..., Any]:
     """The session of a call whose folder is made, and in which no trial starts."""
-    from search.driver import _study
-    from search.session import claim
+    from search.running.driver import _study
+    from search.session.session import claim
 
     def command(*arguments: object) -> Any:
         session = claim(prepared(*arguments))
@@ -125,7 +125,7 @@ def unstarted(begun, tmp_path) -> Path:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[str]:
     """The address of the Ray cluster that all tests share, to which this process is connected. Its GPUs are fake."""
-    from search.tuning import ray
+    from search.cluster.connection import ray
 
     context = ray.init(
         num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
@@ -140,7 +140,7 @@ def on_cluster(call, cluster) -> Callable[..., Outcome]:
 
     def command(main: Callable[[list[str]], int], *arguments: object) -> Outcome:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("search.tuning.connect", lambda address, cpus: "no dashboard")
+            patch.setattr("search.cluster.connection.connect", lambda address, cpus: "no dashboard")
             return call(main, *arguments, "--cpus-per-trial", 1, "--gpus-per-trial", 0)
 
     return command
@@ -175,7 +175,7 @@ def contents(folder: Path) -> dict[Path, bytes | None]:
 def refused(call, tmp_path, monkeypatch):
     """Call a main with bad arguments in an empty folder: the one line that it answers, without its `error: `."""
     monkeypatch.setattr("ray.init", lambda *a, **k: pytest.fail("nothing may start"))
-    monkeypatch.setattr("search.plan.PROBES", 40)
+    monkeypatch.setattr("search.session.problem.PROBES", 40)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
 

@@ -6,8 +6,8 @@ import pytest
 from optuna.trial import TrialState, create_trial
 from ray.tune.schedulers import TrialScheduler
 
-from search import study as studies
-from search.asha import StudyASHA
+from search.cluster.asha import StudyASHA
+from search.study.trials import asha_rungs
 
 EPOCHS = 9
 
@@ -18,7 +18,7 @@ def tune_trial(number):
 
 @pytest.mark.parametrize(("epochs", "rungs"), [(27, [3, 9]), (9, [1, 3]), (10, [2, 4]), (3, [1]), (2, [1]), (1, [])])
 def test_rungs_are_those_of_the_scheduler(epochs, rungs):
-    assert studies.rungs(epochs) == rungs
+    assert asha_rungs(epochs) == rungs
     (bracket,) = StudyASHA(metric="score", epochs=epochs)._brackets
     assert {math.ceil(milestone) for milestone, _ in bracket._rungs} - {epochs} == set(rungs)
 

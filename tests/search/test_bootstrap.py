@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from search.bootstrap import TOO_FEW, Estimate, estimated, paired
+from search.study.bootstrap import TOO_FEW, Estimate, estimated, paired
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_claims():

@@ -8,8 +8,8 @@ import pytest
 import ray
 
 from search import final, run
-from search.arguments import resolve_address
-from search.tuning import connect
+from search.cluster.connection import connect
+from search.options import resolve_address
 
 TIMED_OUT = (
     "The current node timed out during startup. This could happen because some of the raylet failed to startup.\nx"

@@ -2,8 +2,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from search import study as studies
-from search.cost import fits_in, portfolio_operations, training_operations
+from search.running.cost import fits_in, portfolio_operations, training_operations
+from search.study.trials import Attr
 from voctrain.config import ClassifyConfig
 
 OPERATIONS = {"portfolio 1": 10.0, "portfolio 2": 30.0, "portfolio 3": 100.0}
@@ -12,7 +12,7 @@ EPOCHS = 9
 
 def enqueued(name):
     study = optuna.create_study()
-    study.enqueue_trial({}, user_attrs={studies.ORIGIN: name} if name else None)
+    study.enqueue_trial({}, user_attrs={Attr.ORIGIN: name} if name else None)
     return study.trials[0]
 
 
@@ -20,7 +20,7 @@ def begun(*trials):
     """Portfolio trials with epochs done and the seconds that they took, if they have ended."""
     study = optuna.create_study()
     for name, epochs, seconds in trials:
-        attributes = {studies.ORIGIN: name} | ({studies.SECONDS: seconds} if seconds else {})
+        attributes = {Attr.ORIGIN: name} | ({Attr.SECONDS: seconds} if seconds else {})
         scores = dict.fromkeys(range(1, epochs + 1), 0.5)
         study.add_trial(create_trial(state=TrialState.PRUNED, intermediate_values=scores, user_attrs=attributes))
     return study.trials

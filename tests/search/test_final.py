@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from search import final
-from search.record import read_run
 from search.report.page import write_report
-from search.retraining import retrain
+from search.run_folder.records import read_run
+from search.selection.retraining import retrain
 from voctrain import classify
 from voctrain.config import ClassifyConfig
 from voctrain.data import load

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from search.gate import STRENGTHS, fit_strength, log_prior
+from search.submission.gate import STRENGTHS, fit_strength, log_prior
 
 
 def test_the_prior_suppresses_what_the_classifier_does_not_see():

@@ -10,8 +10,8 @@ from optuna.trial import TrialState, create_trial
 from rich.console import Console
 from rich.live import Live
 
-from search.live import Progress, clock, duration
-from search.time_left import Plan
+from search.running.live import Progress, clock, duration
+from search.study.time_left import Plan
 
 
 def progress(console, deadline=math.inf, epochs=0):
@@ -82,7 +82,7 @@ def test_the_time_left_is_that_of_the_trials_or_of_the_budget():
 
 def test_before_the_first_epoch_has_ended_it_says_what_it_waits_for(monkeypatch):
     now = 1000.0
-    monkeypatch.setattr("search.live.time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr("search.running.live.time", SimpleNamespace(monotonic=lambda: now))
     with progress(plain()) as shown:
         for moment in (1001, 1004.9):
             now = moment

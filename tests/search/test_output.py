@@ -4,11 +4,11 @@ import sys
 
 import pytest
 
-from search.study import read_study
+from search.study.journal import read_study
 
 WRITER = """
 import sys
-from search.arguments import without_traceback
+from search.options import without_traceback
 
 def main():
     sys.stdin.readline()  # until the reader has left

@@ -5,8 +5,8 @@ import optuna
 import pytest
 import torch
 
-from search.dryrun import first_configurations
-from search.plan import load_space, make_problem, parse_settings
+from search.session.dry_run import first_configurations
+from search.session.problem import load_space, make_problem, parse_settings
 from search.tasks import TASKS
 from voctrain import classify
 
@@ -16,7 +16,7 @@ DATA = SimpleNamespace(classes=("a", "b", "c"), masks=(), images=torch.zeros(1, 
 
 @pytest.fixture(autouse=True)
 def few_probes(monkeypatch):
-    monkeypatch.setattr("search.plan.PROBES", 60)
+    monkeypatch.setattr("search.session.problem.PROBES", 60)
 
 
 def problem(space=None, weights="none", **settings):

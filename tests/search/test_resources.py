@@ -2,9 +2,9 @@ from types import MappingProxyType
 
 import pytest
 
-from search.resources import Resources, share_resources
+from search.cluster.resources import Resources, share_resources
 from search.run import main
-from search.study import read_study
+from search.study.journal import read_study
 
 NOTHING = MappingProxyType(dict.fromkeys(("concurrent", "cpus_per_trial", "gpus_per_trial")) | {"trials": 50})
 
@@ -77,8 +77,8 @@ def test_wrong_types_and_nothing_are_found_where_they_are_made(wrong):
 def test_a_machine_with_fewer_gpus_than_cpus_searches_with_default_arguments(
     asked, call, cluster, dataset, space, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("search.session.available", lambda address, folder: [{"CPU": 2.0, "GPU": 1.0}])
-    monkeypatch.setattr("search.tuning.connect", lambda address, cpus: "no dashboard")
+    monkeypatch.setattr("search.session.session.available", lambda address, folder: [{"CPU": 2.0, "GPU": 1.0}])
+    monkeypatch.setattr("search.cluster.connection.connect", lambda address, cpus: "no dashboard")
     place = ("--out", tmp_path, "--name", "run", "--space", space, "--quiet")
     outcome = call(
         main, "classify", "--data", dataset, "--image-size", 32, "--epochs", 1, "--trials", 2, *place, *asked

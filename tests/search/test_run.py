@@ -19,23 +19,23 @@ import torch
 from optuna.trial import TrialState
 from sklearn.metrics import average_precision_score, multilabel_confusion_matrix
 
-from search import study as studies
-from search.files import StorageError
+from search.cluster.worker import Worker
 from search.run import main
-from search.runfolder import trial_log
-from search.study import read_study
-from search.worker import Worker
+from search.run_folder.files import StorageError
+from search.running.publishing import trial_log
+from search.study.journal import read_study
+from search.study.trials import Attr, started_trials
 from voctrain import classify
 from voctrain.config import ClassifyConfig
 from voctrain.data import load
 from voctrain.data.layouts import VOC_CLASSES
-from voctrain.metrics import decide
+from voctrain.metrics.classification import decide
 
 pytestmark = pytest.mark.slow
 
 
 def trials_of(folder: Path):
-    return studies.started(read_study(folder / "study.journal"))
+    return started_trials(read_study(folder / "study.journal"))
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
@@ -94,7 +94,7 @@ class TestRunFolder:
         )
         assert (best["trial"], best["epoch"], best["score"]) == (number, epoch, score)
         assert best["metrics"]["val_mAP"] == score
-        assert best["config"] == trials[number].user_attrs[studies.CONFIG]
+        assert best["config"] == trials[number].user_attrs[Attr.CONFIG]
         assert ClassifyConfig.from_dict(best["config"]).architecture == "simple"
         held = np.load(finished / "val_predictions.npz", allow_pickle=False)
         answers = decide(held["y_prob"], np.array(best["thresholds"])).astype(int)
@@ -180,7 +180,7 @@ class TestContinued:
 
         table = (copied / "trials.csv").read_bytes()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("search.driver.execute", lambda *a, **k: pytest.fail("nothing is left to run"))
+            patch.setattr("search.running.driver.execute", lambda *a, **k: pytest.fail("nothing is left to run"))
             nothing = run("--resume", copied, "--time-budget", "2h")
         assert nothing.status == 0, nothing
         assert "next: python -m search.final" in nothing.out
@@ -245,7 +245,7 @@ class TestChoices:
         assert "--sampler gp learns from complete trials only: nothing is pruned" in outcome.out
         for trial in trials_of(tmp_path / "set"):
             assert (trial.params["optimizer"], trial.params["momentum"]) == ("sgd", 0.85)  # pinned
-            config = trial.user_attrs[studies.CONFIG]
+            config = trial.user_attrs[Attr.CONFIG]
             assert (config["lr"], config["precision"]) == (0.0, "float32")  # outside of the space
             assert "precision" not in trial.params
             assert trial.state == TrialState.COMPLETE
@@ -324,12 +324,12 @@ class TestTrouble:
     def test_a_lost_worker_is_replaced_and_goes_on_from_its_checkpoint(self, run, tmp_path, space, monkeypatch):
         class Saving(Worker):  # local: Ray ships it by value
             def setup(self, config, **more):
-                import search.training
+                import search.trial.training
 
-                search.training.SAVE_SECONDS = 0.0
+                search.trial.training.SAVE_SECONDS = 0.0
                 Worker.setup(self, config, **more)
 
-        monkeypatch.setattr("search.tuning.Worker", Saving)
+        monkeypatch.setattr("search.cluster.execution.Worker", Saving)
         log = trial_log(tmp_path / "lost", 0)
         killed = []
 
@@ -354,7 +354,7 @@ class TestTrouble:
         [trial] = trials_of(tmp_path / "lost")
         assert trial.state == TrialState.COMPLETE
         assert sorted(trial.intermediate_values) == list(range(1, 151))
-        config, data = ClassifyConfig.from_dict(trial.user_attrs[studies.CONFIG]), data_of(tmp_path / "lost")
+        config, data = ClassifyConfig.from_dict(trial.user_attrs[Attr.CONFIG]), data_of(tmp_path / "lost")
         expected = [epoch.metrics["val_mAP"] for epoch in classify.train(config, data)]
         assert list(trial.intermediate_values.values()) == pytest.approx(expected, abs=1e-9)
 
@@ -363,29 +363,29 @@ class TestTrouble:
     ):
         class Full(Worker):
             def setup(self, config, **more):
-                import search.training
+                import search.trial.training
 
                 def refuse(path, value):
                     raise StorageError.of(path, OSError(errno.ENOSPC, "No space left on device"))
 
-                search.training.write_torch = refuse
+                search.trial.training.write_torch = refuse
                 Worker.setup(self, config, **more)
 
-        monkeypatch.setattr("search.tuning.Worker", Full)
+        monkeypatch.setattr("search.cluster.execution.Worker", Full)
         self.end_on_a_full_disk(run, tmp_path, space, monkeypatch, "checkpoints/0000/weights.pt")
 
     def test_a_disk_that_is_full_for_the_driver_too(self, run, tmp_path, space, monkeypatch):
         def refuse(folder):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        monkeypatch.setattr("search.runfolder.RunFolder.publish", refuse)
+        monkeypatch.setattr("search.running.publishing.RunFolder.publish", refuse)
         self.end_on_a_full_disk(run, tmp_path, space, monkeypatch, "")
 
     def test_a_lost_cluster_is_not_called_a_full_disk(self, run, tmp_path, space, monkeypatch):
         def lose(*args, **kwargs):
             raise ConnectionError("Ray Client is not connected.\nDetails follow.")
 
-        monkeypatch.setattr("search.driver.execute", lose)
+        monkeypatch.setattr("search.running.driver.execute", lose)
         outcome = run("--space", space, "--out", tmp_path, "--name", "lost", "--quiet")
         assert outcome.status == 1
         again = f"continue with: python -m search.run classify --resume {tmp_path / 'lost'}"

@@ -12,14 +12,14 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
-from search.bootstrap import estimated
-from search.files import write_json, write_torch
-from search.record import read_run
-from search.runfolder import KEPT_WEIGHTS, RunFolder, lock, trial_folder
+from search.run_folder.files import write_json, write_torch
+from search.run_folder.records import read_run
+from search.running.publishing import KEPT_WEIGHTS, RunFolder, lock, trial_folder
+from search.study.bootstrap import estimated
 from search.tasks import TASKS
-from search.training import STATE, WEIGHTS, pack
+from search.trial.training import STATE, WEIGHTS, pack
 from voctrain.data.layouts import VOC_CLASSES
-from voctrain.metrics import classify_metrics
+from voctrain.metrics.classification import classify_metrics
 
 TASK = TASKS["classify"]
 TRUTH = np.eye(20, dtype=np.uint8)[:6]

@@ -5,9 +5,9 @@ import optuna
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from search import study as studies
-from search.searcher import StudySearcher
-from search.study import SeededSampler
+from search.cluster.searcher import StudySearcher
+from search.study.sampler import SeededSampler
+from search.study.trials import Attr, started_trials
 
 EPOCHS = 9
 
@@ -65,9 +65,9 @@ def test_states_scores_and_costs():
         TrialState.FAIL,
     ]
     assert [t.value for t in study.trials] == [0.7, 0.2, 0.3, 0.0, None]
-    assert study.trials[3].user_attrs[studies.ERROR] == "diverged: nan"
-    assert study.trials[0].user_attrs[studies.WORKER] == ["node", 7]
-    assert study.trials[0].user_attrs[studies.SECONDS] == 13.5
+    assert study.trials[3].user_attrs[Attr.ERROR] == "diverged: nan"
+    assert study.trials[0].user_attrs[Attr.WORKER] == ["node", 7]
+    assert study.trials[0].user_attrs[Attr.SECONDS] == 13.5
     assert searcher.seen[-1] == (4, "FAIL")
 
 
@@ -120,7 +120,7 @@ def test_a_configuration_that_cannot_be_is_a_failed_trial():
     searcher = make(configure=configure)
     assert searcher.suggest("a")["number"] == 1
     assert searcher.study.trials[0].state == TrialState.FAIL
-    assert searcher.study.trials[0].user_attrs[studies.ERROR] == "ValueError: no such thing"
+    assert searcher.study.trials[0].user_attrs[Attr.ERROR] == "ValueError: no such thing"
 
 
 def test_a_lost_worker_fails_the_trial():
@@ -174,7 +174,7 @@ class TestTheMachineFails:
 class TestNoConfigurationTwice:
     def four(self, trial):
         config = {name: trial.suggest_categorical(name, (1, 2)) for name in "xy"}
-        trial.set_user_attr(studies.CONFIG, config)
+        trial.set_user_attr(Attr.CONFIG, config)
         return {"number": trial.number, "config": config}
 
     def run(self, searcher):
@@ -190,7 +190,7 @@ class TestNoConfigurationTwice:
         configs = self.run(searcher)
         assert sorted((c["x"], c["y"]) for c in configs) == [(1, 1), (1, 2), (2, 1), (2, 2)]
         assert searcher.exhausted
-        assert len(studies.started(searcher.study)) == 4
+        assert len(started_trials(searcher.study)) == 4
 
     def test_a_resumed_search_knows_them(self):
         first = make(trials=2, configure=self.four)

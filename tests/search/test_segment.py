@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 from search import final, run, submit
-from search.files import read_torch
 from search.report import __main__ as report
+from search.run_folder.files import read_torch
 from voctrain import segment
 from voctrain.data import load, original_masks
-from voctrain.mask_metrics import mask_metrics, score_maps
+from voctrain.metrics.segmentation import mask_metrics, score_maps
 from voctrain.submission import decode
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from search import run
-from search.session import _revision, claim
+from search.session.session import _revision, claim
 from voctrain.models import build_classifier
 
 SIZE = ("--image-size", 32, "--epochs", 3, "--trials", 2)
@@ -19,7 +19,7 @@ SIZE = ("--image-size", 32, "--epochs", 3, "--trials", 2)
 
 def test_two_searches_begun_in_one_second(prepared, dataset, tmp_path, monkeypatch):
     given = ("classify", "--data", dataset, *SIZE, "--out", tmp_path / "my runs", "--set", "architecture=simple")
-    monkeypatch.setattr("search.session.datetime", SimpleNamespace(now=lambda: datetime(2026, 11, 25, 12, 0)))
+    monkeypatch.setattr("search.session.session.datetime", SimpleNamespace(now=lambda: datetime(2026, 11, 25, 12, 0)))
     session = prepared(*given)
     folders = [claim(session).folder.name for _ in range(3)]
     assert folders == ["classify-20261125-120000", "classify-20261125-120000-2", "classify-20261125-120000-3"]
@@ -44,7 +44,7 @@ def test_the_source_of_a_warm_start_is_needed_at_the_start_only(unstarted, prepa
 
 def test_a_space_is_told_the_device_that_it_was_begun_with(unstarted, prepared, monkeypatch):
     """Its choices may depend on it, and those of a study never change."""
-    monkeypatch.setattr("search.session.available", lambda address, folder: [{"CPU": 2, "GPU": 1}])
+    monkeypatch.setattr("search.session.session.available", lambda address, folder: [{"CPU": 2, "GPU": 1}])
     session = prepared("classify", "--resume", unstarted)
     assert session.resources.gpus == 1
     assert session.problem.facts["device"] == "cpu"

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from search.sheet import Tile, sheet
+from search.pictures.sheet import Tile, sheet
 
 RED, GREY = (255, 0, 0), (90, 90, 90)
 

@@ -3,8 +3,9 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from search import study as studies
-from search.study import SeededSampler, open_study
+from search.study.journal import open_study
+from search.study.sampler import SeededSampler
+from search.study.trials import Attr, best_epoch, portfolio_numbers, rank_trials, state_name, trial_score
 
 
 def suggest(trial):
@@ -24,7 +25,7 @@ def run(path, trials, sampler):
 
 @pytest.mark.parametrize("kind", ["tpe", "random", "qmc"])
 def test_a_reopened_study_proposes_what_an_uninterrupted_one_does(kind, tmp_path, monkeypatch):
-    monkeypatch.setattr(studies, "STARTUP_TRIALS", 4)
+    monkeypatch.setattr("search.study.sampler.STARTUP_TRIALS", 4)
     interrupted = run(tmp_path / "a", 9, lambda: SeededSampler(kind, 1, {}))
     study = open_study(tmp_path / "b", SeededSampler(kind, 1, {}))
     for _ in range(9):
@@ -36,7 +37,7 @@ def test_a_reopened_study_proposes_what_an_uninterrupted_one_does(kind, tmp_path
 
 
 def test_a_trial_cut_off_between_two_parameters_goes_on_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr(studies, "STARTUP_TRIALS", 2)
+    monkeypatch.setattr("search.study.sampler.STARTUP_TRIALS", 2)
 
     def third(cut):
         path = tmp_path / str(cut)
@@ -88,18 +89,18 @@ def test_the_score_is_the_best_epoch_of_pruned_trials_too():
     add([0.9], TrialState.FAIL, error="boom")
     add([0.5, 0.5])
     study.ask()
-    assert [t.number for t in studies.ranked(study.trials)] == [0, 3, 1]
-    assert [studies.score(t) for t in study.trials] == [0.5, 0.4, None, 0.5, None]
-    assert [studies.best_epoch(t) for t in study.trials] == [2, 2, None, 1, None]
-    names = [studies.state_name(t) for t in study.trials]
+    assert [t.number for t in rank_trials(study.trials)] == [0, 3, 1]
+    assert [trial_score(t) for t in study.trials] == [0.5, 0.4, None, 0.5, None]
+    assert [best_epoch(t) for t in study.trials] == [2, 2, None, 1, None]
+    names = [state_name(t) for t in study.trials]
     assert names == ["pruned", "complete", "failed", "pruned", "running"]
-    assert np.isclose(studies.ranked(study.trials)[0].intermediate_values[2], 0.5)
+    assert np.isclose(rank_trials(study.trials)[0].intermediate_values[2], 0.5)
 
 
 def test_only_the_portfolio_is_the_portfolio():
     study = optuna.create_study()
     for origin in ("portfolio 1", "portfolio 12", "portfolio-run, trial 3", "portfolio 1, trial 3"):
-        study.enqueue_trial({}, user_attrs={studies.ORIGIN: origin})
+        study.enqueue_trial({}, user_attrs={Attr.ORIGIN: origin})
     study.ask()  # one runs, the others wait; the last one is the sampler's
     study.add_trial(optuna.trial.create_trial(value=0.0))
-    assert studies.portfolio_numbers(study) == {0, 1}
+    assert portfolio_numbers(study) == {0, 1}

@@ -9,7 +9,7 @@ from search.submit import main
 from voctrain import classify
 from voctrain.config import ClassifyConfig
 from voctrain.data import load
-from voctrain.metrics import decide
+from voctrain.metrics.classification import decide
 from voctrain.submission import decode
 
 

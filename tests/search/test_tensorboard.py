@@ -6,7 +6,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
-from search.tensorboard import TensorBoard
+from search.cluster.tensorboard import TensorBoard
 
 
 def events(folder):

@@ -4,8 +4,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from search import study as studies
-from search.time_left import Plan, expected_epochs, seconds_left
+from search.study.time_left import Plan, expected_epochs, seconds_left
+from search.study.trials import Attr
 
 
 def plan(**changes):
@@ -15,7 +15,7 @@ def plan(**changes):
 
 @pytest.fixture(autouse=True)
 def two_startup_trials(monkeypatch):
-    monkeypatch.setattr(studies, "STARTUP_TRIALS", 2)
+    monkeypatch.setattr("search.study.sampler.STARTUP_TRIALS", 2)
 
 
 def study_of(*trials):
@@ -24,7 +24,7 @@ def study_of(*trials):
     for number, (epochs, seconds, ended) in enumerate(trials):
         scores = dict.fromkeys(range(1, epochs + 1), 0.9 - 0.1 * number)
         state = TrialState.PRUNED if ended else TrialState.RUNNING
-        costs = {studies.SECONDS: seconds} if ended else {}
+        costs = {Attr.SECONDS: seconds} if ended else {}
         study.add_trial(create_trial(state=state, intermediate_values=scores, user_attrs=costs))
     spent = {number: seconds for number, (_, seconds, ended) in enumerate(trials) if not ended and seconds}
     return study.trials, spent
@@ -52,7 +52,7 @@ LEARNED = 1 + 2 * 2 / 3 + 6 * 2 / 3 / 2
 
 
 def test_what_trials_are_expected_to_run(monkeypatch):
-    monkeypatch.setattr(studies, "STARTUP_TRIALS", 20)
+    monkeypatch.setattr("search.study.sampler.STARTUP_TRIALS", 20)
     many = plan(trials=60)
     assert [many.kind(n) for n in (0, 1, 2, 19, 20, 59)] == ["whole"] * 2 + ["random"] * 2 + ["learned"] * 2
     assert [many.to_go(kind) for kind in ("whole", "random", "learned")] == pytest.approx([9, RANDOM, LEARNED])

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from search.worker import Worker
+from search.cluster.worker import Worker
 
 
 def test_a_process_that_lost_its_gpu_serves_no_other_trial(tmp_path):

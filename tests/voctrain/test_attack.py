@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from voctrain import aim, attack, classify
+from voctrain import attack, classify
+from voctrain.attack import objective
+from voctrain.attack.victim import digits_victim, load_victim
+from voctrain.attack.visibility import ssim
 from voctrain.config import AttackConfig, ClassifyConfig, TrainConfig
 from voctrain.data import load
 from voctrain.loop import to_unit
-from voctrain.victim import digits_victim, load_victim
-from voctrain.visibility import ssim
 
 SEEN = {"architecture": "mnist_adversarial", "scale": 0.5}  # perturbs from the first step on
 # Of each field that other tasks do not have: what else must be set for it to matter, and another value.
@@ -123,7 +124,7 @@ def test_gradients_are_of_float32_whatever_precision_surrounds_them(draw_data, c
     noise = 0.1 * torch.rand_like(judge.images)  # at the images themselves privacy has no gradient
 
     def gradients():
-        yield aim.gradient(judge.images + noise, judge.losses(judge.images))
+        yield objective.gradient(judge.images + noise, judge.losses(judge.images))
         yield judge.descent(judge.images)
 
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.inference_mode():
@@ -161,7 +162,7 @@ def test_the_victim_stays_as_it_is_and_out_of_the_generator(architecture, draw_d
         used.append(load_victim(*arguments))
         return used[-1]
 
-    monkeypatch.setattr(aim, "load_victim", keep)
+    monkeypatch.setattr(objective, "load_victim", keep)
     data, options = draw_data(), config(architecture=architecture)
     epochs, weights = trained(options, data)
     fresh = load_victim(victims / "victim.pt").state_dict()

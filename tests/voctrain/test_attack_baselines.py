@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from voctrain.attack_baselines import fgsm, pgd, random_sign, uniform_noise, universal
+from voctrain.attack.baselines import fgsm, pgd, random_sign, uniform_noise, universal
 
 EPS = 0.03
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from voctrain.augment import COLOURS, GEOMETRY, _grid, _warp, augment
+from voctrain.augment.transforms import COLOURS, GEOMETRY, _grid, _warp, augment
 from voctrain.config import ClassifyConfig
 
 OFF = {"hflip": 0.0}

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from voctrain.goals import Goal, goal_losses, goal_metrics, parse_goal, shortfall
+from voctrain.attack.goals import Goal, goal_losses, goal_metrics, parse_goal, shortfall
 
 CLASSES = ("cat", "dog", "person")
 TRUE = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 1]])

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torchvision.ops import sigmoid_focal_loss
 
 from voctrain.config import ClassifyConfig
-from voctrain.losses import cell_shares, classification_loss, object_cross_entropy
+from voctrain.losses.classification import cell_shares, classification_loss, object_cross_entropy
 
 LABELS = np.array([[1, 0, 1], [0, 0, 1], [0, 0, 1], [0, 0, 1]], dtype=np.uint8)  # 1, 0 and 4 of 4 positive
 EVERY_LOSS = [

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from voctrain.config import SegmentConfig
 from voctrain.data.layouts import VOID
-from voctrain.mask_losses import (
+from voctrain.losses.segmentation import (
     MaskLoss,
     balanced_weights,
     binary_cross_entropy,

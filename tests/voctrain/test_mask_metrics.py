@@ -4,7 +4,7 @@ import torch
 from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
 
 from voctrain.data.layouts import VOID
-from voctrain.mask_metrics import all_background, confusion, iou, mask_dice, mask_metrics, score_maps
+from voctrain.metrics.segmentation import all_background, confusion, iou, mask_dice, mask_metrics, score_maps
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn import metrics as reference
 
-from voctrain.metrics import (
+from voctrain.metrics.classification import (
     average_precision,
     classify_metrics,
     classify_report,

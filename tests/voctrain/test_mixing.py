@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from voctrain.augment.mixing import _box, mix
 from voctrain.config import ClassifyConfig
-from voctrain.mixing import _box, mix
 
 
 def batch(size=16, images=8) -> Tensor:

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from voctrain.augment.copy_paste import copy_paste, draw_objects, draw_points
 from voctrain.data.layouts import VOID
-from voctrain.objects import copy_paste, draw_objects, draw_points
 
 
 def masks_of_two(number=200):

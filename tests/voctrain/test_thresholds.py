@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from voctrain.metrics import decide, row_dice
-from voctrain.thresholds import _best_cut, _class_thresholds, _common_threshold, fit_thresholds
+from voctrain.metrics.classification import decide, row_dice
+from voctrain.metrics.thresholds import _best_cut, _class_thresholds, _common_threshold, fit_thresholds
 
 
 def sample(images, seed=0, classes=20, shift=0.0, signal=2.0):

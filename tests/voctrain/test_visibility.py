@@ -2,7 +2,7 @@ import pytest
 import torch
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
-from voctrain.visibility import MAX_FACTOR, contrast_masking, psnr, rounded, scale_factor, ssim
+from voctrain.attack.visibility import MAX_FACTOR, contrast_masking, psnr, rounded, scale_factor, ssim
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ import pytest
 import yaml
 from optuna.trial import TrialState, create_trial
 
-from search import study as studies
-from search.arguments import run_parser
+from search.options import run_parser
 from search.report.__main__ import main
 from search.report.page import command
 from search.report.trials import RELIABLE
+from search.study.journal import open_study
 from voctrain.config import ClassifyConfig
 
 pytestmark = pytest.mark.slow
@@ -77,7 +77,7 @@ def replaced(finished, target, trials):
     shutil.copytree(finished, target)
     for name in ("study.journal", "best.pt", "best.json", "val_predictions.npz"):
         (target / name).unlink()
-    study = studies.open_study(target / "study.journal", optuna.samplers.RandomSampler())
+    study = open_study(target / "study.journal", optuna.samplers.RandomSampler())
     study.add_trials(trials)
     return target
 
@@ -197,7 +197,7 @@ def test_what_lies_there_now_must_be_what_the_run_had(call, copy):
 
 
 def test_a_kept_best_older_than_the_best_score_is_said(call, finished, copy):
-    study = studies.open_study(copy / "study.journal", optuna.samplers.RandomSampler())
+    study = open_study(copy / "study.journal", optuna.samplers.RandomSampler())
     study.add_trial(trial(state=TrialState.RUNNING, scores=(0.99,)))
     text = remade(call, copy).text
     best = json.loads((copy / "best.json").read_text())

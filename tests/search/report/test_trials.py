@@ -4,7 +4,6 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
-from search import study as studies
 from search.report.evidence import epochs_of
 from search.report.trials import (
     at_bounds,
@@ -17,6 +16,7 @@ from search.report.trials import (
     origin_of,
     surrogate_of,
 )
+from search.study.trials import PORTFOLIO, Attr
 
 
 def searched(objective, count=80, seed=0):
@@ -108,10 +108,10 @@ def test_origins_and_codes():
     study = optuna.create_study(direction="maximize")
     study.add_trials(
         [
-            made({"lr": 1e-3, "kind": "c"}, **{studies.ORIGIN: f"{studies.PORTFOLIO} 1"}),
+            made({"lr": 1e-3, "kind": "c"}, **{Attr.ORIGIN: f"{PORTFOLIO} 1"}),
             made({"lr": 1e-2, "kind": "a", "depth": 2}),
-            made({"kind": "b"}, **{studies.ERROR: "diverged"}),
-            made({"kind": "b"}, **{studies.ORIGIN: "other, trial 3"}),
+            made({"kind": "b"}, **{Attr.ERROR: "diverged"}),
+            made({"kind": "b"}, **{Attr.ORIGIN: "other, trial 3"}),
         ]
     )
     frame = frame_of(study.trials, "tpe")

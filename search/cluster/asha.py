@@ -1,0 +1,84 @@
+"""What Ray Tune stops: ASHA, whose rungs are taken from the study."""
+
+import math
+from collections.abc import Callable, Container
+from types import SimpleNamespace
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+from ray.tune.schedulers import ASHAScheduler, TrialScheduler
+
+from search.cluster.searcher import NeverRestored, finish
+from search.study.trials import asha_rungs, started_trials
+
+
+class StudyASHA(NeverRestored, ASHAScheduler):
+    """ASHA (Li et al., 2020) whose rungs are keyed by the study's trial number and survive a restart.
+
+    Rungs as `study.rungs` has them, a third goes on. `refill` feeds it what the study holds.
+    whole: numbers of trials that are known to be good. They are stopped only at the last rung, and only where they lie
+    below the best of them that has finished by more than `noise`, the uncertainty of a score, there and at the rung
+    before.
+    """
+
+    def __init__(
+        self,
+        *,
+        metric: str,
+        epochs: int,
+        whole: Container[int] = (),
+        noise: Callable[[], float] = lambda: math.inf,
+    ):
+        super().__init__(
+            time_attr="epoch",
+            metric=metric,
+            mode="max",
+            max_t=epochs,
+            grace_period=max(1, epochs / 9),
+            reduction_factor=3,
+        )
+        self.epochs, self.whole, self.noise = epochs, whole, noise
+        self.curves: dict[int, dict[int, float]] = {}  # scores by epoch of those
+
+    def refill(self, study: optuna.Study) -> None:
+        """Restore the rungs, and end the running trials whose last epoch already decided it."""
+        trials = sorted(started_trials(study), key=lambda t: (not t.state.is_finished(), t.number))
+        for trial in trials:
+            key = SimpleNamespace(config={"number": trial.number})
+            self.on_trial_add(None, key)
+            decision = TrialScheduler.CONTINUE
+            for epoch, value in sorted(trial.intermediate_values.items()):
+                decision = self.on_trial_result(None, key, {"epoch": epoch, self._metric: value})
+            if trial.state == TrialState.RUNNING and decision == TrialScheduler.STOP:
+                study.tell(trial.number, *finish(trial.intermediate_values, self.epochs, ended=False))
+
+    def on_trial_add(self, controller, trial):
+        super().on_trial_add(controller, _by_number(trial))
+
+    def on_trial_result(self, controller, trial, result):
+        decision = super().on_trial_result(controller, _by_number(trial), result)
+        number, epoch = trial.config["number"], result[self._time_attr]
+        if number not in self.whole:
+            return decision
+        self.curves.setdefault(number, {})[epoch] = result[self._metric]
+        return TrialScheduler.STOP if epoch >= self.epochs or self._beaten(number, epoch) else TrialScheduler.CONTINUE
+
+    def _beaten(self, number: int, epoch: int) -> bool:
+        rungs = asha_rungs(self.epochs)
+        finished = [curve for curve in self.curves.values() if self.epochs in curve]
+        if len(rungs) < 2 or epoch != rungs[-1] or not finished:
+            return False
+        best = max(finished, key=lambda curve: max(curve.values()))
+        behind = min(best[rung] - self.curves[number].get(rung, math.inf) for rung in rungs)
+        return behind > 0 and behind > self.noise()
+
+    def on_trial_complete(self, controller, trial, result):
+        super().on_trial_complete(controller, _by_number(trial), result)
+
+    def on_trial_remove(self, controller, trial):
+        super().on_trial_remove(controller, _by_number(trial))
+
+
+def _by_number(trial: Any) -> SimpleNamespace:
+    return SimpleNamespace(trial_id=trial.config["number"])

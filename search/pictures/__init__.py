@@ -1,0 +1,1 @@
+"""Pictures and figures: contact sheets, masks, attacks, and what a page is made of."""

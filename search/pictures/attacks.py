@@ -1,0 +1,53 @@
+"""Pictures of attacks: what they look like, what the victim answers to them, and what being seen buys."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from optuna.trial import FrozenTrial
+from PIL import Image
+
+from search.pictures.sheet import Tile, sheet
+from search.run_folder.files import replace
+from search.study.trials import Attr
+from voctrain.attack import Judge
+
+SHOWN = 8  # images
+ANSWERS = 5  # most changed classes of an image
+
+
+def triptychs(judge: Judge, images: np.ndarray, attacked: np.ndarray, probabilities: np.ndarray) -> Image.Image:
+    """The images whose answers changed most: as they are, the perturbation stretched to all colours, and attacked.
+
+    images, attacked: uint8 (N, S, S, channels) of the judge's images; probabilities (N, C): for the attacked ones.
+    """
+    change = probabilities - judge.clean
+    order = np.argsort(-np.abs(change).max(1), kind="stable")[:SHOWN]
+    tiles = []
+    for i in order:
+        difference = attacked[i].astype(int) - images[i]
+        low, high = int(difference.min()), int(difference.max())
+        stretched = ((difference - low) * (255 / max(high - low, 1))).astype(np.uint8)
+        title = f"{judge.ids[i]}: image, perturbation ({low} to {high} of 255, stretched), attacked image"
+        changed = np.argsort(-np.abs(change[i]), kind="stable")[:ANSWERS]
+        answers = (f"{judge.victim.classes[c]} {judge.clean[i, c]:.2f} to {probabilities[i, c]:.2f}" for c in changed)
+        tiles.append(Tile((images[i], stretched, attacked[i]), (title, ", ".join(answers))))
+    return sheet(tiles, across=2)
+
+
+def front(path: Path, trials: Sequence[FrozenTrial], min_ssim: float) -> None:
+    """Success against similarity of all trials, before they are scaled, and the front that none of them surpasses."""
+    from matplotlib.figure import Figure  # not for the workers, which import this module too
+
+    metrics = [t.user_attrs[Attr.METRICS] for t in trials if Attr.METRICS in t.user_attrs]
+    points = np.array([(m["val_unscaled_ssim"], m["val_unscaled_score"]) for m in metrics]).reshape(-1, 2)
+    order = points[np.lexsort((-points[:, 1], -points[:, 0]))]  # most similar first
+    best = order[order[:, 1] >= np.maximum.accumulate(order[:, 1])] if len(order) else order
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(*points.T, "o", alpha=0.5, label="trials, before scaling")
+    axes.step(*best.T, where="post", label="front")
+    axes.axvline(min_ssim, color="black", linestyle=":", label="where they are judged")
+    axes.set(xlabel="mean SSIM to the images", ylabel="success")
+    axes.legend()
+    replace(path, lambda file: figure.savefig(file, format="png", dpi=120))

@@ -1,0 +1,116 @@
+"""What a page is made of: sections of text, tables, commands and figures; and figures as images for any background."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import matplotlib
+from matplotlib.figure import Figure as Canvas
+from PIL import Image
+
+INK = "#010203"  # in figures, what takes the page's text colour
+BLUE, ORANGE, GREEN, RED, GREY = "#3f85c9", "#d97f21", "#3b9a5c", "#cf4c4c", "#8a8a8a"
+WIDTH, HEIGHT = 5.4, 3.4  # inches of a figure, two of which stand side by side on a wide screen
+STYLE = {
+    "font.size": 10,
+    "svg.fonttype": "path",  # looks alike everywhere, and nothing is cut
+    "svg.hashsalt": "report",  # the same figure is the same file
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.prop_cycle": matplotlib.cycler(color=[BLUE, ORANGE, GREEN, RED, GREY]),
+    "legend.frameon": False,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
+}
+SCHEME = "<style>:root{color:#1c1f24}@media(prefers-color-scheme:dark){:root{color:#e3e6ea}}</style>"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """An image as a data URL. alt: what it shows, for who cannot see it. wide: it takes the page's whole width."""
+
+    title: str
+    alt: str
+    url: str
+    wide: bool = False
+    kind: ClassVar[str] = "figure"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under heads; numbers stand right."""
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    title: str = ""
+    kind: ClassVar[str] = "table"
+
+    def plain(self) -> str:
+        """As text in columns."""
+        rows = [[shown(value) for value in row] for row in (self.heads, *self.rows)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ("  ".join(v.ljust(w) for v, w in zip(row, widths, strict=True)) for row in rows)
+        return "\n".join(line.rstrip() for line in lines)
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph."""
+
+    text: str
+    kind: ClassVar[str] = "text"
+
+
+@dataclass(frozen=True)
+class Code:
+    """Something to type or to keep."""
+
+    text: str
+    kind: ClassVar[str] = "code"
+
+
+Block = Figure | Table | Text | Code
+
+
+@dataclass(frozen=True)
+class Section:
+    title: str
+    blocks: list[Block] = field(default_factory=list)
+
+    @property
+    def anchor(self) -> str:
+        return self.title.lower().replace(" ", "-")
+
+
+def canvas(width: float = WIDTH, height: float = HEIGHT) -> Canvas:
+    """An empty figure in the page's style; use within `matplotlib.rc_context(STYLE)`."""
+    return Canvas(figsize=(width, height), layout="constrained")
+
+
+def drawn(figure: Canvas, title: str, alt: str, *, wide: bool = False) -> Figure:
+    """A matplotlib figure for the page, in the colours of its reader."""
+    file = io.StringIO()
+    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    text = file.getvalue().replace(INK, "currentColor")
+    head = text.index(">", text.index("<svg")) + 1
+    text = text[text.index("<svg") : head] + SCHEME + text[head:]
+    return Figure(title, alt, _url("svg+xml", text.encode()), wide)
+
+
+def pictured(picture: Image.Image, title: str, alt: str, *, wide: bool = False) -> Figure:
+    """A picture for the page."""
+    file = io.BytesIO()
+    picture.convert("RGB").save(file, format="jpeg", quality=88)
+    return Figure(title, alt, _url("jpeg", file.getvalue()), wide)
+
+
+def _url(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def shown(value: Any) -> str:
+    """A value as a person reads it."""
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,54 @@
+"""Pictures of a segmentation run: images, truths and predictions side by side, in VOC's colours."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from search.pictures.sheet import Tile, sheet
+from search.run_folder.files import replace
+from voctrain import segment
+from voctrain.data import Data
+from voctrain.data.convert import voc_palette
+from voctrain.data.layouts import VOID
+from voctrain.metrics.segmentation import score_maps
+
+SHOWN = 8  # best and worst images
+
+
+def write_pictures(folder: Path, saved: dict[str, Any], data: Data) -> None:
+    """Write best.png, worst.png (by Dice) and classes.png (for each class the image with most of it) into `folder`."""
+    model, config = segment.restore(saved)
+    data = segment.with_masks(data)
+    maps = np.stack(list(segment.predict(model, data.images[data.val], config)))
+    truths, palette = data.masks[data.val], voc_palette()
+    dice = score_maps(truths, maps, 1 + len(data.classes))[1]["dice"]
+
+    def tile(i: int, name: str, *facts: str) -> Tile:
+        pictures = data.images[data.val[i]], palette[truths[i]], palette[maps[i]]
+        return Tile(pictures, ("; ".join((f"{name}: image, truth, prediction", *facts)),))
+
+    order = np.argsort(-dice, kind="stable")
+    ids = [data.ids[i] for i in data.val]
+    pixels = np.stack([(truths == 1 + c).sum((1, 2)) for c in range(len(data.classes))])  # (C, N)
+    sheets = {
+        "best": [tile(i, ids[i], f"Dice {dice[i]:.2f}") for i in order[:SHOWN]],
+        "worst": [tile(i, ids[i], f"Dice {dice[i]:.2f}") for i in order[::-1][:SHOWN]],
+        "classes": [tile(n.argmax(), name) for name, n in zip(data.classes, pixels, strict=True) if n.any()],
+    }
+    folder.mkdir(exist_ok=True)
+    for name, tiles in sheets.items():
+        picture = _with_legend(sheet(tiles, across=2), data.classes)
+        replace(folder / f"{name}.png", lambda file, picture=picture: picture.save(file, format="png"))
+
+
+def _with_legend(picture: Image.Image, classes: Sequence[str]) -> Image.Image:
+    names = {0: "background", **{1 + c: name for c, name in enumerate(classes)}, VOID: "void"}
+    colours = [Tile((np.full((1, 1, 3), voc_palette()[value]),), (name,)) for value, name in names.items()]
+    legend = sheet(colours, across=8, size=(127, 10))
+    whole = Image.new("RGB", (picture.width, picture.height + legend.height), "white")
+    whole.paste(picture)
+    whole.paste(legend, (0, picture.height))
+    return whole

@@ -1,0 +1,1 @@
+"""`search.final`: retrain the best configurations, choose one, train the final model."""

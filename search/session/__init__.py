@@ -1,0 +1,1 @@
+"""One call of `search.run`, checked before anything starts."""

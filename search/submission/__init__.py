@@ -1,0 +1,1 @@
+"""`search.submit`: predict the test images and write the submission."""

@@ -1,0 +1,31 @@
+"""Adversarial attack: a generator of perturbations that makes a classifier answer wrongly."""
+
+from voctrain.attack.training import (
+    METRIC,
+    Judge,
+    check,
+    check_victim,
+    checkpoint,
+    input_size,
+    new_model,
+    perturbations,
+    predict,
+    restore,
+    train,
+    training_images,
+)
+
+__all__ = [
+    "METRIC",
+    "Judge",
+    "check",
+    "check_victim",
+    "checkpoint",
+    "input_size",
+    "new_model",
+    "perturbations",
+    "predict",
+    "restore",
+    "train",
+    "training_images",
+]

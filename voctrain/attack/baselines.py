@@ -1,0 +1,95 @@
+"""Attacks to compare a generator with: noise, gradient steps, and one perturbation for all images.
+
+All return perturbations within ± eps, (B, channels, S, S), that keep images in [0, 1]. `losses` takes perturbed images
+to how far each is from the goal, (B,): an attack descends it. `Judge` scales them down or up to the bound, so what is
+judged may exceed eps.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from voctrain.attack import Judge
+from voctrain.attack.objective import Losses, gradient
+from voctrain.attack.visibility import bisect, rounded, ssim
+from voctrain.config import AttackConfig
+from voctrain.data import Data
+
+BATCH = 32  # images a step
+
+
+def uniform_noise(images: Tensor, eps: float | Tensor) -> Tensor:
+    return _within(images, eps * torch.empty_like(images).uniform_(-1, 1))
+
+
+def random_sign(images: Tensor, eps: float | Tensor) -> Tensor:
+    return _within(images, eps * torch.empty_like(images).uniform_(-1, 1).sign())
+
+
+def fgsm(images: Tensor, eps: float, losses: Losses) -> Tensor:
+    """One step along the sign of the gradient (Goodfellow et al., 2015)."""
+    return _within(images, -eps * gradient(images, losses).sign())
+
+
+def pgd(images: Tensor, eps: float | Tensor, losses: Losses, *, steps: int = 40, restarts: int = 2) -> Tensor:
+    """Projected gradient descent from random starts; of each image the end nearest to the goal (Madry et al., 2018).
+
+    eps may differ between pixels: a tensor that broadcasts to the images.
+    """
+    nearest, least = torch.zeros_like(images), torch.full((len(images),), torch.inf, device=images.device)
+    for _ in range(restarts):
+        change = uniform_noise(images, eps)
+        for _ in range(steps):
+            step = 2.5 * eps / steps * gradient(images + change, losses).sign()
+            change = _within(images, (change - step).clamp(-eps, eps))
+        with torch.no_grad():
+            reached = losses(images + change)
+        better = reached < least
+        nearest = torch.where(better.view(-1, 1, 1, 1), change, nearest)
+        least = torch.where(better, reached, least)
+    return nearest
+
+
+def universal(images: Tensor, eps: float, losses_of: Callable[[Tensor], Losses], *, epochs: int = 5) -> Tensor:
+    """One perturbation (1, channels, S, S) for all images, by falling sign steps (after Moosavi-Dezfooli et al., 2017).
+
+    losses_of: of a batch of images, its `losses`.
+    """
+    change = torch.zeros_like(images[:1])
+    for epoch in range(epochs):
+        for index in torch.randperm(len(images)).split(BATCH):
+            batch = images[index]
+            up = gradient((batch + change).clamp(0, 1), losses_of(batch)).sum(0, keepdim=True)
+            change = (change - eps / 2 * (1 - epoch / epochs) * up.sign()).clamp(-eps, eps)
+    return change
+
+
+def budget_eps(judge: Judge, noise: Callable[[Tensor, float], Tensor] = random_sign) -> float:
+    """The eps with which this noise is just as visible as the budget allows (goal privacy: as it asks for)."""
+    budget = judge.config.max_ssim or judge.config.min_ssim
+
+    def seen(eps: float) -> bool:
+        attacked = rounded(judge.images + seeded(noise, judge.images, eps))
+        return ssim(judge.images, attacked).mean().item() < budget
+
+    low, high = bisect(seen)
+    return high if judge.goal.kind == "privacy" else low
+
+
+def seeded(attack: Callable[..., Tensor], *arguments: Any) -> Tensor:
+    """What the attack makes with the same random numbers each time."""
+    with torch.random.fork_rng():  # of all devices
+        torch.manual_seed(0)
+        return attack(*arguments)
+
+
+def random_sign_score(data: Data, fields: Mapping[str, Any]) -> dict[str, float]:
+    """Metrics of random signs as visible as the budget allows; fields: of an `AttackConfig`."""
+    judge = Judge(AttackConfig.from_dict(fields), data)
+    return judge(seeded(random_sign, judge.images, budget_eps(judge)))[0]
+
+
+def _within(images: Tensor, change: Tensor) -> Tensor:
+    return (images + change).clamp(0, 1) - images

@@ -1,0 +1,1 @@
+"""Metrics, counted over all images and divided once."""
