@@ -1,9 +1,10 @@
-"""Pictures of attacks: what they look like, what the victim answers to them, and what being seen buys."""
+"""Pictures of attacks: what they look like, what the victim answers, and success against visibility."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial
 from PIL import Image
 
@@ -17,7 +18,7 @@ ANSWERS = 5  # most changed classes of an image
 
 
 def triptychs(judge: Judge, images: np.ndarray, attacked: np.ndarray, probabilities: np.ndarray) -> Image.Image:
-    """The images whose answers changed most: as they are, the perturbation stretched to all colours, and attacked.
+    """The images whose answers changed most: as they are, the perturbation stretched to the full range, and attacked.
 
     images, attacked: uint8 (N, S, S, channels) of the judge's images; probabilities (N, C): for the attacked ones.
     """
@@ -36,9 +37,7 @@ def triptychs(judge: Judge, images: np.ndarray, attacked: np.ndarray, probabilit
 
 
 def front(path: Path, trials: Sequence[FrozenTrial], min_ssim: float) -> None:
-    """Success against similarity of all trials, before they are scaled, and the front that none of them surpasses."""
-    from matplotlib.figure import Figure  # not for the workers, which import this module too
-
+    """Success against similarity of all trials before they are scaled, and the Pareto front."""
     metrics = [t.user_attrs[Attr.METRICS] for t in trials if Attr.METRICS in t.user_attrs]
     points = np.array([(m["val_unscaled_ssim"], m["val_unscaled_score"]) for m in metrics]).reshape(-1, 2)
     order = points[np.lexsort((-points[:, 1], -points[:, 0]))]  # most similar first

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from search.pictures.sheet import Tile, sheet
 from search.run_folder.files import replace
+from search.run_folder.records import Checkpoint
 from voctrain import segment
 from voctrain.data import Data
 from voctrain.data.convert import voc_palette
@@ -18,7 +18,7 @@ from voctrain.metrics.segmentation import score_maps
 SHOWN = 8  # best and worst images
 
 
-def write_pictures(folder: Path, saved: dict[str, Any], data: Data) -> None:
+def write_pictures(folder: Path, saved: Checkpoint, data: Data) -> None:
     """Write best.png, worst.png (by Dice) and classes.png (for each class the image with most of it) into `folder`."""
     model, config = segment.restore(saved)
     data = segment.with_masks(data)

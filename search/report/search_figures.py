@@ -16,6 +16,7 @@ COLOURS = {"portfolio": GREEN, "warm start": RED, "learned": BLUE, "random": GRE
 SLICES = 8  # most important parameters that are drawn
 LINES = 14  # parameters side by side
 PALETTE = "viridis"  # from poor to good
+METRICS = ("lr", "loss", "accuracy", "precision", "recall", "f1", "f1_macro", "mAP", "mIoU", "dice", "score", "ssim")
 
 
 def history(frame: pd.DataFrame, metric: str) -> Figure:
@@ -82,6 +83,22 @@ def budget(trials: Sequence[FrozenTrial], spent: Mapping[int, float]) -> Figure:
     axes.margins(x=0.12)
     axes.set(xlabel="minutes of training")
     return drawn(figure, "Where the budget went", ", ".join(f"{k} {v:.1f} minutes" for k, v in minutes.items()))
+
+
+def metrics_by_epoch(history: Mapping[int, EpochRecord]) -> Iterator[Figure]:
+    """Learning rate, loss and metrics of a training by epoch, on training and validation images."""
+    for name in METRICS if len(history) > 1 else ():
+        figure = canvas(height=2.4)
+        axes = figure.subplots()
+        for prefix, label, color in (("train_", "training", BLUE), ("val_", "validation", ORANGE), ("", name, BLUE)):
+            known = {e: m[prefix + name] for e, m in sorted(history.items()) if prefix + name in m}
+            if known:
+                axes.plot(list(known), list(known.values()), color=color, label=label)
+        if not axes.lines:
+            continue
+        axes.set(xlabel="epoch", ylabel=name)
+        axes.legend(fontsize=8)
+        yield drawn(figure, f"{name} of the best trial", f"{name} over {len(history)} epochs")
 
 
 def importance(values: Mapping[str, Importance]) -> Figure:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from search.text import assignments
+
 PORTFOLIO = "portfolio"  # the origin of a trial of the space's PORTFOLIO begins with it
 
 
@@ -78,3 +80,8 @@ def rank_trials(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
 def state_name(trial: FrozenTrial) -> str:
     """running, complete, pruned or failed (which includes diverged and out of memory)."""
     return "failed" if Attr.ERROR in trial.user_attrs or trial.state == TrialState.FAIL else trial.state.name.lower()
+
+
+def describe_trial(trial: FrozenTrial) -> str:
+    """Score, trial number, epoch and parameters on one line."""
+    return f"{trial_score(trial):.4f} (trial {trial.number}, epoch {best_epoch(trial)}): {assignments(trial.params)}"

@@ -1,92 +1,121 @@
 """The work of `search.submit`: predict the test images with the models of one or two runs, and write the CSV."""
 
-import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from search.run_folder.files import read_torch, replace
-from search.run_folder.records import read_run
-from search.running.live import reading, say
-from search.submission.gate import STRENGTHS, fit_strength, log_prior
+from search.options import SubmitOptions
+from search.reporter import Reporter
+from search.run_folder.files import read_arrays, read_torch, replace
+from search.run_folder.paths import RunPaths
+from search.run_folder.records import Checkpoint, read_run
+from search.submission.gate import STRENGTHS, Gate, fit_gate, log_prior
+from search.tasks import Task, submitted_tasks
 from search.trial.training import pick_device
 from voctrain import classify, segment
-from voctrain.data import Data, load, original_masks
+from voctrain.data import Data, load
 from voctrain.data.class_names import contrast
 from voctrain.metrics.classification import decide
 from voctrain.metrics.segmentation import mask_dice
 from voctrain.submission import write_submission
 
-_MODEL = {"config", "classes", "image_size", "model"}
-NEEDED = {"classify": {*_MODEL, "thresholds"}, "segment": _MODEL}  # in a checkpoint
+NEEDED = {"config", "classes", "image_size", "model"}  # keys of a checkpoint
+NEEDED_OF = {"labels": {"thresholds"}, "masks": set()}  # and by what it submits
 
 
-def submit(arguments: argparse.Namespace) -> str:
-    """Predict the test images, write the CSV and say what was written. Raises `ValueError` for a user's mistake."""
-    out = Path(arguments.out)
+@dataclass(frozen=True)
+class Submission:
+    """What was written."""
+
+    file: Path
+    images: int
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.images} images, {'; '.join(self.notes)}"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A checkpoint, where it was, and the test images at its size."""
+
+    file: Path
+    saved: Checkpoint
+    data: Data
+
+
+def submit(runs: Mapping[str, str], options: SubmitOptions, reporter: Reporter) -> Submission:
+    """Predict the test images and write the CSV.
+
+    runs: a run or a checkpoint for "labels", "masks" or both. Without labels, an image's classes are those of its mask.
+    Raises `ValueError` for a mistake of the user.
+    """
+    out = Path(options.out)
     if not out.parent.is_dir() or out.is_dir():
         raise ValueError(f"--out must be a file in an existing folder, but got {out}")
-    given = {task: path for task in NEEDED if (path := getattr(arguments, task)) is not None}
-    checkpoints = {task: load_checkpoint(Path(path), task) for task, path in given.items()}
-    sets = {task: _test_set(arguments.data, file, saved) for task, (file, saved) in checkpoints.items()}
+    tasks = submitted_tasks()
+    found = {what: load_checkpoint(Path(path), tasks[what]) for what, path in runs.items()}
+    models = {what: Model(file, saved, _test_set(options.data, file, saved, reporter)) for what, (file, saved) in found.items()}
 
-    if arguments.gate:
-        say("fitting the gate on the validation images")
-    gate = _gate(arguments) if arguments.gate else None
-    said = []
-    probabilities = decided = prior = maps = None
-    if "classify" in given:
-        file, saved = checkpoints["classify"]
-        say(f"predicting the classes of {len(sets['classify'].test_ids)} images")
-        probabilities = _probabilities(saved, sets["classify"].test_images, arguments)
-        decided = decide(probabilities, np.array(saved["thresholds"]))
-        said.append(f"{decided.sum(1).mean():.2f} classes an image, by {file}")
-    if gate is not None:
-        strength, dice, without = gate
-        prior = log_prior(probabilities, strength)
-        said.append(f"gate of strength {strength:g} (Dice of held-out masks {dice:.4f}, without it {without:.4f})")
-    if "segment" in given:
-        file, saved = checkpoints["segment"]
-        data, (model, config) = sets["segment"], segment.restore(saved, device=pick_device(1))
-        options = {"sizes": data.test_sizes, "log_prior": prior, **_averaging(arguments)}
-        maps = segment.predict(model, data.test_images, config, **options)
-        said.append(f"masks by {file}")
+    gate = None
+    if options.gate:
+        reporter.status("fitting the gate on the validation images")
+        gate = _fit_gate(runs, options, tasks)
+    notes, ids = [], next(iter(models.values())).data.test_ids
+    decided = prior = maps = None
+    if "labels" in models:
+        reporter.status(f"predicting the classes of {len(ids)} images")
+        model = models["labels"]
+        probabilities = _probabilities(model, options)
+        decided = decide(probabilities, np.array(model.saved["thresholds"]))
+        notes.append(f"{decided.sum(1).mean():.2f} classes per image, by {model.file}")
+        if gate is not None:
+            prior = log_prior(probabilities, gate.strength)
+            notes.append(
+                f"gate of strength {gate.strength:g} (Dice of held-out masks {gate.dice:.4f}, without it"
+                f" {gate.dice_without:.4f})"
+            )
+    if "masks" in models:
+        model = models["masks"]
+        maps = _label_maps(model, options, prior)
+        notes.append(f"masks by {model.file}")
+        reporter.status(f"predicting the masks of {len(ids)} images")
     else:
-        said.append("no segmentation run: its rows are empty")
-    ids = next(iter(sets.values())).test_ids
-    if maps is not None:
-        say(f"predicting the masks of {len(ids)} images")
+        notes.append("no segmentation run: its rows are empty")
     replace(out, lambda path: write_submission(path, _rows(ids, decided, maps)))
-    return f"{out}: {len(ids)} images, {'; '.join(said)}"
+    return Submission(out, len(ids), tuple(notes))
 
 
-def load_checkpoint(path: Path, task: str) -> tuple[Path, dict[str, Any]]:
-    """The checkpoint of a run, final.pt or else best.pt, or of a file; with where it was.
+def load_checkpoint(path: Path, task: Task) -> tuple[Path, Checkpoint]:
+    """The checkpoint of a run, final.pt or best.pt, or a checkpoint file; with its path.
 
-    Raises `ValueError` where there is none, or it is of another task.
+    Raises `ValueError` if there is none, or it is of another task.
     """
-    candidates = [path / "final" / "final.pt", path / "best.pt"] if path.is_dir() else [path]
+    paths = RunPaths(path)
+    candidates = [paths.final_weights, paths.best_weights] if path.is_dir() else [path]
     file = next((f for f in candidates if f.is_file()), None)
     if file is None:
         raise ValueError(
-            f"{path} holds neither final/final.pt nor best.pt: give a run that has scored, or a checkpoint"
+            f"{path} has neither final/final.pt nor best.pt: give a run that has scored, or a checkpoint file"
         )
     saved = read_torch(file)
     found = saved.get("task") if isinstance(saved, dict) else None
-    if found is not None and found != task:
-        raise ValueError(f"--{task} takes a model of task {task}, but {file} is of task {found}: give a {task} run")
-    if found is None or not saved.keys() >= NEEDED[task]:
-        raise ValueError(f"{file} is not a checkpoint of ours: give a run, its best.pt or its final.pt")
+    name = task.name
+    if found is not None and found != name:
+        raise ValueError(f"--{name} takes a model of task {name}, but {file} is of task {found}: give a {name} run")
+    assert task.submits is not None
+    if saved is None or found is None or not saved.keys() >= NEEDED | NEEDED_OF[task.submits]:
+        raise ValueError(f"{file} is not a voc-search checkpoint: give a run, its best.pt or its final.pt")
     return file, saved
 
 
-def _test_set(path: str, file: Path, saved: dict[str, Any]) -> Data:
-    """The data at the size of a checkpoint's model, with test images and of its classes."""
-    data = load(path, image_size=saved["image_size"], progress=reading(say))
+def _test_set(path: str, file: Path, saved: Checkpoint, reporter: Reporter) -> Data:
+    """The data at the size of a checkpoint's model. Raises `ValueError` for other classes or no test images."""
+    data = load(path, image_size=saved["image_size"], progress=reporter.reading())
     if tuple(saved["classes"]) != data.classes:
         model, those = contrast(saved["classes"], data.classes)
         raise ValueError(
@@ -98,52 +127,51 @@ def _test_set(path: str, file: Path, saved: dict[str, Any]) -> Data:
     return data
 
 
-def _probabilities(saved: dict[str, Any], images: np.ndarray, arguments: argparse.Namespace) -> np.ndarray:
+def _probabilities(model: Model, options: SubmitOptions) -> np.ndarray:
+    """(M, C) of the test images."""
     device = pick_device(1)
-    model, config = classify.restore(saved, device=device)
-    return classify.predict(model, images, config, device=device, flip=arguments.flip)
+    network, config = classify.restore(model.saved, device=device)
+    return classify.predict(network, model.data.test_images, config, device=device, flip=options.flip)
 
 
-def _averaging(arguments: argparse.Namespace) -> dict[str, Any]:
-    """How the logits of masks are predicted."""
-    return {"flip": arguments.flip, "scales": arguments.scales, "device": pick_device(1)}
+def _label_maps(model: Model, options: SubmitOptions, prior: np.ndarray | None) -> Iterator[np.ndarray]:
+    """The label maps of the test images at their original sizes."""
+    device = pick_device(1)
+    network, config = segment.restore(model.saved, device=device)
+    averaged = {"flip": options.flip, "scales": options.scales, "device": device}
+    sizes = model.data.test_sizes
+    return segment.predict(network, model.data.test_images, config, sizes=sizes, log_prior=prior, **averaged)
 
 
-def _gate(arguments: argparse.Namespace) -> tuple[float, float, float]:
-    """The strength of the gate, as `fit_strength`, by the best models of both runs: none of them saw validation."""
-    runs = {task: Path(getattr(arguments, task)) for task in ("classify", "segment")}
-    facts = {task: read_run(run) for task, run in runs.items()}
-    missing = [
-        run / name for run in runs.values() for name in ("best.pt", "val_predictions.npz") if not (run / name).is_file()
-    ]
-    if missing:
+def _fit_gate(runs: Mapping[str, str], options: SubmitOptions, tasks: Mapping[str, Task]) -> Gate:
+    """The gate, fitted with the best models of both runs, which have not seen the validation images."""
+    paths = {what: RunPaths(Path(run)) for what, run in runs.items()}
+    record = {what: read_run(each.folder) for what, each in paths.items()}["masks"]
+    needed = [file for each in paths.values() for file in (each.best_weights, each.predictions)]
+    if missing := [file for file in needed if not file.is_file()]:
         raise ValueError(f"--gate needs two runs with best.pt and val_predictions.npz, but there is no {missing[0]}")
-    with np.load(runs["classify"] / "val_predictions.npz") as file:
-        seen = dict(zip(file["ids"].tolist(), file["y_prob"], strict=True))
-    split = facts["segment"]["split"]
-    ids = [name for name in split["val"] if name in seen]
+    arrays = read_arrays(paths["labels"].predictions)
+    if arrays is None:
+        raise ValueError(f"{paths['labels'].predictions} is damaged: continue that run, or leave --gate out")
+    seen = dict(zip(arrays["ids"].tolist(), arrays["y_prob"], strict=True))
+    ids = [name for name in record.split.val if name in seen]
     if not ids:
-        raise ValueError("--gate needs two runs on one split, but they share no validation image: search them alike")
-    _, saved = load_checkpoint(runs["segment"] / "best.pt", "segment")
-    use_val = facts["segment"]["arguments"]["use_val"]
-    data = load(arguments.data, image_size=saved["image_size"], use_val=use_val).with_split(
-        split["train"], split["val"]
-    )
+        raise ValueError("--gate needs two runs with the same split, but they share no validation image")
+    _, saved = load_checkpoint(paths["masks"].best_weights, tasks["masks"])
+    data = load(options.data, image_size=saved["image_size"], use_val=record.options.use_val)
+    data = data.with_split(record.split.train, record.split.val)
     index = np.array([data.ids.index(name) for name in ids])
     probabilities = np.stack([seen[name] for name in ids])
     priors = np.stack([log_prior(probabilities, strength) for strength in STRENGTHS], axis=1)  # (N, strengths, 1 + C)
-    model, config = segment.restore(saved, device=pick_device(1))
-    logits = segment.predict_logits(model, data.images[index], config, **_averaging(arguments))
-    dice = [
-        _dice_of_each(image, truth, of_image)
-        for image, truth, of_image in zip(
-            logits, original_masks(arguments.data, ids, use_val=use_val), priors, strict=True
-        )
-    ]
-    return fit_strength(np.array(dice).T)
+    device = pick_device(1)
+    network, config = segment.restore(saved, device=device)
+    averaged = {"flip": options.flip, "scales": options.scales, "device": device}
+    logits = segment.predict_logits(network, data.images[index], config, **averaged)
+    triples = zip(logits, data.original_masks(ids), priors, strict=True)
+    return fit_gate(np.array([_dice_by_prior(*triple) for triple in triples]).T)
 
 
-def _dice_of_each(logits: Tensor, truth: np.ndarray, priors: np.ndarray) -> list[float]:
+def _dice_by_prior(logits: Tensor, truth: np.ndarray, priors: np.ndarray) -> list[float]:
     """Dice of an image's label map with each of these priors."""
     maps = np.stack([segment.label_map(logits, truth.shape, prior) for prior in priors])
     return mask_dice(torch.from_numpy(truth).expand(len(maps), -1, -1), torch.from_numpy(maps)).tolist()
@@ -152,7 +180,7 @@ def _dice_of_each(logits: Tensor, truth: np.ndarray, priors: np.ndarray) -> list
 def _rows(
     ids: tuple[str, ...], decided: np.ndarray | None, maps: Iterator[np.ndarray] | None
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray | None]]:
-    """What `write_submission` takes; without decided classes, an image's are those of its label map."""
+    """The rows of `write_submission`."""
     for i, name in enumerate(ids):
         label_map = None if maps is None else next(maps)
         yield name, np.isin(np.arange(1, 21), label_map) if decided is None else decided[i], label_map
