@@ -15,7 +15,7 @@ Losses = Callable[[Tensor], Tensor]  # of images (B, channels, S, S), each one's
 CLIP = 3.0  # standard deviations of a gradient: a few pixels must not take all of a perturbation
 
 
-class Aim:
+class Objective:
     """The goal of a configuration against its victim, which is loaded onto the device."""
 
     def __init__(self, config: AttackConfig, device: str | torch.device = "cpu"):

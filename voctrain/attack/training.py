@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from voctrain.attack.goals import parse_goal
-from voctrain.attack.objective import Aim
+from voctrain.attack.objective import Objective
 from voctrain.attack.visibility import contrast_masking, psnr, rounded, scale_factor, ssim
 from voctrain.augment.transforms import augment
 from voctrain.config import AttackConfig
@@ -44,7 +44,7 @@ def train(
     """
     check(config, data)
     device = torch.device(device)
-    judge = Judge(config, data, device)
+    evaluator = AttackEvaluator(config, data, device)
     seed_epoch(config.seed, 0)
     generator = new_model(config, data)
     images, index = training_images(data)
@@ -53,7 +53,8 @@ def train(
     def batch_loss(drawn: Tensor) -> tuple[Tensor, None]:
         batch = augment(to_unit(images[drawn.repeat(config.views)]), config)
         change = perturb(generator, batch, config)
-        loss = judge.losses(batch)(batch + change).mean() + config.l2_penalty * change.square().sum((1, 2, 3)).mean()
+        loss = evaluator.losses(batch)(batch + change).mean()
+        loss = loss + config.l2_penalty * change.square().sum((1, 2, 3)).mean()
         if config.ssim_penalty or config.goal == "privacy":
             seen = ssim(batch, batch + change).mean()
             loss = loss + config.ssim_penalty * (config.min_ssim - seen).clamp(min=0)
@@ -61,7 +62,7 @@ def train(
         return loss, None
 
     def evaluate(generator: nn.Module) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        return judge(perturbations(generator, judge.images, config)) if len(data.val) else ({}, {})
+        return evaluator(perturbations(generator, evaluator.images, config)) if len(data.val) else ({}, {})
 
     yield from fit(
         generator,
@@ -76,8 +77,8 @@ def train(
     )
 
 
-class Judge(Aim):
-    """Judges perturbations of the validation images, by what the victim answers to them at equal visibility."""
+class AttackEvaluator(Objective):
+    """Evaluates perturbations of the validation images, by what the victim answers to them at equal visibility."""
 
     def __init__(self, config: AttackConfig, data: Data, device: str | torch.device = "cpu"):
         super().__init__(config, device)
@@ -204,7 +205,7 @@ def restore(saved: dict, *, device: str | torch.device = "cpu") -> tuple[nn.Modu
 
 
 def _build(config: AttackConfig, channels: int) -> nn.Module:
-    aim = cache(lambda device: Aim(config, device))  # the victim is loaded when it is asked
+    objective = cache(lambda device: Objective(config, device))  # the victim is loaded when it is asked
     return build_generator(
         config.architecture,
         image_size=config.image_size,
@@ -212,5 +213,5 @@ def _build(config: AttackConfig, channels: int) -> nn.Module:
         activation=config.activation,
         middle=config.middle,
         width=config.width,
-        descent=lambda images: aim(images.device).descent(images),
+        descent=lambda images: objective(images.device).descent(images),
     )
