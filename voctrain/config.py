@@ -49,7 +49,7 @@ class TrainConfig:
     epochs: int = number(27, 1)
     image_size: int = number(300, 28)  # pixels, images are squares of this side
     batch_size: int = number(32, 1)
-    precision: str = choice("auto", "float32", "bfloat16", "float16")  # auto: see voctrain.loop.precision_of
+    precision: str = choice("auto", "float32", "bfloat16", "float16")  # auto: see voctrain.precision.precision_of
 
     optimizer: str = choice("adamw", "adam", "sgd", "adagrad")
     lr: float = number(1e-3, 0)  # the highest learning rate of the schedule; of linear, the first

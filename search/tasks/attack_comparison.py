@@ -24,7 +24,9 @@ from voctrain.attack.objective import Objective
 from voctrain.attack.visibility import contrast_masking
 from voctrain.config import AttackConfig
 from voctrain.data import Data
-from voctrain.loop import Resident, seed_epoch, to_unit
+from voctrain.device_array import DeviceArray
+from voctrain.images import to_unit
+from voctrain.seeding import seed_epoch
 
 GENERATOR = "generator"
 MASKING = 0.5  # power of contrast masking for PGD where the generator has none: that of the space's masked recipe
@@ -100,7 +102,7 @@ def attacks(
     yield "uniform noise", *timed(lambda: seeded(uniform_noise, images, budget_eps(evaluator, uniform_noise)))
     yield "random sign", *timed(lambda: seeded(random_sign, images, eps))
     pool, index = training_images(data)
-    known = to_unit(Resident(pool, images.device)[torch.tensor(index)])
+    known = to_unit(DeviceArray(pool, images.device)[torch.tensor(index)])
     yield "universal", *timed(lambda: seeded(universal, known, eps, objective.losses))
     yield "FGSM", *timed(lambda: by_gradient(fgsm, ball))
     # It ends inside its ball as often as on it, and is seen less than signs of the same eps.

@@ -30,10 +30,11 @@ from voctrain import classify, segment
 from voctrain.config import ClassifyConfig, SegmentConfig, TrainConfig
 from voctrain.data import Data, layouts, load
 from voctrain.data.download import folder_of
-from voctrain.loop import autocast, precision_of, to_unit
+from voctrain.images import to_unit
 from voctrain.losses.classification import classification_loss
 from voctrain.losses.segmentation import MaskLoss
 from voctrain.optim import build_optimizer
+from voctrain.precision import autocast, precision_of
 
 CPU = torch.device("cpu")
 CORES = len(os.sched_getaffinity(0))

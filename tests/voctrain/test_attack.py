@@ -11,7 +11,7 @@ from voctrain.attack.victim import digits_victim, load_victim
 from voctrain.attack.visibility import ssim
 from voctrain.config import AttackConfig, ClassifyConfig, TrainConfig
 from voctrain.data import load
-from voctrain.loop import to_unit
+from voctrain.images import to_unit
 
 SEEN = {"architecture": "mnist_adversarial", "scale": 0.5}  # perturbs from the first step on
 # Of each field that other tasks do not have: what else must be set for it to matter, and another value.

@@ -10,7 +10,10 @@ from torch import nn
 
 from voctrain.classify import train
 from voctrain.config import ClassifyConfig, TrainConfig
-from voctrain.loop import Resident, clip_gradients, fit, seed_epoch, to_unit
+from voctrain.device_array import DeviceArray
+from voctrain.images import to_unit
+from voctrain.loop import clip_gradients, fit
+from voctrain.seeding import seed_epoch
 
 CPU = torch.device("cpu")
 TINY = {"architecture": "simple", "image_size": 32, "batch_size": 4, "epochs": 3, "precision": "float32", "lr": 0.01}
@@ -250,7 +253,7 @@ def test_an_epochs_seed_depends_on_seed_and_number_alone():
 
 def test_resident_rows_are_copies():
     array = np.arange(2 * 3 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3, 3)
-    resident = Resident(array, CPU)
+    resident = DeviceArray(array, CPU)
     rows = resident[torch.tensor([1, 1])]
     assert np.array_equal(rows.numpy(), array[[1, 1]])
     rows.zero_()

@@ -13,22 +13,17 @@ from voctrain.attack.goals import parse_goal
 from voctrain.attack.objective import Objective
 from voctrain.attack.visibility import contrast_masking, psnr, rounded, scale_factor, ssim
 from voctrain.augment.transforms import augment
+from voctrain.checkpoint import pack_checkpoint
 from voctrain.config import AttackConfig
 from voctrain.data import Data
 from voctrain.data.class_names import contrast
-from voctrain.loop import (
-    EVAL_BATCH,
-    Epoch,
-    Resident,
-    autocast,
-    check_images,
-    fit,
-    pack_checkpoint,
-    seed_epoch,
-    to_unit,
-)
+from voctrain.device_array import DeviceArray
+from voctrain.images import EVAL_BATCH, check_images, to_unit
+from voctrain.loop import Epoch, fit
 from voctrain.models import build_generator
 from voctrain.models.generators import check_name
+from voctrain.precision import autocast
+from voctrain.seeding import seed_epoch
 
 METRIC = "val_score"
 HIDING = 10.0  # goal privacy: weight of the similarity that is left beyond max_ssim, against the victim's answers
@@ -48,7 +43,7 @@ def train(
     seed_epoch(config.seed, 0)
     generator = new_model(config, data)
     images, index = training_images(data)
-    images, index = Resident(images, device), torch.tensor(index)
+    images, index = DeviceArray(images, device), torch.tensor(index)
 
     def batch_loss(drawn: Tensor) -> tuple[Tensor, None]:
         batch = augment(to_unit(images[drawn.repeat(config.views)]), config)
@@ -84,7 +79,7 @@ class AttackEvaluator(Objective):
         super().__init__(config, device)
         check_victim(config.victim, self.victim.classes, data)
         self.ids, self.y_true = [data.ids[i] for i in data.val], data.labels[data.val]
-        self.images = to_unit(Resident(data.images, torch.device(device))[torch.tensor(data.val)])
+        self.images = to_unit(DeviceArray(data.images, torch.device(device))[torch.tensor(data.val)])
         self.clean = self.victim.probabilities(self.images)
 
     @torch.inference_mode()
@@ -159,7 +154,7 @@ def predict(
 ) -> np.ndarray:
     """Attacked images, uint8 (N, S, S, channels), of images like that; `factor` is `val_factor` of the metrics."""
     device = torch.device(device)
-    unit = to_unit(Resident(images, device)[torch.arange(len(images))])
+    unit = to_unit(DeviceArray(images, device)[torch.arange(len(images))])
     attacked = rounded(unit + factor * perturbations(generator, unit, config))
     return (attacked * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from voctrain import classify
 from voctrain.config import ClassifyConfig
 from voctrain.data import Data, cache_dir
-from voctrain.loop import EVAL_BATCH, autocast
+from voctrain.images import EVAL_BATCH
 from voctrain.models.weights import load_file
+from voctrain.precision import autocast
 
 
 class Victim(nn.Module):
