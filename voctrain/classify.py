@@ -52,7 +52,7 @@ def train(
     train_index, val_index = torch.tensor(data.train), torch.tensor(data.val)
 
     def batch_loss(index: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        index = index.repeat(config.views)
+        index = index.repeat(config.aug_repeats)
         mask = None if masks is None else masks[index]
         batch, target, mask = vary(to_unit(images[index]), labels[index], config, mask)
         if mask is None:

@@ -70,7 +70,7 @@ class TrainConfig:
 
     patience: int | None = number(None, 1)  # early stopping: epochs without a better score; None never stops
 
-    views: int = number(1, 1)  # of each image in its batch, differently augmented (Hoffer et al., 2020)
+    aug_repeats: int = number(1, 1)  # times each image is in its batch, each time augmented anew (Hoffer et al., 2020)
     hflip: float = number(0.5, 0, 1)  # probabilities of the flips
     vflip: float = number(0.0, 0, 1)
     rotation: float = number(0.0, 0, 180)  # ± degrees
@@ -85,7 +85,7 @@ class TrainConfig:
     hue: float = number(0.0, 0, 0.5)  # ± this part of the colour circle
     grayscale: float = number(0.0, 0, 1)  # probability
     one_color: bool = False  # brightness or grayscale for an image, never both
-    pool: int | None = number(None, 1)  # an image gets only so many of its augmentations, drawn at random
+    num_ops: int | None = number(None, 1)  # at most this many of the augmentations per image, chosen at random
 
     def __post_init__(self) -> None:
         names = {f.name: f for f in dataclasses.fields(self)}

@@ -51,7 +51,7 @@ def train(
     rarity = class_rarity(data).to(device)
 
     def batch_loss(index: Tensor) -> tuple[Tensor, Tensor]:
-        index = index.repeat(config.views)
+        index = index.repeat(config.aug_repeats)
         batch, target = vary(to_unit(images[index]), masks[index], config, rarity)
         logits, *auxiliary = outputs_of(model(batch))
         loss = criterion(logits, target) + (config.aux_weight or 0) * sum(criterion(a, target) for a in auxiliary)

@@ -46,7 +46,7 @@ def warp(images: Tensor, **amounts) -> Tensor:
 def test_nothing_on_returns_the_inputs_themselves():
     images, masks = batch(), torch.zeros(8, 16, 16, dtype=torch.uint8)
     assert augment(images, config()) is images
-    assert augment(images, config(pool=2)) is images
+    assert augment(images, config(num_ops=2)) is images
     same_images, same_masks = augment(images, config(), masks)
     assert same_images is images
     assert same_masks is masks
@@ -237,20 +237,20 @@ def test_one_color_never_gives_both():
     assert (lit & ~gray).float().mean().item() == pytest.approx(0.5, abs=0.08)
 
 
-@pytest.mark.parametrize("pool", [1, 2, 3, 5])
-def test_pool_limits_what_an_image_gets(pool):
+@pytest.mark.parametrize("num_ops", [1, 2, 3, 5])
+def test_num_ops_limits_what_an_image_gets(num_ops):
     # three augmentations whose traces do not mix: top and bottom swapped, left and right swapped, colours gone
     images = torch.zeros(600, 3, 2, 2)
     images[:, 0] = torch.tensor([[0.1, 0.2], [0.4, 0.8]])
-    out = augment(images, config(hflip=1.0, vflip=1.0, grayscale=1.0, pool=pool))
+    out = augment(images, config(hflip=1.0, vflip=1.0, grayscale=1.0, num_ops=num_ops))
     light = out.sum(1)  # (N, 2, 2)
     given = torch.stack([light[:, 0, 0] > light[:, 0, 1], light[:, 0, 0] > light[:, 1, 0], out[:, 1, 0, 0] > 0], 1)
-    assert (given.sum(1) == min(pool, 3)).all()
-    assert given.float().mean(0).tolist() == pytest.approx([min(pool, 3) / 3] * 3, abs=0.07)
+    assert (given.sum(1) == min(num_ops, 3)).all()
+    assert given.float().mean(0).tolist() == pytest.approx([min(num_ops, 3) / 3] * 3, abs=0.07)
 
 
 def test_same_seed_same_images():
-    images, strong = batch(), config(**(STRONG | {"pool": 3}))
+    images, strong = batch(), config(**(STRONG | {"num_ops": 3}))
     outs = []
     for seed in (5, 5, 6):
         torch.manual_seed(seed)

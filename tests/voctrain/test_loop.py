@@ -38,7 +38,7 @@ RESUMED = {
         "crop_scale": 0.5,
         "hue": 0.1,
         "contrast": 0.3,
-        "pool": 2,
+        "num_ops": 2,
     },
     "bfloat16": {"precision": "bfloat16", "ema_decay": 0.5},
     "float16": {"precision": "float16", "reduction": "sum", "pos_weight_cap": 8.0},  # overflows: the scale moves

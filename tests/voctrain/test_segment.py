@@ -31,7 +31,7 @@ EFFECTS = {
     "aux_weight": ({"architecture": "fcn_resnet50", "width": None, "depth": None}, 0.0),
     "crop_focus": ({"crop_scale": 0.3}, 1.0),
     "copy_paste": ({}, 1.0),
-    "views": ({}, 2),
+    "aug_repeats": ({}, 2),
     "sampling": ({}, "oversample"),
 }
 

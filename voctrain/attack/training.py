@@ -46,7 +46,7 @@ def train(
     images, index = DeviceArray(images, device), torch.tensor(index)
 
     def batch_loss(drawn: Tensor) -> tuple[Tensor, None]:
-        batch = augment(to_unit(images[drawn.repeat(config.views)]), config)
+        batch = augment(to_unit(images[drawn.repeat(config.aug_repeats)]), config)
         change = perturb(generator, batch, config)
         loss = evaluator.losses(batch)(batch + change).mean()
         loss = loss + config.l2_penalty * change.square().sum((1, 2, 3)).mean()

@@ -60,10 +60,10 @@ def _draw(names: list[str], config: TrainConfig, images: Tensor) -> dict[str, Te
             amounts[name] = torch.cat([uniform[:1] * (1 - value), uniform[1:] * 2 - 1])
         else:
             amounts[name] = (uniform * 2 - 1) * value
-    if config.pool is not None:
+    if config.num_ops is not None:
         places = torch.rand(len(names), size, device=images.device).argsort(0)  # of the augmentations, shuffled
         for name, place in zip(names, places, strict=True):
-            amounts[name] = amounts[name] * (place < config.pool)
+            amounts[name] = amounts[name] * (place < config.num_ops)
     if config.one_color:
         coin = torch.rand(size, device=images.device) < 0.5
         amounts |= {"brightness": amounts["brightness"] * coin, "grayscale": amounts["grayscale"] * ~coin}
