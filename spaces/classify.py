@@ -31,7 +31,7 @@ def suggest(trial: Any, problem: dict[str, Any]) -> dict[str, Any]:
     scratch = problem["weights"] == "none"
     config: dict[str, Any] = {
         "architecture": trial.suggest_categorical("architecture", architectures(problem)),
-        # Small sets: below 8 batch normalisation is noisy, above 32 an epoch has too few steps.
+        # Small sets: below 8 batch normalization is noisy, above 32 an epoch has too few steps.
         "batch_size": trial.suggest_categorical("batch_size", (8, 16, 32)),
         "optimizer": trial.suggest_categorical("optimizer", ("adamw", "adam", "sgd")),
         # From no effect to about as much as from-scratch training on few images bears.
@@ -47,7 +47,7 @@ def suggest(trial: Any, problem: dict[str, Any]) -> dict[str, Any]:
     if scratch and (problem["device"] != "cpu" or config["architecture"] in LIGHT):
         # Without another's knowledge few images want many repeats; each costs an epoch's time again.
         config["aug_repeats"] = trial.suggest_int("aug_repeats", 1, 4)
-    config |= _schedule(trial, problem) | _augmentation(trial) | _loss(trial, problem) | _regularisation(trial)
+    config |= _schedule(trial, problem) | _augmentation(trial) | _loss(trial, problem) | _regularization(trial)
     return config
 
 
@@ -107,7 +107,7 @@ def _loss(trial: Any, problem: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def _regularisation(trial: Any) -> dict[str, Any]:
+def _regularization(trial: Any) -> dict[str, Any]:
     mixing = trial.suggest_categorical("mixing", ("none", "mixup", "cutmix"))
     config: dict[str, Any] = {"label_smoothing": trial.suggest_float("label_smoothing", 0, 0.1)}
     if mixing != "none":

@@ -123,7 +123,7 @@ def check(config: ClassifyConfig, data: Data) -> None:
 
 
 def new_model(config: ClassifyConfig, data: Data) -> nn.Module:
-    """The untrained model; its normalisation is that of its weights, else the statistics of the train fold."""
+    """The untrained model; its normalization is that of its weights, else the statistics of the train fold."""
     model = build_classifier(
         config.architecture,
         num_classes=len(data.classes),
@@ -131,8 +131,8 @@ def new_model(config: ClassifyConfig, data: Data) -> nn.Module:
         weights=config.weights,
         in_channels=data.images.shape[-1],
     )
-    if not model.own_normalisation:
-        model.set_normalisation(*channel_statistics(data.images, data.train))
+    if not model.own_normalization:
+        model.set_normalization(*channel_statistics(data.images, data.train))
     if config.mask_loss:
         model.mask_heads = MaskHeads(model.net, image_size=model.input_size, num_classes=len(data.classes))
     return model

@@ -43,7 +43,7 @@ def only_with(
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """What every task shares: optimisation, schedule, augmentation and the bookkeeping of a training."""
+    """What every task shares: optimization, schedule, augmentation and the bookkeeping of a training."""
 
     seed: int = number(0, 0)
     epochs: int = number(27, 1)
@@ -79,10 +79,10 @@ class TrainConfig:
     shear: float = number(0.0, 0, 80)  # ± degrees
     perspective: float = number(0.0, 0, 1)  # corners move inwards by up to half of this part of the side
     crop_scale: float = number(1.0, 0.01, 1)  # random resized crop of at least this part of the area; 1: none
-    brightness: float = number(0.0, 0, 1)  # colours vary by factors in [1 - x, 1 + x]
+    brightness: float = number(0.0, 0, 1)  # colors vary by factors in [1 - x, 1 + x]
     contrast: float = number(0.0, 0, 1)
     saturation: float = number(0.0, 0, 1)
-    hue: float = number(0.0, 0, 0.5)  # ± this part of the colour circle
+    hue: float = number(0.0, 0, 0.5)  # ± this part of the color circle
     grayscale: float = number(0.0, 0, 1)  # probability
     one_color: bool = False  # brightness or grayscale for an image, never both
     num_ops: int | None = number(None, 1)  # at most this many of the augmentations per image, chosen at random
@@ -139,11 +139,11 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelledConfig(TrainConfig):
+class LabeledConfig(TrainConfig):
     """What the tasks that learn from labels share: the network, and which images an epoch draws."""
 
     architecture: str = "resnet18"  # a name that the task's build function in voctrain.models knows
-    batch_size: int = number(32, 2)  # batch normalisation needs two
+    batch_size: int = number(32, 2)  # batch normalization needs two
     weights: str = "none"  # none, imagenet, or the path of a weights file; segmenters have `published`, too
 
     sampling: str = choice("shuffle", "copies", "weighted", "oversample", "undersample")  # see voctrain.sampling
@@ -157,7 +157,7 @@ class LabelledConfig(TrainConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifyConfig(LabelledConfig):
+class ClassifyConfig(LabeledConfig):
     """Multi-label classification. Sources of the choices: SEED.md §2; the losses name their papers."""
 
     loss: str = choice("bce", "bce_weight", "focal", "asymmetric")
@@ -180,7 +180,7 @@ class ClassifyConfig(LabelledConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentConfig(LabelledConfig):
+class SegmentConfig(LabeledConfig):
     """Semantic segmentation. Sources of the choices: SEED.md §3; the losses name their papers."""
 
     architecture: str = "unet"
@@ -195,7 +195,7 @@ class SegmentConfig(LabelledConfig):
     aux_weight: float | None = only_with("architecture", ("fcn_*", "deeplabv3_*"), 0.4, 0)  # of the auxiliary loss
 
     crop_focus: float = number(0.0, 0, 1)  # probability that a random crop holds a pixel of an object, see augment
-    copy_paste: float = number(0.0, 0, 1)  # probability that an image gets an object of its neighbour in the batch
+    copy_paste: float = number(0.0, 0, 1)  # probability that an image gets an object of its neighbor in the batch
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,7 +3,7 @@
 import numpy as np
 from torch import Tensor
 
-from voctrain.augment.transforms import NEED_COLOUR
+from voctrain.augment.transforms import NEED_COLOR
 from voctrain.config import TrainConfig
 from voctrain.data import Data
 
@@ -37,6 +37,6 @@ def check_images(config: TrainConfig, data: Data) -> None:
             f"image_size={config.image_size} must be the size of the data, which were loaded at {size}:"
             f" load them with image_size={config.image_size}"
         )
-    colored = [name for name in NEED_COLOUR if getattr(config, name)]
+    colored = [name for name in NEED_COLOR if getattr(config, name)]
     if channels == 1 and colored:
         raise ValueError(f"{colored[0]} needs color images, but these have one channel: leave {colored[0]} out")

@@ -122,7 +122,7 @@ def check(config: SegmentConfig, data: Data) -> None:
 
 
 def new_model(config: SegmentConfig, data: Data) -> Segmenter:
-    """The untrained model; its normalisation is that of its weights, else the statistics of the train fold."""
+    """The untrained model; its normalization is that of its weights, else the statistics of the train fold."""
     model = build_segmenter(
         config.architecture,
         num_classes=1 + len(data.classes),
@@ -130,8 +130,8 @@ def new_model(config: SegmentConfig, data: Data) -> Segmenter:
         depth=config.depth,
         weights=config.weights,
     )
-    if not model.own_normalisation:
-        model.set_normalisation(*channel_statistics(data.images, data.train))
+    if not model.own_normalization:
+        model.set_normalization(*channel_statistics(data.images, data.train))
     return model
 
 

@@ -19,7 +19,7 @@ ANSWERS = 5  # most changed classes of an image
 def triptychs(
     evaluator: AttackEvaluator, images: np.ndarray, attacked: np.ndarray, probabilities: np.ndarray
 ) -> Image.Image:
-    """The images whose answers changed most: as they are, the perturbation stretched to all colours, and attacked.
+    """The images whose answers changed most: as they are, the perturbation stretched to all colors, and attacked.
 
     images, attacked: uint8 (N, S, S, channels) of the evaluator's images; probabilities (N, C): for the attacked ones.
     """

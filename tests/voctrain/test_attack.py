@@ -146,7 +146,7 @@ def test_it_never_sees_a_label_nor_a_validation_image(draw_data, config):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_unlabelled_images_are_what_it_learns_from(draw_data, config):
+def test_unlabeled_images_are_what_it_learns_from(draw_data, config):
     data = draw_data()
     test = {"test_ids": data.ids[:8], "test_images": data.images[:8]}
     seen = dataclasses.replace(data, **test, images=data.images[::-1].copy())

@@ -26,13 +26,13 @@ RESUMED = {
     "replay": {"schedule": "replay", "lr_by_epoch": (0.01, 0.03, 0.02)},
     "ema": {"ema_decay": 0.9},
     "mixup and cutmix": {"mixup": 0.4, "cutmix": 1.0},
-    "dropout and batch normalisation": {"architecture": "tinyvgg"},
+    "dropout and batch normalization": {"architecture": "tinyvgg"},
     "sgd": {"optimizer": "sgd", "momentum": 0.9, "clip_norm": 1.0},
     "adagrad": {"optimizer": "adagrad", "schedule": "step", "step_epochs": 1},
     "adam": {"optimizer": "adam", "schedule": "constant"},
     "weighted": {"sampling": "weighted"},
     "early stopping": {"patience": 1, "lr": 0.0, "schedule": "constant"},
-    "warps and colours": {
+    "warps and colors": {
         "rotation": 20,
         "perspective": 0.2,
         "crop_scale": 0.5,

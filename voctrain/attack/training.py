@@ -34,7 +34,7 @@ def train(
 ) -> Iterator[Epoch]:
     """Train one generator, judged on `data.val` at equal visibility after each epoch.
 
-    It sees the unlabelled test images, or `data.train` where there are none, and never a label. `resume` is the `state`
+    It sees the unlabeled test images, or `data.train` where there are none, and never a label. `resume` is the `state`
     of an earlier `Epoch`. Predictions: ids, y_true, prob_clean and prob_attacked (N, C), ssim and linf (N,).
     """
     check(config, data)
