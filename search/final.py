@@ -13,8 +13,7 @@ def parser() -> Parser:
     return make_parser(
         "python -m search.final",
         "Retrain the best configurations of a run with several seeds, then the winner on all labeled images.",
-        "  python -m search.final runs/classify-…\n"
-        "  python -m search.final --config best.json --data DIR --seeds 5",
+        "  python -m search.final runs/classify-…\n  python -m search.final --config best.json --data DIR --seeds 5",
         FinalOptions,
     )
 

@@ -22,7 +22,8 @@ from search.run_folder.paths import RunPaths
 from search.run_folder.records import Configuration
 from search.tasks import find_task
 from search.trial import memory
-from search.trial.training import checkpointed_training, pick_device
+from search.trial.device import pick_device
+from search.trial.training import checkpointed_training
 from voctrain.data import Data
 
 ENDED, DIVERGED, OUT_OF_MEMORY, FAILED, INTERRUPTED = "ended", "diverged", "out of memory", "failed", "interrupted"

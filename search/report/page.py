@@ -64,7 +64,7 @@ def write_report(run: Path, data: Data | None = None) -> Path:
 
 
 def _answer(source: Source) -> list[Block]:
-    record, task, metric, best = source.record, source.task, source.metric, source.best
+    record, task, best = source.record, source.task, source.best
     blocks: list[Block] = [Table((), [*_facts(source), *_result(source)])]
     if record.track:
         blocks.append(Text(f"Track: {record.track}."))
@@ -207,7 +207,9 @@ def _trials(source: Source) -> list[Block]:
     for t in [*source.ranked, *rest][:SHOWN_TRIALS]:
         node, pid = t.user_attrs.get(Attr.WORKER, (None, None))
         epochs = len(t.intermediate_values)
-        rows.append((t.number, state(t), trial_score(t), epochs, node, pid and str(pid), _log(t), assignments(t.params)))
+        rows.append(
+            (t.number, state(t), trial_score(t), epochs, node, pid and str(pid), _log(t), assignments(t.params))
+        )
     heads = ("trial", "state", source.metric, "epochs", "node", "pid", "log", "parameters")
     more = len(source.trials) > SHOWN_TRIALS
     title = f"The best {SHOWN_TRIALS} of {len(source.trials)}; all are in trials.csv" if more else ""

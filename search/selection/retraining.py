@@ -117,7 +117,9 @@ class Retrainings:
         if values is None:
             return None
         result = Result(**values)
-        needed = self.paths.checkpoint(job.training) / WEIGHTS if job.last_epoch else self._predictions_file(job.training)
+        needed = (
+            self.paths.checkpoint(job.training) / WEIGHTS if job.last_epoch else self._predictions_file(job.training)
+        )
         return result if result.error or needed.exists() else None
 
     def _keep(self, job: Retraining, result: Result) -> Result:

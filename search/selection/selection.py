@@ -77,9 +77,7 @@ def open_selection(options: FinalOptions, reporter: Reporter) -> Selection:
     for name in ("logs", "history"):
         (paths.final.folder / name).mkdir(parents=True, exist_ok=True)
     held = lock(paths.final)
-    return Selection(
-        paths, task, source, data, candidates, options.seeds, baseline, address, resources, reporter, held
-    )
+    return Selection(paths, task, source, data, candidates, options.seeds, baseline, address, resources, reporter, held)
 
 
 def _best_of_run(

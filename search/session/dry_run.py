@@ -10,7 +10,7 @@ from search.session.session import Session
 from search.study.sampler import SeededSampler
 from search.study.time_left import expected_epochs
 from search.text import assignments, duration
-from search.trial.training import pick_device
+from search.trial.device import pick_device
 from voctrain.config import TrainConfig
 
 

@@ -3,10 +3,9 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from search.options import SubmitOptions
 from search.reporter import Reporter
@@ -15,16 +14,12 @@ from search.run_folder.paths import RunPaths
 from search.run_folder.records import Checkpoint, read_run
 from search.submission.gate import STRENGTHS, Gate, fit_gate, log_prior
 from search.tasks import Task, submitted_tasks
-from search.trial.training import pick_device
-from voctrain import classify, segment
 from voctrain.data import Data, load
 from voctrain.data.class_names import contrast
 from voctrain.metrics.classification import decide
-from voctrain.metrics.segmentation import mask_dice
 from voctrain.submission import write_submission
 
 NEEDED = {"config", "classes", "image_size", "model"}  # keys of a checkpoint
-NEEDED_OF = {"labels": {"thresholds"}, "masks": set()}  # and by what it submits
 
 
 @dataclass(frozen=True)
@@ -41,8 +36,9 @@ class Submission:
 
 @dataclass(frozen=True)
 class Model:
-    """A checkpoint, where it was, and the test images at its size."""
+    """A checkpoint, where it was, and the data at its image size."""
 
+    task: Any  # with `probabilities` or `label_maps`, by what it submits
     file: Path
     saved: Checkpoint
     data: Data
@@ -58,36 +54,20 @@ def submit(runs: Mapping[str, str], options: SubmitOptions, reporter: Reporter) 
     if not out.parent.is_dir() or out.is_dir():
         raise ValueError(f"--out must be a file in an existing folder, but got {out}")
     tasks = submitted_tasks()
-    found = {what: load_checkpoint(Path(path), tasks[what]) for what, path in runs.items()}
-    models = {what: Model(file, saved, _test_set(options.data, file, saved, reporter)) for what, (file, saved) in found.items()}
-
+    found = [(what, *load_checkpoint(Path(path), tasks[what])) for what, path in runs.items()]
+    models = {
+        what: Model(tasks[what], file, saved, _test_set(options.data, file, saved, reporter))
+        for what, file, saved in found
+    }
     gate = None
     if options.gate:
         reporter.status("fitting the gate on the validation images")
         gate = _fit_gate(runs, options, tasks)
-    notes, ids = [], next(iter(models.values())).data.test_ids
-    decided = prior = maps = None
-    if "labels" in models:
-        reporter.status(f"predicting the classes of {len(ids)} images")
-        model = models["labels"]
-        probabilities = _probabilities(model, options)
-        decided = decide(probabilities, np.array(model.saved["thresholds"]))
-        notes.append(f"{decided.sum(1).mean():.2f} classes per image, by {model.file}")
-        if gate is not None:
-            prior = log_prior(probabilities, gate.strength)
-            notes.append(
-                f"gate of strength {gate.strength:g} (Dice of held-out masks {gate.dice:.4f}, without it"
-                f" {gate.dice_without:.4f})"
-            )
-    if "masks" in models:
-        model = models["masks"]
-        maps = _label_maps(model, options, prior)
-        notes.append(f"masks by {model.file}")
-        reporter.status(f"predicting the masks of {len(ids)} images")
-    else:
-        notes.append("no segmentation run: its rows are empty")
+    ids = next(iter(models.values())).data.test_ids
+    decided, prior, label_notes = _labels(models.get("labels"), gate, options, reporter)
+    maps, mask_notes = _masks(models.get("masks"), prior, options, reporter)
     replace(out, lambda path: write_submission(path, _rows(ids, decided, maps)))
-    return Submission(out, len(ids), tuple(notes))
+    return Submission(out, len(ids), (*label_notes, *mask_notes))
 
 
 def load_checkpoint(path: Path, task: Task) -> tuple[Path, Checkpoint]:
@@ -95,26 +75,23 @@ def load_checkpoint(path: Path, task: Task) -> tuple[Path, Checkpoint]:
 
     Raises `ValueError` if there is none, or it is of another task.
     """
-    paths = RunPaths(path)
+    paths, name = RunPaths(path), task.name
     candidates = [paths.final_weights, paths.best_weights] if path.is_dir() else [path]
     file = next((f for f in candidates if f.is_file()), None)
     if file is None:
-        raise ValueError(
-            f"{path} has neither final/final.pt nor best.pt: give a run that has scored, or a checkpoint file"
-        )
+        raise ValueError(f"{path} has neither final/final.pt nor best.pt: give a run that has scored, or a checkpoint")
     saved = read_torch(file)
     found = saved.get("task") if isinstance(saved, dict) else None
-    name = task.name
     if found is not None and found != name:
         raise ValueError(f"--{name} takes a model of task {name}, but {file} is of task {found}: give a {name} run")
-    assert task.submits is not None
-    if saved is None or found is None or not saved.keys() >= NEEDED | NEEDED_OF[task.submits]:
+    needed = NEEDED | ({"thresholds"} if task.submits == "labels" else set())
+    if saved is None or found is None or not saved.keys() >= needed:
         raise ValueError(f"{file} is not a voc-search checkpoint: give a run, its best.pt or its final.pt")
     return file, saved
 
 
 def _test_set(path: str, file: Path, saved: Checkpoint, reporter: Reporter) -> Data:
-    """The data at the size of a checkpoint's model. Raises `ValueError` for other classes or no test images."""
+    """The data at the image size of a checkpoint. Raises `ValueError` for other classes or no test images."""
     data = load(path, image_size=saved["image_size"], progress=reporter.reading())
     if tuple(saved["classes"]) != data.classes:
         model, those = contrast(saved["classes"], data.classes)
@@ -127,20 +104,38 @@ def _test_set(path: str, file: Path, saved: Checkpoint, reporter: Reporter) -> D
     return data
 
 
-def _probabilities(model: Model, options: SubmitOptions) -> np.ndarray:
-    """(M, C) of the test images."""
-    device = pick_device(1)
-    network, config = classify.restore(model.saved, device=device)
-    return classify.predict(network, model.data.test_images, config, device=device, flip=options.flip)
+def _labels(
+    model: Model | None, gate: Gate | None, options: SubmitOptions, reporter: Reporter
+) -> tuple[np.ndarray | None, np.ndarray | None, list[str]]:
+    """The decided classes (M, C), the log prior of the masks, and notes."""
+    if model is None:
+        return None, None, []
+    images = model.data.test_images
+    reporter.status(f"predicting the classes of {len(images)} images")
+    probabilities = model.task.probabilities(model.saved, images, flip=options.flip)
+    decided = decide(probabilities, np.array(model.saved["thresholds"]))
+    notes = [f"{decided.sum(1).mean():.2f} classes per image, by {model.file}"]
+    if gate is None:
+        return decided, None, notes
+    notes.append(
+        f"gate of strength {gate.strength:g} (Dice of held-out masks {gate.dice:.4f}, without it"
+        f" {gate.dice_without:.4f})"
+    )
+    return decided, log_prior(probabilities, gate.strength), notes
 
 
-def _label_maps(model: Model, options: SubmitOptions, prior: np.ndarray | None) -> Iterator[np.ndarray]:
-    """The label maps of the test images at their original sizes."""
-    device = pick_device(1)
-    network, config = segment.restore(model.saved, device=device)
-    averaged = {"flip": options.flip, "scales": options.scales, "device": device}
-    sizes = model.data.test_sizes
-    return segment.predict(network, model.data.test_images, config, sizes=sizes, log_prior=prior, **averaged)
+def _masks(
+    model: Model | None, prior: np.ndarray | None, options: SubmitOptions, reporter: Reporter
+) -> tuple[Iterator[np.ndarray] | None, list[str]]:
+    """The label maps at the original sizes, predicted as they are taken, and notes."""
+    if model is None:
+        return None, ["no masks: the segmentation rows are empty"]
+    images, sizes = model.data.test_images, model.data.test_sizes
+    reporter.status(f"predicting the masks of {len(images)} images")
+    maps = model.task.label_maps(
+        model.saved, images, sizes=sizes, log_prior=prior, flip=options.flip, scales=options.scales
+    )
+    return maps, [f"masks by {model.file}"]
 
 
 def _fit_gate(runs: Mapping[str, str], options: SubmitOptions, tasks: Mapping[str, Task]) -> Gate:
@@ -160,21 +155,10 @@ def _fit_gate(runs: Mapping[str, str], options: SubmitOptions, tasks: Mapping[st
     _, saved = load_checkpoint(paths["masks"].best_weights, tasks["masks"])
     data = load(options.data, image_size=saved["image_size"], use_val=record.options.use_val)
     data = data.with_split(record.split.train, record.split.val)
-    index = np.array([data.ids.index(name) for name in ids])
     probabilities = np.stack([seen[name] for name in ids])
     priors = np.stack([log_prior(probabilities, strength) for strength in STRENGTHS], axis=1)  # (N, strengths, 1 + C)
-    device = pick_device(1)
-    network, config = segment.restore(saved, device=device)
-    averaged = {"flip": options.flip, "scales": options.scales, "device": device}
-    logits = segment.predict_logits(network, data.images[index], config, **averaged)
-    triples = zip(logits, data.original_masks(ids), priors, strict=True)
-    return fit_gate(np.array([_dice_by_prior(*triple) for triple in triples]).T)
-
-
-def _dice_by_prior(logits: Tensor, truth: np.ndarray, priors: np.ndarray) -> list[float]:
-    """Dice of an image's label map with each of these priors."""
-    maps = np.stack([segment.label_map(logits, truth.shape, prior) for prior in priors])
-    return mask_dice(torch.from_numpy(truth).expand(len(maps), -1, -1), torch.from_numpy(maps)).tolist()
+    masks: Any = tasks["masks"]
+    return fit_gate(masks.dice_by_prior(saved, data, ids, priors, flip=options.flip, scales=options.scales))
 
 
 def _rows(

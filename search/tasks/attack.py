@@ -108,9 +108,9 @@ class Attack(Task):
         return random_sign_score(data, fields)
 
     def rescore(self, predictions: Predictions, config: Configuration) -> Score:
-        from voctrain.attack.objective import Aim
+        from voctrain.attack.objective import Objective
 
-        return Aim(AttackConfig.from_dict(config)).rescored(predictions)
+        return Objective(AttackConfig.from_dict(config)).rescored(predictions)
 
     def comparable(self, record: RunRecord) -> dict[str, object]:
         assert isinstance(record.options, AttackOptions)
@@ -154,7 +154,7 @@ class Attack(Task):
         from search.pictures.batch import spread, tiles, to_bytes
         from voctrain.attack import training_images
         from voctrain.augment.transforms import augment
-        from voctrain.loop import to_unit
+        from voctrain.images import to_unit
 
         images, index = training_images(data)
         index = spread(index, count)

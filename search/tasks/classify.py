@@ -54,6 +54,15 @@ class Classify(PretrainedTask):
     def comparable(self, record: RunRecord) -> dict[str, object]:
         return {}  # labels have no size
 
+    def probabilities(self, saved: Checkpoint, images: np.ndarray, *, flip: bool) -> np.ndarray:
+        """(N, C) of images of the size of the checkpoint's model."""
+        from search.trial.device import pick_device
+        from voctrain import classify
+
+        device = pick_device(1)
+        model, config = classify.restore(saved, device=device)
+        return classify.predict(model, images, config, device=device, flip=flip)
+
     def evidence(self, paths: RunPaths, best: BestRecord, data: Data | None) -> "Iterator[Block]":
         """AP and threshold of each class, confusion, best and worst images."""
         from search.pictures.blocks import Table, Text
@@ -81,7 +90,7 @@ class Classify(PretrainedTask):
 
         from search.pictures.batch import spread, tiles, to_bytes
         from voctrain import classify
-        from voctrain.loop import to_unit
+        from voctrain.images import to_unit
 
         assert isinstance(config, ClassifyConfig)
         index = spread(data.train, count)

@@ -1,6 +1,6 @@
 """Semantic segmentation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -64,6 +64,57 @@ class Segment(PretrainedTask):
         metrics, _ = score_maps(truths, maps, 1 + len(data.classes))
         return metrics
 
+    def label_maps(
+        self,
+        saved: Checkpoint,
+        images: np.ndarray,
+        *,
+        sizes: np.ndarray,
+        log_prior: np.ndarray | None,
+        flip: bool,
+        scales: Sequence[float],
+    ) -> Iterator[np.ndarray]:
+        """The label maps of images at their original sizes (N, 2), see `voctrain.segment.predict`."""
+        from search.trial.device import pick_device
+        from voctrain import segment
+
+        device = pick_device(1)
+        model, config = segment.restore(saved, device=device)
+        return segment.predict(
+            model, images, config, sizes=sizes, log_prior=log_prior, flip=flip, scales=scales, device=device
+        )
+
+    def dice_by_prior(
+        self,
+        saved: Checkpoint,
+        data: Data,
+        ids: Sequence[str],
+        log_priors: np.ndarray,
+        *,
+        flip: bool,
+        scales: Sequence[float],
+    ) -> np.ndarray:
+        """Dice of the label maps of images, at their original sizes, with each of several priors, (priors, N).
+
+        log_priors: (N, priors, 1 + C).
+        """
+        import torch
+
+        from search.trial.device import pick_device
+        from voctrain import segment
+        from voctrain.metrics.segmentation import mask_dice
+
+        device = pick_device(1)
+        model, config = segment.restore(saved, device=device)
+        index = np.array([data.ids.index(name) for name in ids])
+        logits = segment.predict_logits(model, data.images[index], config, flip=flip, scales=scales, device=device)
+        dice = []
+        for image, truth, priors in zip(logits, data.original_masks(ids), log_priors, strict=True):
+            maps = np.stack([segment.label_map(image, truth.shape, prior) for prior in priors])
+            truths = torch.from_numpy(truth).expand(len(maps), -1, -1)
+            dice.append(mask_dice(truths, torch.from_numpy(maps)).tolist())
+        return np.array(dice).T
+
     def conclude(self, paths: RunPaths, record: RunRecord, saved: Checkpoint, data: Data, reporter: Reporter) -> None:
         from search.pictures.masks import write_pictures
 
@@ -88,7 +139,7 @@ class Segment(PretrainedTask):
         from search.pictures.batch import spread, tiles, to_bytes
         from voctrain import segment
         from voctrain.data.palette import voc_palette
-        from voctrain.loop import to_unit
+        from voctrain.images import to_unit
 
         assert isinstance(config, SegmentConfig)
         data = segment.with_masks(data)

@@ -75,10 +75,3 @@ def pack(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
 def unpack(packed: dict[str, Any]) -> dict[str, np.ndarray]:
     """The arrays that were packed."""
     return {k: np.asarray(v) for k, v in packed.items()}
-
-
-def pick_device(gpus: float) -> str:
-    """The device of a training that was given this share of GPUs."""
-    if gpus and torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"

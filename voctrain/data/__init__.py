@@ -17,7 +17,7 @@ DIGITS = ("digits", "mnist")  # sets of one channel and exclusive classes
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """N labelled and M unlabelled images, resized to squares of side S, and one split of the labelled ones.
+    """N labeled and M unlabeled images, resized to squares of side S, and one split of the labeled ones.
 
     The arrays may be shared between processes: index them, never write to them.
     """
@@ -50,7 +50,7 @@ class Data:
         return dataclasses.replace(self, train=train, val=val)
 
     def all_train(self) -> "Data":
-        """The same data with every labelled image in train and none in validation."""
+        """The same data with every labeled image in train and none in validation."""
         return dataclasses.replace(self, train=np.arange(len(self.ids)), val=np.arange(0))
 
 
@@ -65,10 +65,10 @@ def load(
 
     `path` is a folder in the Kaggle or the devkit layout (SEED.md §1), "sample" (drawn) or "voc2009" (downloaded), or
     for attacks "digits" or "mnist"; a folder of such a name is given as ./sample. `use_val` adds the devkit's val.txt
-    to the labelled images. `progress` is told how many images are read and how many there are, beginning with 0.
+    to the labeled images. `progress` is told how many images are read and how many there are, beginning with 0.
 
     The squares are kept in `cache_dir()`, found again by the content of the set. Raises `ValueError` for a folder of
-    neither layout, a missing, damaged or ill-formed file, other classes than VOC's, or fewer labelled images than
+    neither layout, a missing, damaged or ill-formed file, other classes than VOC's, or fewer labeled images than
     classes.
     """
     from voctrain.data import download, layouts, prepare
@@ -98,7 +98,7 @@ def load(
 
 
 def original_masks(path: str | Path, ids: Iterable[str], *, use_val: bool = False) -> Iterator[np.ndarray]:
-    """The masks of these labelled images at their original sizes, uint8 (H, W), one after the other; none: all void.
+    """The masks of these labeled images at their original sizes, uint8 (H, W), one after the other; none: all void.
 
     path, use_val: as `load` takes them. Raises `ValueError` as `load` does.
     """
