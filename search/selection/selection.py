@@ -13,7 +13,6 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +52,6 @@ class Plan:
     arguments: argparse.Namespace
     baseline: dict[str, float]
     resources: Resources
-    at_original_size: Callable[[dict[str, Any]], dict[str, float]]  # a checkpoint's metrics
 
 
 def prepare(arguments: argparse.Namespace) -> Plan:
@@ -79,7 +77,7 @@ def prepare(arguments: argparse.Namespace) -> Plan:
     else:
         task, config = _read_config(Path(arguments.config))
         candidates = [(str(arguments.config), config)]
-        source, use_val = arguments.data, False
+        source = arguments.data
         data = load(source, image_size=config.image_size, progress=reading(say))
         run = Path(arguments.out or f"runs/{task.name}-final").resolve()
     for _, config in candidates:
@@ -98,12 +96,7 @@ def prepare(arguments: argparse.Namespace) -> Plan:
         say("starting Ray")
     connection.connect(address, resources.total_cpus)
 
-    def at_original_size(saved: dict[str, Any]) -> dict[str, float]:
-        return task.at_original_size(saved, data, source, use_val)
-
-    return Plan(
-        folder, task, source, data, candidates, arguments.seeds, arguments, baseline, resources, at_original_size
-    )
+    return Plan(folder, task, source, data, candidates, arguments.seeds, arguments, baseline, resources)
 
 
 def finish(plan: Plan) -> int:
@@ -229,7 +222,7 @@ def _at_original_size(plan: Plan, folder: Path) -> dict[str, float]:
     """Metrics at the images' original sizes of a retraining's best epoch, whose weights are dropped then."""
     file = folder / ORIGINAL
     if not file.exists():
-        write_json(file, plan.at_original_size(read_torch(folder / WEIGHTS)))
+        write_json(file, plan.task.at_original_size(read_torch(folder / WEIGHTS), plan.data))
     (folder / WEIGHTS).unlink(missing_ok=True)
     return json.loads(file.read_text())
 

@@ -136,9 +136,7 @@ def _gate(arguments: argparse.Namespace) -> tuple[float, float, float]:
     logits = segment.predict_logits(model, data.images[index], config, **_averaging(arguments))
     dice = [
         _dice_of_each(image, truth, of_image)
-        for image, truth, of_image in zip(
-            logits, original_masks(arguments.data, ids, use_val=use_val), priors, strict=True
-        )
+        for image, truth, of_image in zip(logits, original_masks(data, ids), priors, strict=True)
     ]
     return fit_strength(np.array(dice).T)
 

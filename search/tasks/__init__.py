@@ -42,8 +42,8 @@ class Task:
     report: Callable[[dict[str, np.ndarray], dict[str, Any]], dict[str, Any]]  # of both: what best.json adds
     # Of validation predictions and the configuration behind them, the score of the images with given indices.
     rescore: Callable[[dict[str, np.ndarray], dict[str, Any]], Callable[[Any], float]]
-    # Validation metrics of a checkpoint at the images' original sizes, by data, their path and use_val.
-    at_original_size: Callable[[dict[str, Any], Data, str, bool], dict[str, float]] = lambda *_: {}
+    # Validation metrics of a checkpoint at the images' original sizes.
+    at_original_size: Callable[[dict[str, Any], Data], dict[str, float]] = lambda *_: {}
     # Configuration fields that the command's arguments decide.
     fields: Callable[[Mapping[str, Any], Data], dict[str, Any]] = lambda arguments, _: {"weights": arguments["weights"]}
     # What a run's folder gets when the run ends, by its best checkpoint; and the last file of it.
@@ -89,11 +89,11 @@ def _segment_rescored(predictions: dict[str, np.ndarray], config: dict[str, Any]
     return lambda rows: mask_metrics(predictions["confusion"][rows])["val_mIoU"]
 
 
-def _segment_at_original_size(saved: dict[str, Any], data: Data, path: str, use_val: bool) -> dict[str, float]:
+def _segment_at_original_size(saved: dict[str, Any], data: Data) -> dict[str, float]:
     model, config = segment.restore(saved)
     data = segment.with_masks(data)
     maps = segment.predict(model, data.images[data.val], config, sizes=data.sizes[data.val])
-    truths = original_masks(path, [data.ids[i] for i in data.val], use_val=use_val)
+    truths = original_masks(data, [data.ids[i] for i in data.val])
     metrics, _ = score_maps(truths, maps, 1 + len(data.classes))
     return metrics
 

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+NAMES = ("sample", "voc2009")
 VOC2009_URL = "http://host.robots.ox.ac.uk/pascal/VOC/voc2009/VOCtrainval_11-May-2009.tar"
 VOC2009_MD5 = ("a3e00b113cfcfebf17e343f59da3caa1", "59065e4b188729180974ef6572f6a212")  # both are in circulation
 
@@ -20,7 +21,7 @@ def folder_of(path: str | Path) -> Path:
 
     Raises `ValueError` where the cache folder cannot be written or the download fails.
     """
-    if path not in ("sample", "voc2009"):
+    if path not in NAMES:
         return Path(path).expanduser()
     try:
         return _sample() if path == "sample" else build_folder(cache_dir() / "voc2009", _download_voc2009)
