@@ -137,7 +137,7 @@ def run_parser() -> Parser:
     add = parser.add_argument
     add("task", choices=TASK_NAMES)
     add("--data", metavar="DIR", help="a VOC folder (Kaggle or devkit layout), voc2009, or sample (default)")
-    add("--use-val", action="store_true", help="devkit: the labelled images are train.txt and val.txt")
+    add("--use-val", action="store_true", help="devkit: the labeled images are train.txt and val.txt")
     add("--trials", type=whole(1), metavar="N", help="trials in all, those of a continued run included (50)")
     add("--epochs", type=whole(1), metavar="N", help="epochs of a trial that is not pruned (27; the sample's are 15)")
     add("--image-size", type=whole(28), metavar="PX", help="side of the square images (300; the sample's is 64)")

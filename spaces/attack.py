@@ -112,7 +112,7 @@ _GAP = {
 # Where texture hides it, a perturbation may be many times as strong.
 _MASKED = {**_GAP, "contrast_masking": 0.5, "scale": 64 / 255, "l2_penalty": 1e-6, "ssim_penalty": 5.0}
 _GUIDED = {**_MASKED, "architecture": "guided", "width_guided": 16, "lr": 1e-3, "ssim_penalty": 3.0}
-# R5 in sound form: its scales, 0.66 and 0.1 of normalised units, are about 38 and 6 of 255.
+# R5 in sound form: its scales, 0.66 and 0.1 of normalized units, are about 38 and 6 of 255.
 _R5 = {
     **_GAP,
     "architecture": "voc_adversarial3",

@@ -31,7 +31,7 @@ def suggest(trial: Any, problem: dict[str, Any]) -> dict[str, Any]:
     scratch = problem["weights"] == "none"
     config: dict[str, Any] = {
         "architecture": trial.suggest_categorical("architecture", architectures(problem)),
-        # Small sets: below 8 batch normalisation is noisy, above 32 an epoch has too few steps.
+        # Small sets: below 8 batch normalization is noisy, above 32 an epoch has too few steps.
         "batch_size": trial.suggest_categorical("batch_size", (8, 16, 32)),
         "optimizer": trial.suggest_categorical("optimizer", ("adamw", "adam", "sgd")),
         # From no effect to about as much as from-scratch training on few images bears.
@@ -45,9 +45,9 @@ def suggest(trial: Any, problem: dict[str, Any]) -> dict[str, Any]:
         low, high = (1e-4, 1e-2) if scratch else (1e-5, 3e-3)
         config["lr"] = trial.suggest_float("lr", low, high, log=True)
     if scratch and (problem["device"] != "cpu" or config["architecture"] in LIGHT):
-        # Without another's knowledge few images want many looks; each view costs an epoch's time again.
-        config["views"] = trial.suggest_int("views", 1, 4)
-    config |= _schedule(trial, problem) | _augmentation(trial) | _loss(trial, problem) | _regularisation(trial)
+        # Without another's knowledge few images want many repeats; each costs an epoch's time again.
+        config["aug_repeats"] = trial.suggest_int("aug_repeats", 1, 4)
+    config |= _schedule(trial, problem) | _augmentation(trial) | _loss(trial, problem) | _regularization(trial)
     return config
 
 
@@ -72,7 +72,7 @@ def _schedule(trial: Any, problem: dict[str, Any]) -> dict[str, Any]:
 
 
 def _augmentation(trial: Any) -> dict[str, Any]:
-    policy = trial.suggest_categorical("augmentation", ("flip", "crop", "warp", "pool"))
+    policy = trial.suggest_categorical("augmentation", ("flip", "crop", "warp", "random_ops"))
     config: dict[str, Any] = {"hflip": 0.5}
     if policy in ("crop", "warp"):  # below a quarter of the area the object is often gone
         config["crop_scale"] = trial.suggest_float("crop_scale", 0.25, 0.9)
@@ -80,8 +80,8 @@ def _augmentation(trial: Any) -> dict[str, Any]:
         config["rotation"] = trial.suggest_float("rotation", 0, 30)
         config["shear"] = trial.suggest_float("shear", 0, 15)
         config["perspective"] = trial.suggest_float("perspective", 0, 0.4)
-    if policy == "pool":  # the notebook's pool, of which an image gets three
-        config |= {"vflip": 0.25, "rotation": 30.0, "translate": 0.1, "shear": 10.0, "perspective": 0.3, "pool": 3}
+    if policy == "random_ops":  # the operations of the course notebook, of which each image gets three
+        config |= {"vflip": 0.25, "rotation": 30.0, "translate": 0.1, "shear": 10.0, "perspective": 0.3, "num_ops": 3}
     color = trial.suggest_categorical("color", ("none", "jitter", "brightness_or_gray"))
     if color == "jitter":
         strength = trial.suggest_float("color_strength", 0.05, 0.5)
@@ -107,7 +107,7 @@ def _loss(trial: Any, problem: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def _regularisation(trial: Any) -> dict[str, Any]:
+def _regularization(trial: Any) -> dict[str, Any]:
     mixing = trial.suggest_categorical("mixing", ("none", "mixup", "cutmix"))
     config: dict[str, Any] = {"label_smoothing": trial.suggest_float("label_smoothing", 0, 0.1)}
     if mixing != "none":
@@ -118,7 +118,7 @@ def _regularisation(trial: Any) -> dict[str, Any]:
 
 
 _PLAIN = {
-    "views": 1,
+    "aug_repeats": 1,
     "color": "none",
     "mixing": "none",
     "label_smoothing": 0.0,
@@ -150,7 +150,7 @@ PORTFOLIO: tuple[dict[str, Any], ...] = (
         "architecture": "resnet9",
         "batch_size": 8,
         "lr": 2e-3,
-        "views": 4,
+        "aug_repeats": 4,
         "mask_supervision": True,
         "mask_loss": 1.0,
     },
@@ -158,7 +158,7 @@ PORTFOLIO: tuple[dict[str, Any], ...] = (
         **_MODERN,
         "architecture": "resnet9",
         "lr": 2e-3,
-        "views": 3,
+        "aug_repeats": 3,
         "mask_supervision": True,
         "mask_loss": 10.0,
         "color": "jitter",
@@ -184,7 +184,7 @@ PORTFOLIO: tuple[dict[str, Any], ...] = (
         "weight_decay": 1e-4,
         "schedule": "one_cycle",
         "div_factor": 0.01 / 1.5e-4,
-        "augmentation": "pool",
+        "augmentation": "random_ops",
         "loss": "bce",
         "pos_weight_cap": 50.0,
     },
@@ -199,7 +199,7 @@ PORTFOLIO: tuple[dict[str, Any], ...] = (
         "end_factor": 1.7 / 1.5,
         "warmup_epochs": 0,
         "clip": "value",
-        "augmentation": "pool",
+        "augmentation": "random_ops",
         "loss": "bce",
         "pos_weight_cap": 50.0,
     },
@@ -213,7 +213,7 @@ PORTFOLIO: tuple[dict[str, Any], ...] = (
         "weight_decay": 1e-4,
         "schedule": "one_cycle",
         "div_factor": 25.0,
-        "augmentation": "pool",
+        "augmentation": "random_ops",
         "loss": "bce",
         "pos_weight_cap": 50.0,
     },

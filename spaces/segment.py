@@ -45,7 +45,7 @@ def suggest(trial: Any, problem: dict[str, Any]) -> dict[str, Any]:
         config["width"] = trial.suggest_categorical("fpn_width", (32, 64, 128))
     if problem["device"] != "cpu" or architecture in ("fpn_resnet9", "lraspp_mobilenet_v3_large"):
         # Few images want many looks; each view costs an epoch's time again.
-        config["views"] = trial.suggest_int("views", 1, 3)
+        config["aug_repeats"] = trial.suggest_int("aug_repeats", 1, 3)
     return config | _schedule(trial, problem) | _augmentation(trial) | _loss(trial) | _average(trial)
 
 
@@ -96,7 +96,7 @@ _MODERN = {
     "lr": 1e-3,
     "weight_decay": 0.05,
     "fpn_width": 64,
-    "views": 1,
+    "aug_repeats": 1,
     "schedule": "one_cycle",
     "div_factor": 25.0,
     "augmentation": "crop",
@@ -132,7 +132,7 @@ PORTFOLIO: tuple[dict[str, Any], ...] = (
         **_MODERN,
         "architecture": "fpn_resnet9",
         "lr": 2e-3,
-        "views": 3,
+        "aug_repeats": 3,
         "copy_paste": 0.3,
         "color": "jitter",
         "color_strength": 0.3,

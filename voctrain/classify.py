@@ -9,28 +9,22 @@ from torch import Tensor, nn
 
 from voctrain.augment.mixing import mix
 from voctrain.augment.transforms import augment
+from voctrain.checkpoint import pack_checkpoint
 from voctrain.config import ClassifyConfig
 from voctrain.data import Data
-from voctrain.loop import (
-    EVAL_BATCH,
-    Epoch,
-    Resident,
-    autocast,
-    channel_statistics,
-    check_images,
-    fit,
-    outputs_of,
-    pack_checkpoint,
-    seed_epoch,
-    to_unit,
-)
+from voctrain.device_array import DeviceArray
+from voctrain.images import EVAL_BATCH, channel_statistics, check_images, to_unit
+from voctrain.loop import Epoch, fit
 from voctrain.losses.classification import classification_loss, object_cross_entropy
 from voctrain.metrics.classification import classify_metrics
 from voctrain.models import build_classifier
+from voctrain.models.auxiliary import outputs_of
 from voctrain.models.classifiers import check_name, input_size
 from voctrain.models.mask_heads import MaskHeads
 from voctrain.models.weights import file_origin
+from voctrain.precision import autocast
 from voctrain.sampling import check_sampling, sampling_pool
+from voctrain.seeding import seed_epoch
 
 __all__ = ["check", "checkpoint", "file_architecture", "input_size", "new_model", "predict", "restore", "train"]
 
@@ -50,15 +44,15 @@ def train(
     device = torch.device(device)
     seed_epoch(config.seed, 0)
     model = new_model(config, data)
-    images = Resident(data.images, device)
-    masks = Resident(data.masks, device) if config.mask_loss else None
-    labels = Resident(data.labels.astype(np.float32), device)
+    images = DeviceArray(data.images, device)
+    masks = DeviceArray(data.masks, device) if config.mask_loss else None
+    labels = DeviceArray(data.labels.astype(np.float32), device)
     criterion = classification_loss(config, data.labels[data.train]).to(device)
     pool = sampling_pool(data.labels[data.train], config, data.classes)
     train_index, val_index = torch.tensor(data.train), torch.tensor(data.val)
 
     def batch_loss(index: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        index = index.repeat(config.views)
+        index = index.repeat(config.aug_repeats)
         mask = None if masks is None else masks[index]
         batch, target, mask = vary(to_unit(images[index]), labels[index], config, mask)
         if mask is None:
@@ -129,7 +123,7 @@ def check(config: ClassifyConfig, data: Data) -> None:
 
 
 def new_model(config: ClassifyConfig, data: Data) -> nn.Module:
-    """The untrained model; its normalisation is that of its weights, else the statistics of the train fold."""
+    """The untrained model; its normalization is that of its weights, else the statistics of the train fold."""
     model = build_classifier(
         config.architecture,
         num_classes=len(data.classes),
@@ -137,8 +131,8 @@ def new_model(config: ClassifyConfig, data: Data) -> nn.Module:
         weights=config.weights,
         in_channels=data.images.shape[-1],
     )
-    if not model.own_normalisation:
-        model.set_normalisation(*channel_statistics(data.images, data.train))
+    if not model.own_normalization:
+        model.set_normalization(*channel_statistics(data.images, data.train))
     if config.mask_loss:
         model.mask_heads = MaskHeads(model.net, image_size=model.input_size, num_classes=len(data.classes))
     return model
@@ -177,7 +171,7 @@ def predict(
     flip: bool = False,
 ) -> np.ndarray:
     """Probabilities (N, C) float32 of images uint8 (N, S, S, 3); `flip` averages with the mirrored image's."""
-    resident = Resident(images, torch.device(device))
+    resident = DeviceArray(images, torch.device(device))
     with torch.inference_mode():
         logits = _logits(model, resident, torch.arange(len(images)), config)
         probabilities = logits.sigmoid()
@@ -188,6 +182,6 @@ def predict(
     return probabilities.cpu().numpy()
 
 
-def _logits(model: nn.Module, images: Resident, index: Tensor, config: ClassifyConfig, *flips: int) -> Tensor:
+def _logits(model: nn.Module, images: DeviceArray, index: Tensor, config: ClassifyConfig, *flips: int) -> Tensor:
     with autocast(config, images.device):
         return torch.cat([model(to_unit(images[i]).flip(flips)).float() for i in index.split(EVAL_BATCH)])

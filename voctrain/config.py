@@ -43,13 +43,13 @@ def only_with(
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """What every task shares: optimisation, schedule, augmentation and the bookkeeping of a training."""
+    """What every task shares: optimization, schedule, augmentation and the bookkeeping of a training."""
 
     seed: int = number(0, 0)
     epochs: int = number(27, 1)
     image_size: int = number(300, 28)  # pixels, images are squares of this side
     batch_size: int = number(32, 1)
-    precision: str = choice("auto", "float32", "bfloat16", "float16")  # auto: see voctrain.loop.precision_of
+    precision: str = choice("auto", "float32", "bfloat16", "float16")  # auto: see voctrain.precision.precision_of
 
     optimizer: str = choice("adamw", "adam", "sgd", "adagrad")
     lr: float = number(1e-3, 0)  # the highest learning rate of the schedule; of linear, the first
@@ -70,7 +70,7 @@ class TrainConfig:
 
     patience: int | None = number(None, 1)  # early stopping: epochs without a better score; None never stops
 
-    views: int = number(1, 1)  # of each image in its batch, differently augmented (Hoffer et al., 2020)
+    aug_repeats: int = number(1, 1)  # times each image is in its batch, each time augmented anew (Hoffer et al., 2020)
     hflip: float = number(0.5, 0, 1)  # probabilities of the flips
     vflip: float = number(0.0, 0, 1)
     rotation: float = number(0.0, 0, 180)  # ± degrees
@@ -79,13 +79,13 @@ class TrainConfig:
     shear: float = number(0.0, 0, 80)  # ± degrees
     perspective: float = number(0.0, 0, 1)  # corners move inwards by up to half of this part of the side
     crop_scale: float = number(1.0, 0.01, 1)  # random resized crop of at least this part of the area; 1: none
-    brightness: float = number(0.0, 0, 1)  # colours vary by factors in [1 - x, 1 + x]
+    brightness: float = number(0.0, 0, 1)  # colors vary by factors in [1 - x, 1 + x]
     contrast: float = number(0.0, 0, 1)
     saturation: float = number(0.0, 0, 1)
-    hue: float = number(0.0, 0, 0.5)  # ± this part of the colour circle
+    hue: float = number(0.0, 0, 0.5)  # ± this part of the color circle
     grayscale: float = number(0.0, 0, 1)  # probability
     one_color: bool = False  # brightness or grayscale for an image, never both
-    pool: int | None = number(None, 1)  # an image gets only so many of its augmentations, drawn at random
+    num_ops: int | None = number(None, 1)  # at most this many of the augmentations per image, chosen at random
 
     def __post_init__(self) -> None:
         names = {f.name: f for f in dataclasses.fields(self)}
@@ -139,11 +139,11 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelledConfig(TrainConfig):
+class LabeledConfig(TrainConfig):
     """What the tasks that learn from labels share: the network, and which images an epoch draws."""
 
     architecture: str = "resnet18"  # a name that the task's build function in voctrain.models knows
-    batch_size: int = number(32, 2)  # batch normalisation needs two
+    batch_size: int = number(32, 2)  # batch normalization needs two
     weights: str = "none"  # none, imagenet, or the path of a weights file; segmenters have `published`, too
 
     sampling: str = choice("shuffle", "copies", "weighted", "oversample", "undersample")  # see voctrain.sampling
@@ -157,7 +157,7 @@ class LabelledConfig(TrainConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifyConfig(LabelledConfig):
+class ClassifyConfig(LabeledConfig):
     """Multi-label classification. Sources of the choices: SEED.md §2; the losses name their papers."""
 
     loss: str = choice("bce", "bce_weight", "focal", "asymmetric")
@@ -180,7 +180,7 @@ class ClassifyConfig(LabelledConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentConfig(LabelledConfig):
+class SegmentConfig(LabeledConfig):
     """Semantic segmentation. Sources of the choices: SEED.md §3; the losses name their papers."""
 
     architecture: str = "unet"
@@ -195,7 +195,7 @@ class SegmentConfig(LabelledConfig):
     aux_weight: float | None = only_with("architecture", ("fcn_*", "deeplabv3_*"), 0.4, 0)  # of the auxiliary loss
 
     crop_focus: float = number(0.0, 0, 1)  # probability that a random crop holds a pixel of an object, see augment
-    copy_paste: float = number(0.0, 0, 1)  # probability that an image gets an object of its neighbour in the batch
+    copy_paste: float = number(0.0, 0, 1)  # probability that an image gets an object of its neighbor in the batch
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,4 +1,4 @@
-"""Optimisers and learning-rate schedules, by configuration."""
+"""Optimizers and learning-rate schedules, by configuration."""
 
 import math
 
@@ -10,7 +10,7 @@ from voctrain.config import TrainConfig
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """The optimiser of `config`, fused. Weight decay holds for weights, not for biases and normalisation (1-D)."""
+    """The optimizer of `config`, fused. Weight decay holds for weights, not for biases and normalization (1-D)."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from voctrain.config import LabelledConfig
+from voctrain.config import LabeledConfig
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,13 @@ class Pool:
         return torch.multinomial(self.weights, len(self.weights), replacement=True)
 
 
-def check_sampling(config: LabelledConfig, classes: tuple[str, ...]) -> None:
+def check_sampling(config: LabeledConfig, classes: tuple[str, ...]) -> None:
     """Raise `ValueError` where `config` names a class that there is not."""
     if config.copies_except is not None and config.copies_except not in classes:
         raise ValueError(f"copies_except must be one of {', '.join(classes)}, but got {config.copies_except!r}")
 
 
-def sampling_pool(labels: np.ndarray, config: LabelledConfig, classes: tuple[str, ...]) -> Pool:
+def sampling_pool(labels: np.ndarray, config: LabeledConfig, classes: tuple[str, ...]) -> Pool:
     """The pool of the training fold with labels (N, C) 0/1.
 
     shuffle: every image once. copies: `extra_copies` more of each image, or of each without `copies_except`.

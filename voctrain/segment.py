@@ -11,28 +11,22 @@ from torch import Tensor
 
 from voctrain.augment.copy_paste import copy_paste, draw_points
 from voctrain.augment.transforms import augment
+from voctrain.checkpoint import pack_checkpoint
 from voctrain.config import SegmentConfig
 from voctrain.data import Data
 from voctrain.data.layouts import VOID
-from voctrain.loop import (
-    EVAL_BATCH,
-    Epoch,
-    Resident,
-    autocast,
-    channel_statistics,
-    check_images,
-    fit,
-    outputs_of,
-    pack_checkpoint,
-    seed_epoch,
-    to_unit,
-)
+from voctrain.device_array import DeviceArray
+from voctrain.images import EVAL_BATCH, channel_statistics, check_images, to_unit
+from voctrain.loop import Epoch, fit
 from voctrain.losses.segmentation import MaskLoss
 from voctrain.metrics.segmentation import confusion, mask_dice, mask_metrics
 from voctrain.models import Segmenter, build_segmenter
+from voctrain.models.auxiliary import outputs_of
 from voctrain.models.segmenters import check_name
 from voctrain.models.weights import file_origin
+from voctrain.precision import autocast
 from voctrain.sampling import check_sampling, sampling_pool
+from voctrain.seeding import seed_epoch
 
 METRIC = "val_mIoU"
 
@@ -49,7 +43,7 @@ def train(
     device = torch.device(device)
     seed_epoch(config.seed, 0)
     model = new_model(config, data)
-    images, masks = Resident(data.images, device), Resident(data.masks, device)
+    images, masks = DeviceArray(data.images, device), DeviceArray(data.masks, device)
     num_classes = 1 + len(data.classes)
     criterion = MaskLoss(config, pixel_counts(data.masks, data.train, num_classes)).to(device)
     pool = sampling_pool(data.labels[data.train], config, data.classes)
@@ -57,7 +51,7 @@ def train(
     rarity = class_rarity(data).to(device)
 
     def batch_loss(index: Tensor) -> tuple[Tensor, Tensor]:
-        index = index.repeat(config.views)
+        index = index.repeat(config.aug_repeats)
         batch, target = vary(to_unit(images[index]), masks[index], config, rarity)
         logits, *auxiliary = outputs_of(model(batch))
         loss = criterion(logits, target) + (config.aux_weight or 0) * sum(criterion(a, target) for a in auxiliary)
@@ -128,7 +122,7 @@ def check(config: SegmentConfig, data: Data) -> None:
 
 
 def new_model(config: SegmentConfig, data: Data) -> Segmenter:
-    """The untrained model; its normalisation is that of its weights, else the statistics of the train fold."""
+    """The untrained model; its normalization is that of its weights, else the statistics of the train fold."""
     model = build_segmenter(
         config.architecture,
         num_classes=1 + len(data.classes),
@@ -136,8 +130,8 @@ def new_model(config: SegmentConfig, data: Data) -> Segmenter:
         depth=config.depth,
         weights=config.weights,
     )
-    if not model.own_normalisation:
-        model.set_normalisation(*channel_statistics(data.images, data.train))
+    if not model.own_normalization:
+        model.set_normalization(*channel_statistics(data.images, data.train))
     return model
 
 
@@ -205,7 +199,7 @@ def predict_logits(
 
     flip, scales: averaged with those of the mirrored image, and over the image at these sizes.
     """
-    resident = Resident(images, torch.device(device))
+    resident = DeviceArray(images, torch.device(device))
     for index in torch.arange(len(images)).split(EVAL_BATCH):
         batch = resident[index]
         with torch.inference_mode():  # not around the yield, which would be around the caller's work too

@@ -10,8 +10,8 @@ import matplotlib
 from matplotlib.figure import Figure as Canvas
 from PIL import Image
 
-INK = "#010203"  # in figures, what takes the page's text colour
-BLUE, ORANGE, GREEN, RED, GREY = "#3f85c9", "#d97f21", "#3b9a5c", "#cf4c4c", "#8a8a8a"
+INK = "#010203"  # in figures, what takes the page's text color
+BLUE, ORANGE, GREEN, RED, GRAY = "#3f85c9", "#d97f21", "#3b9a5c", "#cf4c4c", "#8a8a8a"
 WIDTH, HEIGHT = 5.4, 3.4  # inches of a figure, two of which stand side by side on a wide screen
 STYLE = {
     "font.size": 10,
@@ -19,7 +19,7 @@ STYLE = {
     "svg.hashsalt": "report",  # the same figure is the same file
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.prop_cycle": matplotlib.cycler(color=[BLUE, ORANGE, GREEN, RED, GREY]),
+    "axes.prop_cycle": matplotlib.cycler(color=[BLUE, ORANGE, GREEN, RED, GRAY]),
     "legend.frameon": False,
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
 }
@@ -89,7 +89,7 @@ def canvas(width: float = WIDTH, height: float = HEIGHT) -> Canvas:
 
 
 def drawn(figure: Canvas, title: str, alt: str, *, wide: bool = False) -> Figure:
-    """A matplotlib figure for the page, in the colours of its reader."""
+    """A matplotlib figure for the page, in the colors of its reader."""
     file = io.StringIO()
     figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     text = file.getvalue().replace(INK, "currentColor")

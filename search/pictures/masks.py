@@ -1,4 +1,4 @@
-"""Pictures of a segmentation run: images, truths and predictions side by side, in VOC's colours."""
+"""Pictures of a segmentation run: images, truths and predictions side by side, in VOC's colors."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,8 +46,8 @@ def write_pictures(folder: Path, saved: dict[str, Any], data: Data) -> None:
 
 def _with_legend(picture: Image.Image, classes: Sequence[str]) -> Image.Image:
     names = {0: "background", **{1 + c: name for c, name in enumerate(classes)}, VOID: "void"}
-    colours = [Tile((np.full((1, 1, 3), voc_palette()[value]),), (name,)) for value, name in names.items()]
-    legend = sheet(colours, across=8, size=(127, 10))
+    colors = [Tile((np.full((1, 1, 3), voc_palette()[value]),), (name,)) for value, name in names.items()]
+    legend = sheet(colors, across=8, size=(127, 10))
     whole = Image.new("RGB", (picture.width, picture.height + legend.height), "white")
     whole.paste(picture)
     whole.paste(legend, (0, picture.height))

@@ -14,7 +14,8 @@ from voctrain.augment.transforms import augment
 from voctrain.config import AttackConfig, ClassifyConfig, SegmentConfig, TrainConfig
 from voctrain.data import Data
 from voctrain.data.convert import voc_palette
-from voctrain.loop import seed_epoch, to_unit
+from voctrain.images import to_unit
+from voctrain.seeding import seed_epoch
 
 ACROSS = 5  # images in a row
 

@@ -40,10 +40,10 @@ def curves(log: Path) -> Iterator[Figure]:
     for name in CURVES if len(epochs) > 1 else ():
         figure = canvas(height=2.4)
         axes = figure.subplots()
-        for prefix, label, colour in (("train_", "training", BLUE), ("val_", "validation", ORANGE), ("", name, BLUE)):
+        for prefix, label, color in (("train_", "training", BLUE), ("val_", "validation", ORANGE), ("", name, BLUE)):
             known = {e: m[prefix + name] for e, m in sorted(epochs.items()) if prefix + name in m}
             if known:
-                axes.plot(known.keys(), known.values(), color=colour, label=label)
+                axes.plot(known.keys(), known.values(), color=color, label=label)
         if not axes.lines:
             continue
         axes.set(xlabel="epoch", ylabel=name)
@@ -144,7 +144,7 @@ def of_attack(run: Path, best: Mapping[str, Any], data: Data | None) -> Iterator
 
 
 def heat(matrix: np.ndarray, names: Sequence[str], title: str, alt: str, *, counts: bool = False) -> Figure:
-    """A matrix of confusion, of parts or of counts, as colours with its numbers."""
+    """A matrix of confusion, of parts or of counts, as colors with its numbers."""
     size = 0.42 * len(names) + 2
     figure = canvas(max(size, 5.4), max(size * 0.8, 4))
     axes = figure.subplots()

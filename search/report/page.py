@@ -70,7 +70,7 @@ def _answer(source: Source) -> list[Block]:
     epochs = sum(len(t.intermediate_values) for t in source.trials)
     rows = [
         ("Task", task.name),
-        ("Data", f"{place}: {facts['data']['labelled']} labelled images, {len(facts['split']['val'])} for validation"),
+        ("Data", f"{place}: {facts['data']['labeled']} labeled images, {len(facts['split']['val'])} for validation"),
         ("Budget", f"{facts['arguments']['trials']} trials of at most {facts['epochs']} epochs"),
         ("Spent", f"{epochs} epochs; {duration(facts['seconds'])} of the clock when the last trial ended"),
         ("Trials", ", ".join(f"{n} {name}" for name, n in states.items()) or "none"),

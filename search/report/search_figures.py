@@ -8,11 +8,11 @@ import pandas as pd
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import FrozenTrial
 
-from search.pictures.blocks import BLUE, GREEN, GREY, ORANGE, RED, Figure, canvas, drawn
+from search.pictures.blocks import BLUE, GRAY, GREEN, ORANGE, RED, Figure, canvas, drawn
 from search.report.trials import WITHIN, Importance, best_over_epochs, coded, origin_of, state
 from search.study.trials import Attr, rank_trials, state_name
 
-COLOURS = {"portfolio": GREEN, "warm start": RED, "learned": BLUE, "random": GREY, "quasi-random": GREY}
+COLORS = {"portfolio": GREEN, "warm start": RED, "learned": BLUE, "random": GRAY, "quasi-random": GRAY}
 SLICES = 8  # most important parameters that are drawn
 LINES = 14  # parameters side by side
 PALETTE = "viridis"  # from poor to good
@@ -23,7 +23,7 @@ def history(frame: pd.DataFrame, metric: str) -> Figure:
     figure = canvas()
     axes = figure.subplots()
     for origin, part in frame.groupby("origin"):
-        axes.plot(part["number"], part["score"], "o", ms=4, color=COLOURS[origin], label=origin)
+        axes.plot(part["number"], part["score"], "o", ms=4, color=COLORS[origin], label=origin)
     axes.step(frame["number"], frame["score"].cummax(), where="post", color=ORANGE, label="best so far")
     axes.set(xlabel="trial", ylabel=metric)
     axes.legend(fontsize=8)
@@ -42,7 +42,7 @@ def over_budget(trials: Sequence[FrozenTrial], sampler: str, metric: str) -> Fig
     text = f"after {spent[-1]} epochs the search is at {best[-1]:.4f}"
     spent, best = best_over_epochs(t for t in trials if origin_of(t, sampler) == "random")
     if spent and sampler != "random":
-        axes.step(spent, best, where="post", color=GREY, marker="o", ms=2, label="its random trials alone")
+        axes.step(spent, best, where="post", color=GRAY, marker="o", ms=2, label="its random trials alone")
         text += f"; its random trials alone are at {best[-1]:.4f} after {spent[-1]}"
     axes.set(xlabel="epochs spent", ylabel=f"best {metric}")
     axes.legend(fontsize=8)
@@ -60,7 +60,7 @@ def learning_curves(trials: Sequence[FrozenTrial], rungs: Sequence[int], metric:
         look = {"color": ORANGE, "lw": 2.0} if best else {"color": BLUE, "lw": 0.8, "alpha": 0.25 if pruned else 0.7}
         axes.plot(epochs, values, marker="o" if len(epochs) == 1 else None, ms=2, **look)
     for rung in rungs:
-        axes.axvline(rung, color=GREY, linestyle=":", lw=1)
+        axes.axvline(rung, color=GRAY, linestyle=":", lw=1)
     axes.set(xlabel="epoch", ylabel=metric)
     return drawn(
         figure,
@@ -71,13 +71,13 @@ def learning_curves(trials: Sequence[FrozenTrial], rungs: Sequence[int], metric:
 
 def budget(trials: Sequence[FrozenTrial], spent: Mapping[int, float]) -> Figure:
     """Minutes of training by state; spent: by number, the seconds that unfinished trials have trained."""
-    colours = {"complete": GREEN, "pruned": BLUE, "failed": RED, "unfinished": GREY}
-    minutes = dict.fromkeys(colours, 0.0)
+    colors = {"complete": GREEN, "pruned": BLUE, "failed": RED, "unfinished": GRAY}
+    minutes = dict.fromkeys(colors, 0.0)
     for trial in trials:
         minutes[state(trial)] += trial.user_attrs.get(Attr.SECONDS, spent.get(trial.number, 0.0)) / 60
     figure = canvas()
     axes = figure.subplots()
-    bars = axes.barh(list(minutes), list(minutes.values()), color=list(colours.values()))
+    bars = axes.barh(list(minutes), list(minutes.values()), color=list(colors.values()))
     axes.bar_label(bars, fmt="%.1f", padding=3)
     axes.margins(x=0.12)
     axes.set(xlabel="minutes of training")
@@ -89,7 +89,7 @@ def importance(values: Mapping[str, Importance]) -> Figure:
     figure = canvas(height=max(2.0, 0.28 * len(values) + 0.8))
     axes = figure.subplots()
     shares, lows, highs = (np.array(column) for column in zip(*reversed(values.values()), strict=True))
-    spread = {"xerr": [shares - lows, highs - shares], "error_kw": {"ecolor": GREY, "capsize": 2}}
+    spread = {"xerr": [shares - lows, highs - shares], "error_kw": {"ecolor": GRAY, "capsize": 2}}
     bars = axes.barh(list(values)[::-1], shares, color=BLUE, **spread)
     axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
     axes.margins(x=0.12)
@@ -107,7 +107,7 @@ def slices(
         figure = canvas(height=2.6)
         axes = figure.subplots()
         for origin, part in known.groupby("origin"):
-            axes.plot(_places(part[name], distributions[name]), part["score"], "o", ms=4, color=COLOURS[origin])
+            axes.plot(_places(part[name], distributions[name]), part["score"], "o", ms=4, color=COLORS[origin])
         _scale(axes.xaxis, distributions[name], axes.set_xscale)
         axes.set(xlabel=name, ylabel=metric)
         best = known.loc[known["score"].idxmax(), name]
@@ -142,7 +142,7 @@ def pairs(
 def parallel(
     frame: pd.DataFrame, distributions: dict[str, BaseDistribution], names: Sequence[str], metric: str
 ) -> Figure:
-    """Each trial as a line through its parameters, coloured by score; a gap where it has none."""
+    """Each trial as a line through its parameters, colored by score; a gap where it has none."""
     names = [name for name in names if name in frame][:LINES]
     values = coded(frame, {name: distributions[name] for name in names}).to_numpy()
     order = np.argsort(frame["score"].to_numpy())

@@ -2,7 +2,7 @@
 
 The best of many noisy scores flatters itself. The best configurations are trained again with other seeds; of each
 configuration the scores are averaged epoch by epoch, and that mean chooses the winner and the number of its epochs.
-The final model trains for so many epochs on all labelled images, with the winner's learning rates, and keeps its last
+The final model trains for so many epochs on all labeled images, with the winner's learning rates, and keeps its last
 weights.
 """
 
@@ -191,7 +191,7 @@ def _choose(plan: Plan) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _train_final(plan: Plan, winner: dict[str, Any], calibration: dict[str, Any], interrupt: Any) -> None:
-    """Train the winner on all labelled images and write final.pt."""
+    """Train the winner on all labeled images and write final.pt."""
     config = plan.task.config.from_dict(winner["config"] | {"patience": None})
     if config.schedule == "plateau":  # what it did is known only with validation
         rates = winner["lr_by_epoch"]
@@ -200,7 +200,7 @@ def _train_final(plan: Plan, winner: dict[str, Any], calibration: dict[str, Any]
         config = plan.task.config.from_dict(
             values | {"schedule": "replay", "lr_by_epoch": rates, "lr": max(rates), "epochs": len(rates)}
         )
-    folder = _place(plan, config, all_labelled=True, epochs=winner["epochs"])
+    folder = _place(plan, config, all_labeled=True, epochs=winner["epochs"])
     say(f"training {winner['name']} on all {len(plan.data.ids)} images, {winner['epochs']} epochs")
     train_all(
         [Job(f"{winner['name']}, all images", config, folder)],

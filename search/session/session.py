@@ -240,7 +240,7 @@ def _new_facts(arguments: dict[str, Any], data: Data, problem: Problem) -> dict[
         "seed": arguments["seed"],
         "data": {
             "fingerprint": data.fingerprint,
-            "labelled": len(data.ids),
+            "labeled": len(data.ids),
             "test": len(data.test_ids),
         },
         "classes": list(data.classes),

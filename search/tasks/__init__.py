@@ -16,7 +16,7 @@ from search.tasks.attack_comparison import conclude_attack
 from search.tasks.victims import attack_fields
 from voctrain import attack, classify, segment
 from voctrain.attack.baselines import random_sign_score
-from voctrain.attack.objective import Aim
+from voctrain.attack.objective import Objective
 from voctrain.config import AttackConfig, ClassifyConfig, SegmentConfig, TrainConfig
 from voctrain.data import Data, original_masks
 from voctrain.metrics.classification import classify_metrics, classify_report, random_baseline
@@ -138,7 +138,7 @@ TASKS = {
             baseline=random_sign_score,
             calibrate=lambda predictions: {},
             report=lambda predictions, saved: {},
-            rescore=lambda predictions, config: Aim(AttackConfig.from_dict(config)).rescored(predictions),
+            rescore=lambda predictions, config: Objective(AttackConfig.from_dict(config)).rescored(predictions),
             fields=attack_fields,
             conclude=conclude_attack,
             conclusion="pictures/front.png",

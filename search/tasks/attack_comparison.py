@@ -18,13 +18,15 @@ from search.study.bootstrap import Estimate, paired
 from search.study.journal import read_study
 from search.study.trials import started_trials
 from voctrain import attack
-from voctrain.attack import Judge, perturbations, training_images
+from voctrain.attack import AttackEvaluator, perturbations, training_images
 from voctrain.attack.baselines import BATCH, budget_eps, fgsm, pgd, random_sign, seeded, uniform_noise, universal
-from voctrain.attack.objective import Aim
+from voctrain.attack.objective import Objective
 from voctrain.attack.visibility import contrast_masking
 from voctrain.config import AttackConfig
 from voctrain.data import Data
-from voctrain.loop import Resident, seed_epoch, to_unit
+from voctrain.device_array import DeviceArray
+from voctrain.images import to_unit
+from voctrain.seeding import seed_epoch
 
 GENERATOR = "generator"
 MASKING = 0.5  # power of contrast masking for PGD where the generator has none: that of the space's masked recipe
@@ -41,18 +43,18 @@ def conclude_attack(run: Path, saved: dict[str, Any], data: Data) -> None:
         print("comparing the best generator with the baselines", flush=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     generator, config = attack.restore(saved, device=device)
-    judge = Judge(config, data, device)
+    evaluator = AttackEvaluator(config, data, device)
     rows, answers = [], {}
-    for name, change, seconds in attacks(judge, generator, config, data):
-        metrics, predictions = judge(change)
+    for name, change, seconds in attacks(evaluator, generator, config, data):
+        metrics, predictions = evaluator(change)
         answers[name] = predictions
-        rows.append({"attack": name, "ms_an_image": 1000 * seconds / len(judge.images), **_plain(metrics)})
-    first = judge.rescored(answers[GENERATOR])
+        rows.append({"attack": name, "ms_an_image": 1000 * seconds / len(evaluator.images), **_plain(metrics)})
+    first = evaluator.rescored(answers[GENERATOR])
     for row in rows[1:]:
-        lead = paired(first, judge.rescored(answers[row["attack"]]), len(judge.images))
+        lead = paired(first, evaluator.rescored(answers[row["attack"]]), len(evaluator.images))
         row |= dict(zip(LEAD, lead, strict=True))
     if (other := arguments["transfer"]) is not None:
-        change = rows[0]["factor"] * perturbations(generator, judge.images, config)
+        change = rows[0]["factor"] * perturbations(generator, evaluator.images, config)
         rows.append(_transferred(change, other, config, data))
     write_json(run / "attacks.json", rows)
     replace(run / "attacks.csv", lambda file: file.write_text(_table(rows)))
@@ -60,7 +62,7 @@ def conclude_attack(run: Path, saved: dict[str, Any], data: Data) -> None:
     attacked = attack.predict(generator, images, config, factor=rows[0]["factor"], device=device)
     pictures = run / "pictures"
     pictures.mkdir(exist_ok=True)
-    picture = triptychs(judge, images, attacked, answers[GENERATOR]["prob_attacked"])
+    picture = triptychs(evaluator, images, attacked, answers[GENERATOR]["prob_attacked"])
     replace(pictures / "attacks.png", lambda file: picture.save(file, format="png"))
     trials = started_trials(read_study(run / "study.journal"))
     front(pictures / "front.png", trials, config.min_ssim)
@@ -69,16 +71,16 @@ def conclude_attack(run: Path, saved: dict[str, Any], data: Data) -> None:
 
 
 def attacks(
-    judge: Judge, generator: nn.Module, config: AttackConfig, data: Data
+    evaluator: AttackEvaluator, generator: nn.Module, config: AttackConfig, data: Data
 ) -> Iterator[tuple[str, Tensor, float]]:
-    """The generator and the baselines: name, perturbations of the judge's images, and the seconds to make them."""
-    images = judge.images
-    eps, masking = budget_eps(judge), contrast_masking(images) ** (config.contrast_masking or MASKING)
+    """The generator and the baselines: name, perturbations of the evaluator's images, and the seconds to make them."""
+    images = evaluator.images
+    eps, masking = budget_eps(evaluator), contrast_masking(images) ** (config.contrast_masking or MASKING)
     ball = torch.full_like(images, eps)
-    masked = masking * budget_eps(judge, lambda images, eps: random_sign(images, eps * masking))
-    aim = judge  # of gradient steps; of all fake labels 0 is the one that they reach best
+    masked = masking * budget_eps(evaluator, lambda images, eps: random_sign(images, eps * masking))
+    objective = evaluator  # of gradient steps; of all fake labels 0 is the one that they reach best
     if config.fake_label is not None:
-        aim = Aim(dataclasses.replace(config, fake_label=0.0), images.device)
+        objective = Objective(dataclasses.replace(config, fake_label=0.0), images.device)
 
     def timed(make: Callable[[], Tensor]) -> tuple[Tensor, float]:
         started = time.monotonic()
@@ -86,7 +88,7 @@ def attacks(
 
     def by_gradient(make: Callable[..., Tensor], ball: Tensor) -> Tensor:
         parts = zip(images.split(BATCH), ball.split(BATCH), strict=True)
-        return torch.cat([seeded(make, batch, eps, aim.losses(batch)) for batch, eps in parts])
+        return torch.cat([seeded(make, batch, eps, objective.losses(batch)) for batch, eps in parts])
 
     seed_epoch(config.seed, 0)
     untrained = attack.new_model(config, data).to(images.device).eval()
@@ -97,11 +99,11 @@ def attacks(
     # One that answers the same for every image loses nothing by it.
     yield "generator, shuffled", change.roll(1, 0), seconds
     yield "untrained generator", *timed(lambda: perturbations(untrained, images, config))
-    yield "uniform noise", *timed(lambda: seeded(uniform_noise, images, budget_eps(judge, uniform_noise)))
+    yield "uniform noise", *timed(lambda: seeded(uniform_noise, images, budget_eps(evaluator, uniform_noise)))
     yield "random sign", *timed(lambda: seeded(random_sign, images, eps))
     pool, index = training_images(data)
-    known = to_unit(Resident(pool, images.device)[torch.tensor(index)])
-    yield "universal", *timed(lambda: seeded(universal, known, eps, aim.losses))
+    known = to_unit(DeviceArray(pool, images.device)[torch.tensor(index)])
+    yield "universal", *timed(lambda: seeded(universal, known, eps, objective.losses))
     yield "FGSM", *timed(lambda: by_gradient(fgsm, ball))
     # It ends inside its ball as often as on it, and is seen less than signs of the same eps.
     yield "PGD-40", *timed(lambda: by_gradient(pgd, 1.5 * ball))
@@ -111,7 +113,7 @@ def attacks(
 
 def _transferred(change: Tensor, victim: str, config: AttackConfig, data: Data) -> dict[str, Any]:
     """The row of the generator's perturbations, as they were judged, on another victim."""
-    other = Judge(AttackConfig.from_dict(config.to_dict() | {"victim": victim}), data, change.device)
+    other = AttackEvaluator(AttackConfig.from_dict(config.to_dict() | {"victim": victim}), data, change.device)
     return {"attack": f"generator, on {Path(victim).parent.name}", **other.at(change)[0]}
 
 

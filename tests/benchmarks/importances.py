@@ -104,7 +104,7 @@ IRRELEVANT = {
     "weight_decay": real(1e-5, 0.3, log=True),
     "label_smoothing": real(0, 0.1),
     "warmup": integer(0, 3),
-    "views": integer(1, 8),
+    "aug_repeats": integer(1, 8),
     "sampling": choice("shuffle", "weighted", "oversample"),
     "clip": choice("none", "norm", "value"),
     "color": choice("none", "jitter", "gray"),
@@ -145,7 +145,7 @@ def conditional(p: Mapping[str, Any]) -> float:
 
 
 def choices(p: Mapping[str, Any]) -> float:
-    augmentation = {"flip": 0.0, "crop": 0.6, "warp": 0.9, "pool": 0.4}[p["augmentation"]]
+    augmentation = {"flip": 0.0, "crop": 0.6, "warp": 0.9, "random_ops": 0.4}[p["augmentation"]]
     loss = {"bce": 0.3, "focal": 0.2, "asymmetric": -0.6 * (p.get("gamma_neg", 1) - 2)}[p["loss"]]
     return 0.3 * ARCHITECTURES[p["architecture"]] + augmentation + loss
 
@@ -173,7 +173,7 @@ FAMILIES: dict[Objective, dict[str, Parameter]] = {
     },
     choices: {
         "architecture": ARCHITECTURE,
-        "augmentation": choice("flip", "crop", "warp", "pool"),
+        "augmentation": choice("flip", "crop", "warp", "random_ops"),
         "rotation": real(0, 30, "augmentation", ("warp",)),
         "loss": choice("bce", "focal", "asymmetric"),
         "gamma_neg": real(1, 4, "loss", ("asymmetric",)),

@@ -2,7 +2,7 @@
 
 With `--task segment` there is no notebook's pipeline: the loop is compared with the bare network.
 
-Each contender runs epochs of as many images as take it about `--seconds`, timed whole and taking turns: of neighbours
+Each contender runs epochs of as many images as take it about `--seconds`, timed whole and taking turns: of neighbors
 in time the ratios hold on a noisy machine, too. With `--processes 2` ours and bare run in two processes at once, as two
 trials of a search do; the notebook's pipeline always has the machine as it had it: one process with all threads, and
 two workers that load.
@@ -30,10 +30,11 @@ from voctrain import classify, segment
 from voctrain.config import ClassifyConfig, SegmentConfig, TrainConfig
 from voctrain.data import Data, layouts, load
 from voctrain.data.download import folder_of
-from voctrain.loop import autocast, precision_of, to_unit
+from voctrain.images import to_unit
 from voctrain.losses.classification import classification_loss
 from voctrain.losses.segmentation import MaskLoss
 from voctrain.optim import build_optimizer
+from voctrain.precision import autocast, precision_of
 
 CPU = torch.device("cpu")
 CORES = len(os.sched_getaffinity(0))
@@ -74,7 +75,7 @@ def ours(problem: Problem, images: int) -> Iterator[None]:
 
 
 def bare(problem: Problem, images: int) -> Iterator[None]:
-    """Forward, backward and step on one resident batch, with the network, loss, optimiser and dtype of `ours`."""
+    """Forward, backward and step on one resident batch, with the network, loss, optimizer and dtype of `ours`."""
     size, data = problem.config.batch_size, problem.data
     batch, target = to_unit(torch.from_numpy(data.images[:size])), problem.targets(size)
     step = _training_step(problem, problem.config, torch.channels_last)
@@ -116,7 +117,7 @@ def _notebook(problem: Problem, images: int, step: Callable[[Tensor, Tensor], No
 class NotebookImages(Dataset):
     """The original files, decoded and varied one by one as tensors: all of SEED.md §2's list, its faults included.
 
-    Three of the pool for four images of five, which were its copies; after the normalisation (§6, fault 11).
+    Three of the pool for four images of five, which were its copies; after the normalization (§6, fault 11).
     """
 
     def __init__(self, problem: Problem):

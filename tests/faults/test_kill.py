@@ -109,7 +109,7 @@ def begin(tmp_path_factory):
     root = tmp_path_factory.mktemp("faults")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(root / "cache"))
-        make_sample(root / "set", num_labelled=40, num_unlabelled=1, max_size=40)
+        make_sample(root / "set", num_labeled=40, num_unlabeled=1, max_size=40)
         search = ("--data", root / "set", "--image-size", 32, "--epochs", 9, "--trials", TRIALS, "--seed", 5)
 
         def command(name: str) -> Driver:

@@ -41,7 +41,7 @@ def dataset(tmp_path_factory) -> Iterator[Path]:
     root = tmp_path_factory.mktemp("data")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(root / "cache"))
-        make_sample(root / "set", num_labelled=40, num_unlabelled=8, max_size=40)
+        make_sample(root / "set", num_labeled=40, num_unlabeled=8, max_size=40)
         yield root / "set"
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from search import final, run
 from search.report import __main__ as report
-from voctrain.attack import Judge
+from voctrain.attack import AttackEvaluator
 from voctrain.config import AttackConfig
 from voctrain.data import load
 
@@ -44,13 +44,13 @@ def test_the_run_folder_says_what_was_attacked(attacked, finished, dataset):
     assert f"random sign {facts['baseline']['val_score']:.4f}" in said
     assert facts["baseline"]["val_ssim"] >= 0.85
     data = load(dataset, image_size=32)
-    judge = Judge(AttackConfig.from_dict(best["config"]), data)
+    evaluator = AttackEvaluator(AttackConfig.from_dict(best["config"]), data)
     with np.load(folder / "val_predictions.npz") as file:
         assert file["ids"].tolist() == [data.ids[i] for i in data.val]
-        assert judge.measure(file)["score"] == pytest.approx(best["score"], abs=1e-6)
-        assert file["prob_clean"] == pytest.approx(judge.clean)
+        assert evaluator.measure(file)["score"] == pytest.approx(best["score"], abs=1e-6)
+        assert file["prob_clean"] == pytest.approx(evaluator.clean)
     with np.load(finished / "val_predictions.npz") as file:  # the victim as it was scored
-        assert file["y_prob"] == pytest.approx(judge.clean, abs=1e-6)
+        assert file["y_prob"] == pytest.approx(evaluator.clean, abs=1e-6)
 
 
 def test_the_table_compares_it_with_the_baselines(attacked):

@@ -72,7 +72,7 @@ TABLE, IMAGE, MASK = "train/train_set.csv", "train/img/train_3.npy", "train/seg/
         (resize_mask, "same height and width"),
         (save(MASK, np.zeros((32, 32))), "masks must be integers"),
         (save(MASK, np.full((32, 32), 21)), "has 21"),
-        (few, "at least 20 labelled images"),
+        (few, "at least 20 labeled images"),
     ],
 )
 def test_sets(spoil, message, refused, dataset, tmp_path):

@@ -72,7 +72,7 @@ def test_operations_are_those_of_the_network(channels, begin, dataset, tmp_path)
     counted = training_operations(session.problem, config, session.data)
     # Four images forward and backward (the first layer needs no gradient for the images), one evaluated.
     assert counted == pytest.approx((4 * 3 + 1) * forward, rel=0.1)
-    twice = ClassifyConfig(architecture="resnet18", image_size=32, epochs=3, hflip=0.0, views=2)
+    twice = ClassifyConfig(architecture="resnet18", image_size=32, epochs=3, hflip=0.0, aug_repeats=2)
     assert training_operations(session.problem, twice, session.data) / counted == pytest.approx(25 / 13, rel=0.02)
 
 

@@ -147,9 +147,9 @@ def test_images_of_awkward_sizes(on_cluster, call, dataset, tmp_path):
         assert decode(rows[f"{name}_segmentation"], (20, *size)).sum() <= size[0] * size[1]  # a pixel has one class
 
 
-def test_a_classifier_initialises_the_encoder(on_cluster, dataset, data, tmp_path):
+def test_a_classifier_initializes_the_encoder(on_cluster, dataset, data, tmp_path):
     network = ("--image-size", 32, "--epochs", 1, "--trials", 1, "--data", dataset, "--out", tmp_path)
-    pins = ("--set", "architecture=complex", "views=1")
+    pins = ("--set", "architecture=complex", "aug_repeats=1")
     outcome = on_cluster(run.main, "classify", *network, *pins, "--name", "classes")
     assert outcome.status == 0, outcome
     rate = ("--set", "lr=1e-4", "width=8", "optimizer=adamw")

@@ -3,14 +3,14 @@ import pytest
 
 from search.pictures.sheet import Tile, sheet
 
-RED, GREY = (255, 0, 0), (90, 90, 90)
+RED, GRAY = (255, 0, 0), (90, 90, 90)
 
 
 @pytest.fixture
 def page():
     red = np.full((4, 4, 3), RED, np.uint8)
-    grey = np.full((4, 4, 1), 90, np.uint8)
-    return sheet([Tile((red, grey), ("two pictures",)), Tile((grey,), ("word " * 40,))], across=1, size=(100, 50))
+    gray = np.full((4, 4, 1), 90, np.uint8)
+    return sheet([Tile((red, gray), ("two pictures",)), Tile((gray,), ("word " * 40,))], across=1, size=(100, 50))
 
 
 def test_a_tiles_pictures_stand_side_by_side_and_tiles_under_each_other(page):
@@ -18,8 +18,8 @@ def test_a_tiles_pictures_stand_side_by_side_and_tiles_under_each_other(page):
     assert page.size == (6 + 2 * 106 + 6, 6 + 2 * 94)
     assert page.getpixel((6, 6)) == RED
     assert page.getpixel((105, 55)) == RED
-    assert page.getpixel((112, 6)) == GREY
-    assert page.getpixel((6, 6 + 94)) == GREY
+    assert page.getpixel((112, 6)) == GRAY
+    assert page.getpixel((6, 6 + 94)) == GRAY
 
 
 def test_photographs_are_reduced_by_means_and_masks_enlarged_pixel_by_pixel():

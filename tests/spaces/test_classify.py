@@ -114,8 +114,8 @@ def test_both_ends_of_every_range_are_configurations(problem):
     }
     expected |= {"crop_scale", "rotation", "shear", "perspective", "color_strength", "gamma_neg", "pos_weight_cap"}
     expected |= {"focal_gamma", "label_smoothing", "mixing_alpha", "ema_steps"}
-    assert ranges.keys() - {"warmup_epochs", "mask_loss", "views"} == expected
-    assert ("views" in ranges) == (problem["weights"] == "none")
+    assert ranges.keys() - {"warmup_epochs", "mask_loss", "aug_repeats"} == expected
+    assert ("aug_repeats" in ranges) == (problem["weights"] == "none")
     assert ("mask_loss" in ranges) == problem["masks"]
     assert ("warmup_epochs" in ranges) == (problem["epochs"] > 4)
     for name, (params, distribution) in ranges.items():
@@ -153,7 +153,7 @@ def test_the_portfolio_is_complete_and_within_the_space(problem):
         assert config.architecture == entry["architecture"]
         idle = {"warmup_epochs"} if problem["epochs"] <= 4 else set()
         idle |= set() if problem["masks"] else {"mask_supervision", "mask_loss"}
-        idle |= {"views"} if entry["views"] == 1 or problem["weights"] != "none" else set()
+        idle |= {"aug_repeats"} if entry["aug_repeats"] == 1 or problem["weights"] != "none" else set()
         assert entry.keys() <= trial.distributions.keys() | idle  # nothing in it is without effect
 
 

@@ -61,7 +61,7 @@ def test_the_architectures_are_known_and_have_their_weights(problem):
 
 def test_every_choice_is_drawn():
     configs = [config for config, _ in drawn(PROBLEMS[2])]
-    for name in ("loss", "schedule", "sampling", "optimizer", "batch_size", "views", "width"):
+    for name in ("loss", "schedule", "sampling", "optimizer", "batch_size", "aug_repeats", "width"):
         assert len({config.get(name) for config in configs}) > 1, name
     assert {"cross_entropy", "object_cross_entropy"} < {config["loss"] for config in configs}
 

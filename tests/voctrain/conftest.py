@@ -14,7 +14,7 @@ from voctrain.data.layouts import VOC_CLASSES
 
 @pytest.fixture(scope="session")
 def draw_data():
-    """Tiny sets that a seed draws: noise, in which each class of an image is a bright block of its own colour."""
+    """Tiny sets that a seed draws: noise, in which each class of an image is a bright block of its own color."""
 
     def draw(seed: int = 0, train: int = 12, val: int = 8, size: int = 32) -> Data:
         rng, count = np.random.default_rng(seed), train + val
@@ -61,7 +61,7 @@ def draw_scene(i, rng, *, size=None):
 
 @pytest.fixture
 def kaggle(tmp_path):
-    """44 labelled images, two or three a class, and 3 test images in the Kaggle layout."""
+    """44 labeled images, two or three a class, and 3 test images in the Kaggle layout."""
     root, rng = tmp_path / "kaggle", np.random.default_rng(0)
     for part in ("train/img", "train/seg", "test/img"):
         (root / part).mkdir(parents=True)

@@ -11,7 +11,7 @@ from voctrain.attack.victim import digits_victim, load_victim
 from voctrain.attack.visibility import ssim
 from voctrain.config import AttackConfig, ClassifyConfig, TrainConfig
 from voctrain.data import load
-from voctrain.loop import to_unit
+from voctrain.images import to_unit
 
 SEEN = {"architecture": "mnist_adversarial", "scale": 0.5}  # perturbs from the first step on
 # Of each field that other tasks do not have: what else must be set for it to matter, and another value.
@@ -94,43 +94,43 @@ def test_it_learns_to_fool_the_victim(architecture, draw_data, config):
 
 def test_a_diverged_generator_fools_nobody(draw_data, config):
     """To NaN a victim answers nothing at all, which would be the best of attacks."""
-    judge = attack.Judge(config(), draw_data())
+    evaluator = attack.AttackEvaluator(config(), draw_data())
     broken = torch.zeros(8, 3, 32, 32)
-    assert judge(broken)[0]["val_score"] == 0
+    assert evaluator(broken)[0]["val_score"] == 0
     broken[3, 1, 4, 5] = torch.nan
     with pytest.raises(FloatingPointError, match="no longer finite"):
-        judge(broken)
+        evaluator(broken)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_an_untrained_generator_is_judged_at_the_bound_by_what_it_makes(draw_data, config, precision):
     data, options = draw_data(), config(scale=2 / 255, precision=precision)
-    judge = attack.Judge(options, data)
+    evaluator = attack.AttackEvaluator(options, data)
     torch.manual_seed(0)
     generator = attack.new_model(options, data)
-    change = attack.perturbations(generator, judge.images, options)
-    metrics = judge(change)[0]
+    change = attack.perturbations(generator, evaluator.images, options)
+    metrics = evaluator(change)[0]
     assert metrics["val_unscaled_ssim"] > 0.999
     assert 0.85 <= metrics["val_ssim"] <= 0.852
     made = attack.predict(generator, data.images[data.val], options, factor=metrics["val_factor"])
-    made = to_unit(torch.from_numpy(made)).double() - judge.images
-    exact = generator.double()(judge.images.double())
+    made = to_unit(torch.from_numpy(made)).double() - evaluator.images
+    exact = generator.double()(evaluator.images.double())
     assert torch.cosine_similarity(made.flatten(), exact.flatten(), dim=0) > 0.99
 
 
 @pytest.mark.parametrize("goal", ["fake", "invert", "hide:dog", "privacy"])
 def test_gradients_are_of_float32_whatever_precision_surrounds_them(draw_data, config, goal):
-    judge = attack.Judge(config(goal=goal), draw_data())
-    noise = 0.1 * torch.rand_like(judge.images)  # at the images themselves privacy has no gradient
+    evaluator = attack.AttackEvaluator(config(goal=goal), draw_data())
+    noise = 0.1 * torch.rand_like(evaluator.images)  # at the images themselves privacy has no gradient
 
     def gradients():
-        yield objective.gradient(judge.images + noise, judge.losses(judge.images))
-        yield judge.descent(judge.images)
+        yield objective.gradient(evaluator.images + noise, evaluator.losses(evaluator.images))
+        yield evaluator.descent(evaluator.images)
 
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.inference_mode():
-        assert judge.victim(judge.images).dtype == torch.bfloat16
+        assert evaluator.victim(evaluator.images).dtype == torch.bfloat16
         surrounded = list(gradients())
-        assert judge.victim(judge.images).dtype == torch.bfloat16
+        assert evaluator.victim(evaluator.images).dtype == torch.bfloat16
     for ours, exact in zip(surrounded, gradients(), strict=True):
         assert ours.dtype == torch.float32
         assert torch.equal(ours, exact)
@@ -146,7 +146,7 @@ def test_it_never_sees_a_label_nor_a_validation_image(draw_data, config):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_unlabelled_images_are_what_it_learns_from(draw_data, config):
+def test_unlabeled_images_are_what_it_learns_from(draw_data, config):
     data = draw_data()
     test = {"test_ids": data.ids[:8], "test_images": data.images[:8]}
     seen = dataclasses.replace(data, **test, images=data.images[::-1].copy())
@@ -230,12 +230,12 @@ def test_an_image_that_is_still_seen_does_not_count_as_hidden(draw_data, config)
 
 def test_an_interval_does_not_decide_again_whether_an_image_is_hidden(draw_data, config):
     options = config(goal="privacy", max_ssim=0.5)
-    judge = attack.Judge(options, draw_data())
-    _, predictions = judge(torch.zeros_like(judge.images))
+    evaluator = attack.AttackEvaluator(options, draw_data())
+    _, predictions = evaluator(torch.zeros_like(evaluator.images))
     for ssim_, score in ((0.75, -0.5), (0.45, 1.0)):  # not hidden; hidden, and answered as before
-        known = predictions | {"ssim": np.linspace(ssim_ - 0.2, ssim_ + 0.2, len(judge.images))}
-        assert judge.measure(known)["score"] == pytest.approx(score)
-        assert [judge.rescored(known)([i]) for i in range(len(judge.images))] == pytest.approx([score] * 8)
+        known = predictions | {"ssim": np.linspace(ssim_ - 0.2, ssim_ + 0.2, len(evaluator.images))}
+        assert evaluator.measure(known)["score"] == pytest.approx(score)
+        assert [evaluator.rescored(known)([i]) for i in range(len(evaluator.images))] == pytest.approx([score] * 8)
 
 
 def test_a_batch_of_one(draw_data, config):

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from voctrain.augment.transforms import COLOURS, GEOMETRY, _grid, _warp, augment
+from voctrain.augment.transforms import COLORS, GEOMETRY, _grid, _warp, augment
 from voctrain.config import ClassifyConfig
 
 OFF = {"hflip": 0.0}
@@ -46,7 +46,7 @@ def warp(images: Tensor, **amounts) -> Tensor:
 def test_nothing_on_returns_the_inputs_themselves():
     images, masks = batch(), torch.zeros(8, 16, 16, dtype=torch.uint8)
     assert augment(images, config()) is images
-    assert augment(images, config(pool=2)) is images
+    assert augment(images, config(num_ops=2)) is images
     same_images, same_masks = augment(images, config(), masks)
     assert same_images is images
     assert same_masks is masks
@@ -206,12 +206,12 @@ def test_masks_follow_their_images_and_are_void_beyond_the_border():
 
 @pytest.mark.parametrize("amount", [-0.4, -0.1, 0.0, 0.25, 0.5])
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "hue"])
-def test_colours_equal_torchvision(name, amount):
+def test_colors_equal_torchvision(name, amount):
     images = batch()
     images[0, :, :4], images[0, :, 4:8], images[0, :, 8:12] = 0.0, 0.5, 1.0  # without a hue
     images[1, 0] = images[1, 1]  # two largest channels
     theirs = getattr(TF, f"adjust_{name}")(images, amount if name == "hue" else 1 + amount)
-    ours = COLOURS[name](images, torch.full((1, 8), amount))
+    ours = COLORS[name](images, torch.full((1, 8), amount))
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
 
 
@@ -237,20 +237,20 @@ def test_one_color_never_gives_both():
     assert (lit & ~gray).float().mean().item() == pytest.approx(0.5, abs=0.08)
 
 
-@pytest.mark.parametrize("pool", [1, 2, 3, 5])
-def test_pool_limits_what_an_image_gets(pool):
-    # three augmentations whose traces do not mix: top and bottom swapped, left and right swapped, colours gone
+@pytest.mark.parametrize("num_ops", [1, 2, 3, 5])
+def test_num_ops_limits_what_an_image_gets(num_ops):
+    # three augmentations whose traces do not mix: top and bottom swapped, left and right swapped, colors gone
     images = torch.zeros(600, 3, 2, 2)
     images[:, 0] = torch.tensor([[0.1, 0.2], [0.4, 0.8]])
-    out = augment(images, config(hflip=1.0, vflip=1.0, grayscale=1.0, pool=pool))
+    out = augment(images, config(hflip=1.0, vflip=1.0, grayscale=1.0, num_ops=num_ops))
     light = out.sum(1)  # (N, 2, 2)
     given = torch.stack([light[:, 0, 0] > light[:, 0, 1], light[:, 0, 0] > light[:, 1, 0], out[:, 1, 0, 0] > 0], 1)
-    assert (given.sum(1) == min(pool, 3)).all()
-    assert given.float().mean(0).tolist() == pytest.approx([min(pool, 3) / 3] * 3, abs=0.07)
+    assert (given.sum(1) == min(num_ops, 3)).all()
+    assert given.float().mean(0).tolist() == pytest.approx([min(num_ops, 3) / 3] * 3, abs=0.07)
 
 
 def test_same_seed_same_images():
-    images, strong = batch(), config(**(STRONG | {"pool": 3}))
+    images, strong = batch(), config(**(STRONG | {"num_ops": 3}))
     outs = []
     for seed in (5, 5, 6):
         torch.manual_seed(seed)
@@ -268,7 +268,7 @@ def test_autocast_does_not_blur_coordinates():
         assert torch.equal(augment(images, options), exact)
 
 
-def test_grid_of_the_identity_is_the_pixel_centres():
+def test_grid_of_the_identity_is_the_pixel_centers():
     grid = _grid(torch.eye(3)[None], 2, 4)
     assert grid[0, :, 0, 1].tolist() == [-0.5, 0.5]
     assert grid[0, 0, :, 0].tolist() == [-0.75, -0.25, 0.25, 0.75]

@@ -225,7 +225,7 @@ def test_momentum_stays_as_configured_under_one_cycle(draw_data):
 
 @pytest.mark.parametrize("name", ["tinyvgg", "resnet18"])
 def test_an_odd_number_of_images_in_batches_of_two(draw_data, name):
-    epochs, _ = trained(draw_data(train=3), architecture=name, batch_size=2)  # batch normalisation of 1 × 1 maps
+    epochs, _ = trained(draw_data(train=3), architecture=name, batch_size=2)  # batch normalization of 1 × 1 maps
     assert math.isfinite(epochs[0].metrics["train_loss"])
 
 

@@ -18,7 +18,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def kaggle(tmp_path):
-    """20 labelled images of two classes each and 2 test images in the Kaggle layout."""
+    """20 labeled images of two classes each and 2 test images in the Kaggle layout."""
     root, rng = tmp_path / "kaggle", np.random.default_rng(0)
     for part in ("train/img", "train/seg", "test/img"):
         (root / part).mkdir(parents=True)
@@ -73,8 +73,8 @@ def test_torchvision_reads_the_devkit(kaggle, devkit, tmp_path):
 
 
 def test_the_palette_is_the_devkits(devkit):
-    colours = {0: (0, 0, 0), 1: (128, 0, 0), 8: (64, 0, 0), 15: (192, 128, 128), 20: (0, 64, 128), 255: (224, 224, 192)}
-    assert {index: tuple(voc_palette()[index].tolist()) for index in colours} == colours
+    colors = {0: (0, 0, 0), 1: (128, 0, 0), 8: (64, 0, 0), 15: (192, 128, 128), 20: (0, 64, 128), 255: (224, 224, 192)}
+    assert {index: tuple(voc_palette()[index].tolist()) for index in colors} == colors
     with Image.open(devkit / "SegmentationClass/train_14.png") as mask:
         assert mask.mode == "P"
         assert mask.convert("RGB").getpixel((2, 2)) == (192, 128, 128)
@@ -150,7 +150,7 @@ class TestCommands:
     def test_convert(self, kaggle, tmp_path, capsys):
         assert main(["convert", str(kaggle), str(tmp_path / "devkit")]) == 0
         out = capsys.readouterr().out
-        assert "20 labelled and 2 test images" in out
+        assert "20 labeled and 2 test images" in out
         assert "masks are exact; images became JPEGs (quality 95, 4:4:4)" in out
 
     def test_describe_where_some_have_no_mask(self, devkit, capsys):
@@ -166,7 +166,7 @@ class TestCommands:
     def test_describe(self, kaggle, capsys):
         assert main(["describe", str(kaggle)]) == 0
         out = capsys.readouterr().out
-        assert "20 labelled (" in out
+        assert "20 labeled (" in out
         assert "2 test, masks for 20" in out
         assert "21 different, height x width: min 9 x 11, median 18 x 14, max 29 x 14" in out
         assert f"  aeroplane        2  {'#' * 50}\n" in out
@@ -175,14 +175,14 @@ class TestCommands:
 
     def test_sample(self, tmp_path, capsys):
         folder = str(tmp_path / "drawn")
-        options = ["--labelled", "20", "--unlabelled", "1", "--max-size", "32"]
+        options = ["--labeled", "20", "--unlabeled", "1", "--max-size", "32"]
         assert main(["sample", folder, *options, "--seed", "3"]) == 0
-        assert "20 labelled and 1 test images" in capsys.readouterr().out
+        assert "20 labeled and 1 test images" in capsys.readouterr().out
         assert len(read_source(folder).ids) == 20
         assert main(["sample", folder, *options]) == 2
 
     @pytest.mark.parametrize(
-        "argv", [["describe", "nowhere"], ["convert", "nowhere", "target"], ["sample", "x", "--labelled", "0"]]
+        "argv", [["describe", "nowhere"], ["convert", "nowhere", "target"], ["sample", "x", "--labeled", "0"]]
     )
     def test_mistakes_are_one_line_and_status_2(self, argv, tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)

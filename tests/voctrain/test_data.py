@@ -61,10 +61,10 @@ class TestCache:
         first = load(kaggle, image_size=8)
         (path,) = (cache / "sets").iterdir()
         intact = path.read_bytes()
-        spoilt = bytearray(intact)
-        spoilt[3000] ^= 1  # a pixel of the first array
-        spoilt = {"flipped byte": spoilt, "truncated": intact[:-1000], "empty": b"", "other file": b"PK\x03\x04 no"}
-        path.write_bytes(spoilt[damage])
+        spoiled = bytearray(intact)
+        spoiled[3000] ^= 1  # a pixel of the first array
+        spoiled = {"flipped byte": spoiled, "truncated": intact[:-1000], "empty": b"", "other file": b"PK\x03\x04 no"}
+        path.write_bytes(spoiled[damage])
         assert same(load(kaggle, image_size=8), first)
         assert path.stat().st_size == len(intact)
         assert os.listdir(cache / "sets") == [path.name]
@@ -211,7 +211,7 @@ def test_real_data():
 
 
 def test_progress_counts_the_images_as_they_are_decoded(kaggle, cache):
-    """44 labelled images and 3 test images; from the cache nothing is decoded."""
+    """44 labeled images and 3 test images; from the cache nothing is decoded."""
     told = []
     load(kaggle, image_size=8, progress=lambda done, total: told.append((done, total)))
     assert told == [(done, 47) for done in range(48)]

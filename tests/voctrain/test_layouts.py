@@ -133,7 +133,7 @@ class TestDevkit:
         data = load(devkit, image_size=8)
         assert {VOC_CLASSES[c] for c in np.flatnonzero(data.labels[3])} == {"person", "dog"}
         assert (data.masks[3] == 255).all()
-        assert any("1 of 22 labelled images have no mask" in line for line in data.warnings)
+        assert any("1 of 22 labeled images have no mask" in line for line in data.warnings)
 
     def test_without_any_mask(self, devkit):
         shutil.rmtree(devkit / "SegmentationClass")
@@ -167,9 +167,9 @@ class TestDevkit:
             (lambda d: (d / "ImageSets/Segmentation/train.txt").unlink(), "train.txt is missing"),
             (lambda d: (d / "ImageSets/Segmentation/train.txt").write_text("\n"), "train.txt lists none"),
             (lambda d: (d / "ImageSets/Segmentation/train.txt").write_text("a_01\na_01"), "'a_01' twice"),
-            (lambda d: (d / "ImageSets/Segmentation/train.txt").write_text("a_01"), "at least 20 labelled .* has 1"),
+            (lambda d: (d / "ImageSets/Segmentation/train.txt").write_text("a_01"), "at least 20 labeled .* has 1"),
             (lambda d: (d / "ImageSets/Segmentation/train.txt").write_text("../x"), "parts of file names"),
-            (lambda d: (d / "ImageSets/Segmentation/test.txt").write_text("a_00"), "both labelled and test, but a_00"),
+            (lambda d: (d / "ImageSets/Segmentation/test.txt").write_text("a_00"), "both labeled and test, but a_00"),
         ],
     )
     def test_faults_are_named(self, devkit, spoil, message):

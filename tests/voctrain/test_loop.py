@@ -10,7 +10,10 @@ from torch import nn
 
 from voctrain.classify import train
 from voctrain.config import ClassifyConfig, TrainConfig
-from voctrain.loop import Resident, clip_gradients, fit, seed_epoch, to_unit
+from voctrain.device_array import DeviceArray
+from voctrain.images import to_unit
+from voctrain.loop import clip_gradients, fit
+from voctrain.seeding import seed_epoch
 
 CPU = torch.device("cpu")
 TINY = {"architecture": "simple", "image_size": 32, "batch_size": 4, "epochs": 3, "precision": "float32", "lr": 0.01}
@@ -23,19 +26,19 @@ RESUMED = {
     "replay": {"schedule": "replay", "lr_by_epoch": (0.01, 0.03, 0.02)},
     "ema": {"ema_decay": 0.9},
     "mixup and cutmix": {"mixup": 0.4, "cutmix": 1.0},
-    "dropout and batch normalisation": {"architecture": "tinyvgg"},
+    "dropout and batch normalization": {"architecture": "tinyvgg"},
     "sgd": {"optimizer": "sgd", "momentum": 0.9, "clip_norm": 1.0},
     "adagrad": {"optimizer": "adagrad", "schedule": "step", "step_epochs": 1},
     "adam": {"optimizer": "adam", "schedule": "constant"},
     "weighted": {"sampling": "weighted"},
     "early stopping": {"patience": 1, "lr": 0.0, "schedule": "constant"},
-    "warps and colours": {
+    "warps and colors": {
         "rotation": 20,
         "perspective": 0.2,
         "crop_scale": 0.5,
         "hue": 0.1,
         "contrast": 0.3,
-        "pool": 2,
+        "num_ops": 2,
     },
     "bfloat16": {"precision": "bfloat16", "ema_decay": 0.5},
     "float16": {"precision": "float16", "reduction": "sum", "pos_weight_cap": 8.0},  # overflows: the scale moves
@@ -250,7 +253,7 @@ def test_an_epochs_seed_depends_on_seed_and_number_alone():
 
 def test_resident_rows_are_copies():
     array = np.arange(2 * 3 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3, 3)
-    resident = Resident(array, CPU)
+    resident = DeviceArray(array, CPU)
     rows = resident[torch.tensor([1, 1])]
     assert np.array_equal(rows.numpy(), array[[1, 1]])
     rows.zero_()

@@ -27,9 +27,9 @@ def test_notebook_networks_have_the_notebooks_parameter_counts(name, count):
     assert shapes(model(torch.empty(2, 3, 300, 300, device="meta"))) == [(2, 20)]
 
 
-def test_resnet9_is_small_and_averages_and_maximises_its_last_maps():
+def test_resnet9_is_small_and_averages_and_maximizes_its_last_maps():
     model = build_classifier("resnet9", image_size=96).eval()
-    # Convolutions and their batch normalisations, then the linear layer.
+    # Convolutions and their batch normalizations, then the linear layer.
     convs = [(3, 32), (32, 64), (64, 64), (64, 64), (64, 128), (128, 256), (256, 256), (256, 256)]
     assert sum(p.numel() for p in model.parameters()) == sum(9 * a * b + 2 * b for a, b in convs) + 512 * 20 + 20
     maps = torch.rand(2, 256, 6, 6)
@@ -130,18 +130,18 @@ def test_every_name_trains_at_the_smallest_size(name):
     assert set(shapes(output)) == {(2, 7)}
 
 
-def test_normalisation_is_inside():
+def test_normalization_is_inside():
     model = build_classifier("simple", num_classes=2, image_size=32).eval()
     images = torch.rand(3, 3, 32, 32)
     assert torch.equal(model(images), model.net(images))
-    assert model.own_normalisation is False
+    assert model.own_normalization is False
 
-    model.set_normalisation([0.5, 0.25, 0.0], [0.5, 0.25, 2.0])
+    model.set_normalization([0.5, 0.25, 0.0], [0.5, 0.25, 2.0])
     by_hand = torch.stack([images[:, 0] * 2 - 1, images[:, 1] * 4 - 1, images[:, 2] / 2], dim=1)
     assert torch.allclose(model(images), model.net(by_hand), atol=1e-6)
     assert {"mean", "std"} <= model.state_dict().keys()
 
-    model.set_normalisation([0.5, 0.5, 0.5], [0.5, 0.0, 0.5])
+    model.set_normalization([0.5, 0.5, 0.5], [0.5, 0.0, 0.5])
     assert model(torch.full((1, 3, 32, 32), 0.5)).isfinite().all()
 
 
@@ -156,7 +156,7 @@ def test_other_sizes_are_resized_and_a_flat_image_stays_flat():
 def test_a_plain_dict_of_its_tensors_restores_a_model(name):
     """A checkpoint's dict is a plain one, without torch's record of versions."""
     model = build_classifier(name, num_classes=3, image_size=32).eval()
-    model.set_normalisation([0.4] * 3, [0.2] * 3)
+    model.set_normalization([0.4] * 3, [0.2] * 3)
     other = build_classifier(name, num_classes=3, image_size=32).eval()
     other.load_state_dict({key: tensor.clone() for key, tensor in model.state_dict().items()})
     images = torch.rand(2, 3, 32, 32)

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from voctrain import classify, loop, segment
+from voctrain import classify, precision, segment
 from voctrain.config import ClassifyConfig, SegmentConfig, TrainConfig
-from voctrain.loop import fit, precision_of
+from voctrain.loop import fit
+from voctrain.precision import precision_of
 
 TINY = {"image_size": 32, "batch_size": 4, "epochs": 2, "precision": "float16", "lr": 1e-3}
 SIMPLE = {"architecture": "simple"} | TINY
@@ -157,7 +158,7 @@ def test_gradients_that_overflow_at_any_scale_are_divergence():
 def test_auto_scales_gradients_where_it_takes_float16(draw_data, monkeypatch):
     config = ClassifyConfig(**(SIMPLE | {"precision": "auto"}))
     for dtype, scaled in ((torch.float16, True), (torch.bfloat16, False), (torch.float32, False)):
-        monkeypatch.setattr(loop, "precision_of", lambda config, device, dtype=dtype: dtype)
+        monkeypatch.setattr(precision, "precision_of", lambda config, device, dtype=dtype: dtype)
         *_, (_, _, _, state) = followed(classify.train(config, draw_data()))
         assert bool(state["scaler"]) == scaled
 
@@ -165,9 +166,9 @@ def test_auto_scales_gradients_where_it_takes_float16(draw_data, monkeypatch):
 def test_a_training_goes_on_where_float16_is_needed(draw_data, monkeypatch):
     config = ClassifyConfig(**(SIMPLE | {"precision": "auto"}))
     for dtypes in ((torch.bfloat16, torch.float16), (torch.float16, torch.bfloat16)):
-        monkeypatch.setattr(loop, "precision_of", lambda config, device, dtype=dtypes[0]: dtype)
+        monkeypatch.setattr(precision, "precision_of", lambda config, device, dtype=dtypes[0]: dtype)
         state = followed(classify.train(config, draw_data()))[0][-1]
-        monkeypatch.setattr(loop, "precision_of", lambda config, device, dtype=dtypes[1]: dtype)
+        monkeypatch.setattr(precision, "precision_of", lambda config, device, dtype=dtypes[1]: dtype)
         ((number, _, weights, _),) = followed(classify.train(config, draw_data(), resume=state))
         assert number == 2
         assert all(weight.isfinite().all() for weight in weights.values())

@@ -89,7 +89,7 @@ def test_balance_is_that_of_voc(folder, labels):
     assert len({mask.shape for mask in masks(folder)}) > 50
 
 
-def test_colours_tell_classes_apart(folder):
+def test_colors_tell_classes_apart(folder):
     """Buses are red and cars are blue, on average and by far: an image's class is in its pixels."""
     means = {}
     for name in ("bus", "car"):
@@ -102,7 +102,7 @@ def test_colours_tell_classes_apart(folder):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_smallest_set_has_every_class(tmp_path, seed):
-    make_sample(tmp_path, num_labelled=20, num_unlabelled=0, max_size=32, seed=seed)
+    make_sample(tmp_path, num_labeled=20, num_unlabeled=0, max_size=32, seed=seed)
     table = pd.read_csv(tmp_path / "train/train_set.csv")
     assert (table[list(VOC_CLASSES)].sum() >= 1).all()
     test = pd.read_csv(tmp_path / "test/test_set.csv")
@@ -112,7 +112,7 @@ def test_smallest_set_has_every_class(tmp_path, seed):
 
 
 def test_a_seed_gives_the_same_bytes(tmp_path):
-    sizes = {"num_labelled": 20, "num_unlabelled": 3, "max_size": 48}
+    sizes = {"num_labeled": 20, "num_unlabeled": 3, "max_size": 48}
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         make_sample(tmp_path / name, **sizes, seed=seed)
     a, b, c = (contents(tmp_path / name) for name in "abc")
@@ -125,8 +125,8 @@ def test_a_seed_gives_the_same_bytes(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "rule"),
     [
-        ({"num_labelled": 19}, "num_labelled must be at least 20, but got 19"),
-        ({"num_unlabelled": -1}, "num_unlabelled must be at least 0, but got -1"),
+        ({"num_labeled": 19}, "num_labeled must be at least 20, but got 19"),
+        ({"num_unlabeled": -1}, "num_unlabeled must be at least 0, but got -1"),
         ({"max_size": 31}, "max_size must be at least 32, but got 31"),
         ({"seed": -5}, "seed must be at least 0, but got -5"),
     ],
@@ -158,7 +158,7 @@ def test_an_interrupted_set_never_appears(tmp_path, monkeypatch):
 
     monkeypatch.setattr(sample, "_scene", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        make_sample(tmp_path / "set", num_labelled=20, num_unlabelled=10, max_size=32)
+        make_sample(tmp_path / "set", num_labeled=20, num_unlabeled=10, max_size=32)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -171,12 +171,12 @@ def test_the_set_of_a_faster_process_stays(tmp_path, monkeypatch):
         return draw(*arguments)
 
     monkeypatch.setattr(sample, "_scene", overtaken)
-    make_sample(target, num_labelled=20, num_unlabelled=0, max_size=32)
+    make_sample(target, num_labeled=20, num_unlabeled=0, max_size=32)
     assert contents(tmp_path) == {"set/theirs": b""}
 
 
 def test_two_processes_at_once(tmp_path):
-    sizes = {"num_labelled": 20, "num_unlabelled": 2, "max_size": 32}
+    sizes = {"num_labeled": 20, "num_unlabeled": 2, "max_size": 32}
     make_sample(tmp_path / "alone", **sizes)
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         for done in [pool.submit(make_sample, tmp_path / "shared", **sizes) for _ in range(2)]:

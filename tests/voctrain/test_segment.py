@@ -31,7 +31,7 @@ EFFECTS = {
     "aux_weight": ({"architecture": "fcn_resnet50", "width": None, "depth": None}, 0.0),
     "crop_focus": ({"crop_scale": 0.3}, 1.0),
     "copy_paste": ({}, 1.0),
-    "views": ({}, 2),
+    "aug_repeats": ({}, 2),
     "sampling": ({}, "oversample"),
 }
 
@@ -159,7 +159,7 @@ def test_a_class_that_only_validation_has_is_scored(draw_data):
     assert epoch.predictions["confusion"].sum(0)[1].sum() > 0
 
 
-def test_void_is_neither_learnt_nor_judged(draw_data):
+def test_void_is_neither_learned_nor_judged(draw_data):
     data = draw_data()
     masks = data.masks.copy()
     masks[data.val[0]] = VOID
@@ -172,14 +172,14 @@ def test_void_is_neither_learnt_nor_judged(draw_data):
     assert trained(without)[0][0].metrics == epoch.metrics
 
 
-def test_images_of_another_size_or_without_colours_are_refused(draw_data):
+def test_images_of_another_size_or_without_colors_are_refused(draw_data):
     data = draw_data()
     with pytest.raises(ValueError, match="image_size=64 must be the size of the data, which were loaded at 32"):
         segment.check(config(image_size=64), data)
-    grey = dataclasses.replace(data, images=data.images[..., :1])
-    segment.check(config(contrast=0.2), grey)
-    with pytest.raises(ValueError, match="hue needs coloured images, and these have one channel"):
-        segment.check(config(hue=0.2), grey)
+    gray = dataclasses.replace(data, images=data.images[..., :1])
+    segment.check(config(contrast=0.2), gray)
+    with pytest.raises(ValueError, match="hue needs color images, but these have one channel"):
+        segment.check(config(hue=0.2), gray)
 
 
 def test_data_without_masks_are_refused(draw_data):

@@ -18,9 +18,9 @@ def error_of(function, *args, **kwargs):
 
 
 def classifier_file(path, name):
-    """A checkpoint of a classifier with a normalisation of its own; returns the classifier."""
+    """A checkpoint of a classifier with a normalization of its own; returns the classifier."""
     model = build_classifier(name, num_classes=20, image_size=64)
-    model.set_normalisation([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
+    model.set_normalization([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
     saved = {"task": "classify", "config": {"architecture": name}, "classes": ["cat"] * 20, "image_size": 64}
     torch.save(saved | {"model": model.state_dict()}, path)
     return model
@@ -82,10 +82,10 @@ def test_a_classifier_of_ours_becomes_the_encoder(tmp_path, name, classifier):
     assert encoder.state_dict()
     assert all(torch.equal(value, of_classifier[key]) for key, value in encoder.state_dict().items())
     assert torch.equal(model.mean, saved.mean)
-    assert model.own_normalisation
+    assert model.own_normalization
 
 
-def test_a_plain_classifier_becomes_the_encoder_with_its_published_normalisation(tmp_path):
+def test_a_plain_classifier_becomes_the_encoder_with_its_published_normalization(tmp_path):
     net = models.get_model("resnet18")
     torch.save(net.state_dict(), tmp_path / "plain.pth")
     model = build_segmenter("fpn_resnet18", weights=str(tmp_path / "plain.pth"))

@@ -34,7 +34,7 @@ def saved_classifier(path, name="mobilenet_v3_small", num_classes=4, image_size=
     """A checkpoint as training saves it, and its model."""
     model = build_classifier(name, num_classes=num_classes, image_size=image_size)
     as_if_trained(model.net, image_size)
-    model.set_normalisation([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
+    model.set_normalization([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
     saved = {
         "task": "classify",
         "config": {"architecture": name},
@@ -55,7 +55,7 @@ def error_of(function, *args, **kwargs):
 
 @pytest.mark.parametrize("name", ["squeezenet1_1", "googlenet", "mnasnet0_5", "densenet121"])
 def test_imagenet_weights_answer_as_torchvisions_own_loading(name, publish):
-    """With all 1000 classes, on images in [0, 1]: weights, normalisation and head are torchvision's."""
+    """With all 1000 classes, on images in [0, 1]: weights, normalization and head are torchvision's."""
     options = {"aux_logits": True, "init_weights": False} if name == "googlenet" else {}
     state = as_if_trained(models.get_model(name, **options)).state_dict()
     publish(name, old_densenet_names(state) if name == "densenet121" else state)
@@ -67,7 +67,7 @@ def test_imagenet_weights_answer_as_torchvisions_own_loading(name, publish):
     ours = build_classifier(name, num_classes=1000, image_size=64, weights="imagenet").eval()
     expected = theirs((images - mean) / std)
     assert torch.allclose(ours(images), expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
-    assert ours.own_normalisation is True
+    assert ours.own_normalization is True
 
 
 def test_imagenet_weights_keep_a_fresh_head_for_other_classes(publish):
@@ -145,12 +145,12 @@ def test_what_is_not_published_is_refused(hub):
 
 
 @pytest.mark.parametrize("num_classes", [4, 7])
-def test_a_file_of_ours_brings_its_normalisation(tmp_path, num_classes):
+def test_a_file_of_ours_brings_its_normalization(tmp_path, num_classes):
     saved = saved_classifier(tmp_path / "best.pt")
     model = build_classifier(
         "mobilenet_v3_small", num_classes=num_classes, image_size=48, weights=str(tmp_path / "best.pt")
     ).eval()
-    assert model.own_normalisation is True
+    assert model.own_normalization is True
     assert torch.equal(model.mean, saved.mean)
     assert torch.equal(model.std, saved.std)
     assert all(map(torch.equal, model.net.features.parameters(), saved.net.features.parameters()))
@@ -171,7 +171,7 @@ def test_a_plain_state_dict_fits_under_any_wrapper(tmp_path, prefix):
     torch.save(wrapped.state_dict(), tmp_path / "plain.pth")
     model = build_classifier("mnasnet0_5", num_classes=9, image_size=32, weights=str(tmp_path / "plain.pth")).eval()
     assert torch.allclose(model.mean.flatten(), torch.tensor([0.485, 0.456, 0.406]))
-    assert model.own_normalisation is True
+    assert model.own_normalization is True
     images = torch.rand(2, 3, 32, 32)
     assert torch.equal(model(images), net((images - model.mean) / model.std))
     assert weights.file_origin(tmp_path / "plain.pth") == (None, None)
@@ -185,19 +185,19 @@ def test_a_plain_state_dict_needs_no_record_of_versions(tmp_path, name):
     assert all(torch.equal(tensor, net.state_dict()[key]) for key, tensor in model.net.state_dict().items())
 
 
-def test_a_plain_file_of_a_whole_classifier_brings_its_normalisation(tmp_path):
+def test_a_plain_file_of_a_whole_classifier_brings_its_normalization(tmp_path):
     saved = saved_classifier(tmp_path / "best.pt", "simple")
     torch.save(saved.state_dict(), tmp_path / "plain.pth")
     model = build_classifier("simple", num_classes=4, image_size=32, weights=str(tmp_path / "plain.pth")).eval()
     images = torch.rand(2, 3, 32, 32)
     assert torch.equal(model(images), saved(images))
-    assert model.own_normalisation is True
+    assert model.own_normalization is True
 
 
-def test_a_plain_file_of_a_notebook_network_leaves_normalisation_open(tmp_path):
+def test_a_plain_file_of_a_notebook_network_leaves_normalization_open(tmp_path):
     torch.save(build_classifier("simple", image_size=32).net.state_dict(), tmp_path / "plain.pth")
     model = build_classifier("simple", image_size=32, weights=str(tmp_path / "plain.pth"))
-    assert model.own_normalisation is False
+    assert model.own_normalization is False
 
 
 def test_auxiliary_outputs_may_be_missing_from_a_file(tmp_path):

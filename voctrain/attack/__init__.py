@@ -2,7 +2,7 @@
 
 from voctrain.attack.training import (
     METRIC,
-    Judge,
+    AttackEvaluator,
     check,
     check_victim,
     checkpoint,
@@ -17,7 +17,7 @@ from voctrain.attack.training import (
 
 __all__ = [
     "METRIC",
-    "Judge",
+    "AttackEvaluator",
     "check",
     "check_victim",
     "checkpoint",

@@ -1,8 +1,8 @@
 """Attacks to compare a generator with: noise, gradient steps, and one perturbation for all images.
 
-All return perturbations within ± eps, (B, channels, S, S), that keep images in [0, 1]. `losses` takes perturbed images
-to how far each is from the goal, (B,): an attack descends it. `Judge` scales them down or up to the bound, so what is
-judged may exceed eps.
+Every attack returns perturbations within ± eps, (B, channels, S, S), that keep the images in [0, 1]. `losses` maps
+perturbed images to their distance from the goal, (B,); an attack minimizes it. `AttackEvaluator` rescales perturbations
+to the visibility budget, so what is evaluated may exceed eps.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from voctrain.attack import Judge
+from voctrain.attack import AttackEvaluator
 from voctrain.attack.objective import Losses, gradient
 from voctrain.attack.visibility import bisect, rounded, ssim
 from voctrain.config import AttackConfig
@@ -66,16 +66,16 @@ def universal(images: Tensor, eps: float, losses_of: Callable[[Tensor], Losses],
     return change
 
 
-def budget_eps(judge: Judge, noise: Callable[[Tensor, float], Tensor] = random_sign) -> float:
+def budget_eps(evaluator: AttackEvaluator, noise: Callable[[Tensor, float], Tensor] = random_sign) -> float:
     """The eps with which this noise is just as visible as the budget allows (goal privacy: as it asks for)."""
-    budget = judge.config.max_ssim or judge.config.min_ssim
+    budget = evaluator.config.max_ssim or evaluator.config.min_ssim
 
     def seen(eps: float) -> bool:
-        attacked = rounded(judge.images + seeded(noise, judge.images, eps))
-        return ssim(judge.images, attacked).mean().item() < budget
+        attacked = rounded(evaluator.images + seeded(noise, evaluator.images, eps))
+        return ssim(evaluator.images, attacked).mean().item() < budget
 
     low, high = bisect(seen)
-    return high if judge.goal.kind == "privacy" else low
+    return high if evaluator.goal.kind == "privacy" else low
 
 
 def seeded(attack: Callable[..., Tensor], *arguments: Any) -> Tensor:
@@ -87,8 +87,8 @@ def seeded(attack: Callable[..., Tensor], *arguments: Any) -> Tensor:
 
 def random_sign_score(data: Data, fields: Mapping[str, Any]) -> dict[str, float]:
     """Metrics of random signs as visible as the budget allows; fields: of an `AttackConfig`."""
-    judge = Judge(AttackConfig.from_dict(fields), data)
-    return judge(seeded(random_sign, judge.images, budget_eps(judge)))[0]
+    evaluator = AttackEvaluator(AttackConfig.from_dict(fields), data)
+    return evaluator(seeded(random_sign, evaluator.images, budget_eps(evaluator)))[0]
 
 
 def _within(images: Tensor, change: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ Losses = Callable[[Tensor], Tensor]  # of images (B, channels, S, S), each one's
 CLIP = 3.0  # standard deviations of a gradient: a few pixels must not take all of a perturbation
 
 
-class Aim:
+class Objective:
     """The goal of a configuration against its victim, which is loaded onto the device."""
 
     def __init__(self, config: AttackConfig, device: str | torch.device = "cpu"):
@@ -33,7 +33,7 @@ class Aim:
         return lambda x: goal_losses(self.goal, self.victim(x).float(), clean, decided, self.config.fake_label)
 
     def descent(self, images: Tensor) -> Tensor:
-        """Of each image the direction towards the goal, (B, channels, S, S): root mean square 1, but for outliers."""
+        """Of each image the direction toward the goal, (B, channels, S, S): root mean square 1, but for outliers."""
         down = -gradient(images, self.losses(images))
         return (down / down.square().mean((1, 2, 3), keepdim=True).sqrt().clamp(min=1e-12)).clamp(-CLIP, CLIP)
 

@@ -10,25 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from voctrain.attack.goals import parse_goal
-from voctrain.attack.objective import Aim
+from voctrain.attack.objective import Objective
 from voctrain.attack.visibility import contrast_masking, psnr, rounded, scale_factor, ssim
 from voctrain.augment.transforms import augment
+from voctrain.checkpoint import pack_checkpoint
 from voctrain.config import AttackConfig
 from voctrain.data import Data
 from voctrain.data.class_names import contrast
-from voctrain.loop import (
-    EVAL_BATCH,
-    Epoch,
-    Resident,
-    autocast,
-    check_images,
-    fit,
-    pack_checkpoint,
-    seed_epoch,
-    to_unit,
-)
+from voctrain.device_array import DeviceArray
+from voctrain.images import EVAL_BATCH, check_images, to_unit
+from voctrain.loop import Epoch, fit
 from voctrain.models import build_generator
 from voctrain.models.generators import check_name
+from voctrain.precision import autocast
+from voctrain.seeding import seed_epoch
 
 METRIC = "val_score"
 HIDING = 10.0  # goal privacy: weight of the similarity that is left beyond max_ssim, against the victim's answers
@@ -39,21 +34,22 @@ def train(
 ) -> Iterator[Epoch]:
     """Train one generator, judged on `data.val` at equal visibility after each epoch.
 
-    It sees the unlabelled test images, or `data.train` where there are none, and never a label. `resume` is the `state`
+    It sees the unlabeled test images, or `data.train` where there are none, and never a label. `resume` is the `state`
     of an earlier `Epoch`. Predictions: ids, y_true, prob_clean and prob_attacked (N, C), ssim and linf (N,).
     """
     check(config, data)
     device = torch.device(device)
-    judge = Judge(config, data, device)
+    evaluator = AttackEvaluator(config, data, device)
     seed_epoch(config.seed, 0)
     generator = new_model(config, data)
     images, index = training_images(data)
-    images, index = Resident(images, device), torch.tensor(index)
+    images, index = DeviceArray(images, device), torch.tensor(index)
 
     def batch_loss(drawn: Tensor) -> tuple[Tensor, None]:
-        batch = augment(to_unit(images[drawn.repeat(config.views)]), config)
+        batch = augment(to_unit(images[drawn.repeat(config.aug_repeats)]), config)
         change = perturb(generator, batch, config)
-        loss = judge.losses(batch)(batch + change).mean() + config.l2_penalty * change.square().sum((1, 2, 3)).mean()
+        loss = evaluator.losses(batch)(batch + change).mean()
+        loss = loss + config.l2_penalty * change.square().sum((1, 2, 3)).mean()
         if config.ssim_penalty or config.goal == "privacy":
             seen = ssim(batch, batch + change).mean()
             loss = loss + config.ssim_penalty * (config.min_ssim - seen).clamp(min=0)
@@ -61,7 +57,7 @@ def train(
         return loss, None
 
     def evaluate(generator: nn.Module) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        return judge(perturbations(generator, judge.images, config)) if len(data.val) else ({}, {})
+        return evaluator(perturbations(generator, evaluator.images, config)) if len(data.val) else ({}, {})
 
     yield from fit(
         generator,
@@ -76,14 +72,14 @@ def train(
     )
 
 
-class Judge(Aim):
-    """Judges perturbations of the validation images, by what the victim answers to them at equal visibility."""
+class AttackEvaluator(Objective):
+    """Evaluates perturbations of the validation images, by what the victim answers to them at equal visibility."""
 
     def __init__(self, config: AttackConfig, data: Data, device: str | torch.device = "cpu"):
         super().__init__(config, device)
         check_victim(config.victim, self.victim.classes, data)
         self.ids, self.y_true = [data.ids[i] for i in data.val], data.labels[data.val]
-        self.images = to_unit(Resident(data.images, torch.device(device))[torch.tensor(data.val)])
+        self.images = to_unit(DeviceArray(data.images, torch.device(device))[torch.tensor(data.val)])
         self.clean = self.victim.probabilities(self.images)
 
     @torch.inference_mode()
@@ -158,7 +154,7 @@ def predict(
 ) -> np.ndarray:
     """Attacked images, uint8 (N, S, S, channels), of images like that; `factor` is `val_factor` of the metrics."""
     device = torch.device(device)
-    unit = to_unit(Resident(images, device)[torch.arange(len(images))])
+    unit = to_unit(DeviceArray(images, device)[torch.arange(len(images))])
     attacked = rounded(unit + factor * perturbations(generator, unit, config))
     return (attacked * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
@@ -204,7 +200,7 @@ def restore(saved: dict, *, device: str | torch.device = "cpu") -> tuple[nn.Modu
 
 
 def _build(config: AttackConfig, channels: int) -> nn.Module:
-    aim = cache(lambda device: Aim(config, device))  # the victim is loaded when it is asked
+    objective = cache(lambda device: Objective(config, device))  # the victim is loaded when it is asked
     return build_generator(
         config.architecture,
         image_size=config.image_size,
@@ -212,5 +208,5 @@ def _build(config: AttackConfig, channels: int) -> nn.Module:
         activation=config.activation,
         middle=config.middle,
         width=config.width,
-        descent=lambda images: aim(images.device).descent(images),
+        descent=lambda images: objective(images.device).descent(images),
     )

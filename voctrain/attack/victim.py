@@ -11,14 +11,15 @@ from torch import Tensor, nn
 from voctrain import classify
 from voctrain.config import ClassifyConfig
 from voctrain.data import Data, cache_dir
-from voctrain.loop import EVAL_BATCH, autocast
+from voctrain.images import EVAL_BATCH
 from voctrain.models.weights import load_file
+from voctrain.precision import autocast
 
 
 class Victim(nn.Module):
     """[0, 1] images (B, channels, S, S) → logits (B, C), by a classifier of ours: frozen, always in eval mode.
 
-    Its image size and normalisation are inside. Gradients flow to the images, none to its parameters.
+    Its image size and normalization are inside. Gradients flow to the images, none to its parameters.
     """
 
     def __init__(self, saved: dict[str, Any], device: str | torch.device = "cpu"):

@@ -31,7 +31,7 @@ def draw_points(masks: Tensor, weights: Tensor, probability: float) -> Tensor:
 
 
 def copy_paste(images: Tensor, masks: Tensor, weights: Tensor, probability: float) -> tuple[Tensor, Tensor]:
-    """Paste an object of its neighbour in the batch onto each image with this probability (Ghiasi et al., 2021).
+    """Paste an object of its neighbor in the batch onto each image with this probability (Ghiasi et al., 2021).
 
     images (B, 3, H, W) and masks keep their shapes; the inputs are not written to.
     """

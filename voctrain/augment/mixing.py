@@ -11,7 +11,7 @@ from voctrain.config import ClassifyConfig
 def mix(
     images: Tensor, target: Tensor, config: ClassifyConfig, masks: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Mixup (Zhang et al., 2018) or cutmix (Yun et al., 2019) of each image with its neighbour in the batch.
+    """Mixup (Zhang et al., 2018) or cutmix (Yun et al., 2019) of each image with its neighbor in the batch.
 
     images (B, 3, H, W), target (B, C) float, masks (B, H, W) → the same shapes, target in [0, 1]. One part kept,
     Beta(alpha, alpha), a batch; where both are on, a coin a batch decides. A mixed-up image has the mask of the one
@@ -34,16 +34,16 @@ def mix(
 
 
 def _paste(batch: Tensor, rows: slice, columns: slice) -> Tensor:
-    """A copy of the batch (B, …, H, W) in which each has this box of its neighbour."""
+    """A copy of the batch (B, …, H, W) in which each has this box of its neighbor."""
     batch = batch.clone()
     batch[..., rows, columns] = batch[..., rows, columns].roll(1, 0)
     return batch
 
 
 def _box(area: float, height: int, width: int) -> tuple[slice, slice]:
-    """A box of about this part of the area around a uniform centre, cut off at the border."""
-    centre, sides = torch.rand(2).tolist(), (height, width)
+    """A box of about this part of the area around a uniform center, cut off at the border."""
+    center, sides = torch.rand(2).tolist(), (height, width)
     half = math.sqrt(area) / 2
-    ends = [(round((c - half) * n), round((c + half) * n)) for c, n in zip(centre, sides, strict=True)]
+    ends = [(round((c - half) * n), round((c + half) * n)) for c, n in zip(center, sides, strict=True)]
     rows, columns = (slice(max(low, 0), min(high, n)) for (low, high), n in zip(ends, sides, strict=True))
     return rows, columns

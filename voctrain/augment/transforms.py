@@ -1,4 +1,4 @@
-"""Augmentation of whole batches on their device: one warp, then colours (SEED.md §2).
+"""Augmentation of whole batches on their device: one warp, then colors (SEED.md §2).
 
 Draws come from the global generator of the device.
 """
@@ -15,7 +15,7 @@ from voctrain.config import TrainConfig
 from voctrain.data.layouts import VOID
 
 FLIPS = {"hflip": -1, "vflip": -2}  # and the dimension of each
-NEED_COLOUR = ("saturation", "hue", "grayscale")
+NEED_COLOR = ("saturation", "hue", "grayscale")
 EVENTS = (*FLIPS, "grayscale")  # happen with a probability; all others vary by an amount
 DRAWS = {"translate": 2, "perspective": 8, "crop_scale": 4}  # random numbers for an image; 1 for all others
 MAX_ASPECT = 4 / 3  # of a random crop (Szegedy et al., 2015)
@@ -30,7 +30,7 @@ def augment(
     Beyond the border images are reflected and masks are 255. Memory format and range are kept; the inputs are not
     written to, and returned as they are where `config` augments nothing.
     """
-    names = [name for name in (*GEOMETRY, *COLOURS) if getattr(config, name) != (1.0 if name == "crop_scale" else 0.0)]
+    names = [name for name in (*GEOMETRY, *COLORS) if getattr(config, name) != (1.0 if name == "crop_scale" else 0.0)]
     amounts = _draw(names, config, images)
     if focus is not None and "crop_scale" in amounts:
         amounts["crop_scale"] = torch.cat([amounts["crop_scale"], focus])
@@ -38,11 +38,11 @@ def augment(
     memory_format = torch.channels_last if images.stride(1) == 1 else torch.contiguous_format
     with torch.autocast(images.device.type, enabled=False):  # coordinates need all of float32
         images, masks = (_flip if geometry.keys() <= FLIPS.keys() else _warp)(images, masks, geometry)
-        if amounts.keys() & COLOURS.keys():
-            images = images.contiguous()  # planes of colour: several times faster on a CPU
-        for name in COLOURS:
+        if amounts.keys() & COLORS.keys():
+            images = images.contiguous()  # planes of color: several times faster on a CPU
+        for name in COLORS:
             if name in amounts:
-                images = COLOURS[name](images, amounts[name])
+                images = COLORS[name](images, amounts[name])
     images = images.contiguous(memory_format=memory_format)
     return images if masks is None else (images, masks)
 
@@ -60,10 +60,10 @@ def _draw(names: list[str], config: TrainConfig, images: Tensor) -> dict[str, Te
             amounts[name] = torch.cat([uniform[:1] * (1 - value), uniform[1:] * 2 - 1])
         else:
             amounts[name] = (uniform * 2 - 1) * value
-    if config.pool is not None:
+    if config.num_ops is not None:
         places = torch.rand(len(names), size, device=images.device).argsort(0)  # of the augmentations, shuffled
         for name, place in zip(names, places, strict=True):
-            amounts[name] = amounts[name] * (place < config.pool)
+            amounts[name] = amounts[name] * (place < config.num_ops)
     if config.one_color:
         coin = torch.rand(size, device=images.device) < 0.5
         amounts |= {"brightness": amounts["brightness"] * coin, "grayscale": amounts["grayscale"] * ~coin}
@@ -177,11 +177,11 @@ GEOMETRY: dict[str, Callable[[Tensor], Tensor]] = {  # in the order in which the
 }
 
 
-# Each takes images (B, 3, H, W), or (B, 1, H, W) where it needs no colour, and amounts (1, B), and keeps [0, 1].
+# Each takes images (B, 3, H, W), or (B, 1, H, W) where it needs no color, and amounts (1, B), and keeps [0, 1].
 # Those by a factor take it as 1 + amount.
 
 
-def _towards(base: Tensor, images: Tensor, amount: Tensor) -> Tensor:
+def _toward(base: Tensor, images: Tensor, amount: Tensor) -> Tensor:
     """base + (images - base) · factor."""
     return torch.lerp(base, images, 1 + amount.view(-1, 1, 1, 1)).clamp_(0, 1)
 
@@ -198,15 +198,15 @@ def _brightness(images: Tensor, amount: Tensor) -> Tensor:
 
 
 def _contrast(images: Tensor, amount: Tensor) -> Tensor:
-    return _towards(_gray(images).mean((2, 3), keepdim=True), images, amount)
+    return _toward(_gray(images).mean((2, 3), keepdim=True), images, amount)
 
 
 def _saturation(images: Tensor, amount: Tensor) -> Tensor:
-    return _towards(_gray(images), images, amount)
+    return _toward(_gray(images), images, amount)
 
 
 def _hue(images: Tensor, amount: Tensor) -> Tensor:
-    """Amounts: parts of the colour circle. By way of HSV, whose value and chroma stay (Smith, 1978)."""
+    """Amounts: parts of the color circle. By way of HSV, whose value and chroma stay (Smith, 1978)."""
     red, green, blue = images.split(1, dim=1)
     value = images.amax(1, keepdim=True)
     chroma = value - images.amin(1, keepdim=True)
@@ -218,7 +218,7 @@ def _hue(images: Tensor, amount: Tensor) -> Tensor:
     return torch.addcmul(value, chroma, turned, value=-1)
 
 
-COLOURS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+COLORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "brightness": _brightness,
     "contrast": _contrast,
     "saturation": _saturation,

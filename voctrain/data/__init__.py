@@ -25,10 +25,10 @@ def load(
 
     `path` is a folder in the Kaggle or the devkit layout (SEED.md §1), "sample" (drawn) or "voc2009" (downloaded), or
     for attacks "digits" or "mnist"; a folder of such a name is given as ./sample. `use_val` adds the devkit's val.txt
-    to the labelled images. `progress` is told how many images are read and how many there are, beginning with 0.
+    to the labeled images. `progress` is told how many images are read and how many there are, beginning with 0.
 
     The squares are kept in `cache_dir()`, found again by the content of the set. Raises `ValueError` for a folder of
-    neither layout, a missing, damaged or ill-formed file, other classes than VOC's, or fewer labelled images than
+    neither layout, a missing, damaged or ill-formed file, other classes than VOC's, or fewer labeled images than
     classes.
     """
     from voctrain.data import download, layouts, prepare

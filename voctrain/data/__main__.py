@@ -30,8 +30,8 @@ def _parser() -> argparse.ArgumentParser:
 
     sample = commands.add_parser("sample", help="draw the sample set into a folder, in the Kaggle layout")
     sample.add_argument("folder", help="a new or empty folder")
-    sample.add_argument("--labelled", type=int, default=240, metavar="N", help="labelled images (default 240)")
-    sample.add_argument("--unlabelled", type=int, default=60, metavar="M", help="test images (default 60)")
+    sample.add_argument("--labeled", type=int, default=240, metavar="N", help="labeled images (default 240)")
+    sample.add_argument("--unlabeled", type=int, default=60, metavar="M", help="test images (default 60)")
     sample.add_argument("--max-size", type=int, default=160, metavar="S", help="longest side in pixels (default 160)")
     sample.add_argument("--seed", type=int, default=0, help="another seed draws other images (default 0)")
     sample.set_defaults(command=_sample)
@@ -41,21 +41,21 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("target", help="a new or empty folder; as a devkit it is the folder of the year (VOC2009)")
     convert.add_argument("--to", choices=("kaggle", "devkit"), help="default: the layout that the source has not")
     convert.add_argument("--void", choices=("keep", "0"), default="keep", help="void pixels: 255, or 0 (default keep)")
-    convert.add_argument("--use-val", action="store_true", help="the devkit's val.txt is labelled too")
+    convert.add_argument("--use-val", action="store_true", help="the devkit's val.txt is labeled too")
     convert.set_defaults(command=_convert)
 
     describe = commands.add_parser("describe", help="count images, classes, shapes and pixels of a set")
     describe.add_argument("folder", help=source)
-    describe.add_argument("--use-val", action="store_true", help="the devkit's val.txt is labelled too")
+    describe.add_argument("--use-val", action="store_true", help="the devkit's val.txt is labeled too")
     describe.set_defaults(command=_describe)
     return parser
 
 
-def _sample(folder: str, labelled: int, unlabelled: int, max_size: int, seed: int) -> None:
+def _sample(folder: str, labeled: int, unlabeled: int, max_size: int, seed: int) -> None:
     from voctrain.data.sample import make_sample
 
-    make_sample(folder, num_labelled=labelled, num_unlabelled=unlabelled, max_size=max_size, seed=seed)
-    print(f"{folder}: {labelled} labelled and {unlabelled} test images in the Kaggle layout")
+    make_sample(folder, num_labeled=labeled, num_unlabeled=unlabeled, max_size=max_size, seed=seed)
+    print(f"{folder}: {labeled} labeled and {unlabeled} test images in the Kaggle layout")
 
 
 def _convert(source: str, target: str, to: str | None, void: str, use_val: bool) -> None:
@@ -63,7 +63,7 @@ def _convert(source: str, target: str, to: str | None, void: str, use_val: bool)
 
     found = layouts.read_source(download.folder_of(source), use_val=use_val)
     notes = convert.convert(found, target, to=to, void=void)
-    print(f"{target}: {len(found.ids)} labelled and {len(found.test_ids)} test images, from the {found.layout} layout")
+    print(f"{target}: {len(found.ids)} labeled and {len(found.test_ids)} test images, from the {found.layout} layout")
     for note in notes:
         print("note:", note)
 
@@ -74,7 +74,7 @@ def _describe(folder: str, use_val: bool) -> None:
     found = layouts.read_source(download.folder_of(folder), use_val=use_val)
     data = load(folder, image_size=64, use_val=use_val)
     print(f"{found.root}: {found.layout} layout, fingerprint {data.fingerprint}")
-    print(f"images   {len(data.ids)} labelled ({len(data.train)} train, {len(data.val)} validation),", end=" ")
+    print(f"images   {len(data.ids)} labeled ({len(data.train)} train, {len(data.val)} validation),", end=" ")
     print(f"{len(data.test_ids)} test, masks for {len(found.ids) - found.masks.count(None)}")
     sizes = np.concatenate([data.sizes, data.test_sizes])
     print(f"shapes   {len(np.unique(sizes, axis=0))} different, height x width:", end=" ")

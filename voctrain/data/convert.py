@@ -46,7 +46,7 @@ def _write_kaggle(source: Source, folder: Path, clear: bool) -> list[str]:
     for part in (train / "img", test / "img", *([train / "seg"] if has_masks else [])):
         part.mkdir(parents=True)
 
-    def labelled(i: int) -> np.ndarray:
+    def labeled(i: int) -> np.ndarray:
         image, mask, label = source.read(i)
         np.save(train / "img" / f"train_{ids[i]}.npy", image)
         if has_masks:
@@ -54,12 +54,12 @@ def _write_kaggle(source: Source, folder: Path, clear: bool) -> list[str]:
             np.save(train / "seg" / f"train_{ids[i]}.npy", _cleared(mask, clear))
         return label
 
-    def unlabelled(i: int) -> None:
+    def unlabeled(i: int) -> None:
         np.save(test / "img" / f"test_{test_ids[i]}.npy", read_image(source.test_images[i]))
 
     with ThreadPoolExecutor() as pool:
-        labels = list(pool.map(labelled, range(len(ids))))
-        list(pool.map(unlabelled, range(len(test_ids))))
+        labels = list(pool.map(labeled, range(len(ids))))
+        list(pool.map(unlabeled, range(len(test_ids))))
     _write_table(train / "train_set.csv", ids, labels)
     _write_table(test / "test_set.csv", test_ids, np.full((len(test_ids), len(VOC_CLASSES)), -1))
     missing = source.masks.count(None) if has_masks else 0
@@ -81,7 +81,7 @@ def _write_devkit(source: Source, folder: Path, clear: bool) -> list[str]:
     prefix, test_prefix = ("train_", "test_") if source.layout == "kaggle" else ("", "")
     ids, test_ids = [prefix + i for i in source.ids], [test_prefix + i for i in source.test_ids]
 
-    def labelled(i: int) -> bool:
+    def labeled(i: int) -> bool:
         image, mask, label = source.read(i)
         _write_jpeg(source.images[i], image, jpegs / f"{ids[i]}.jpg")
         if mask is None or (mask == VOID).all():  # such a mask tells no label
@@ -92,12 +92,12 @@ def _write_devkit(source: Source, folder: Path, clear: bool) -> list[str]:
         palette.save(segmentation / f"{ids[i]}.png")
         return not np.array_equal(label, classes_in(mask))
 
-    def unlabelled(i: int) -> None:
+    def unlabeled(i: int) -> None:
         _write_jpeg(source.test_images[i], read_image(source.test_images[i]), jpegs / f"{test_ids[i]}.jpg")
 
     with ThreadPoolExecutor() as pool:
-        changed = sum(pool.map(labelled, range(len(ids))))
-        list(pool.map(unlabelled, range(len(test_ids))))
+        changed = sum(pool.map(labeled, range(len(ids))))
+        list(pool.map(unlabeled, range(len(test_ids))))
     for name, listed in (("train", ids), ("test", test_ids)):
         (sets / f"{name}.txt").write_text("".join(f"{i}\n" for i in listed), encoding="utf-8")
     notes = ["masks are exact; images became JPEGs (quality 95, 4:4:4), which is not exact"] * (

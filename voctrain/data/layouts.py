@@ -20,7 +20,7 @@ from voctrain.data.class_names import (
 from voctrain.data.palette import check_palette
 
 YEARS = ("VOC[0-9]*", "VOCdevkit/VOC[0-9]*", "TrainVal/VOCdevkit/VOC[0-9]*")  # as the archives of VOC unpack
-VOID = 255  # pixels of a mask that belong to no class: borders, and what nobody labelled
+VOID = 255  # pixels of a mask that belong to no class: borders, and what nobody labeled
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class Source:
         return [path for path in (*self.images, *self.masks, *self.annotations, *self.test_images) if path]
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-        """Labelled image `index`: uint8 (H, W, 3), its mask, uint8 (H, W) or None, and its labels, uint8 (20,).
+        """Labeled image `index`: uint8 (H, W, 3), its mask, uint8 (H, W) or None, and its labels, uint8 (20,).
 
         Raises `ValueError` for a file that is damaged or not as the layout wants it.
         """
@@ -62,7 +62,7 @@ class Source:
 def read_source(folder: str | Path, *, use_val: bool = False) -> Source:
     """Look at `folder`, which holds the Kaggle layout, the devkit layout, or the devkit layout of one year below it.
 
-    `use_val` adds the devkit's val.txt to the labelled images. Raises `ValueError` for a folder that is not there, has
+    `use_val` adds the devkit's val.txt to the labeled images. Raises `ValueError` for a folder that is not there, has
     neither layout or lacks a file it lists, and for bad tables; images are not opened.
     """
     folder = Path(folder).expanduser()
@@ -129,12 +129,12 @@ def _read_kaggle(root: Path, use_val: bool) -> Source:
 def _read_devkit(root: Path, use_val: bool) -> Source:
     sets, jpegs = root / "ImageSets" / "Segmentation", root / "JPEGImages"
     train, val, test = (sets / f"{name}.txt" for name in ("train", "val", "test"))
-    labelled = _read_lines(train) + (_read_lines(val) if use_val else [])
-    ids = _checked_ids(labelled, f"{train} and {val}" if use_val else train)
+    labeled = _read_lines(train) + (_read_lines(val) if use_val else [])
+    ids = _checked_ids(labeled, f"{train} and {val}" if use_val else train)
     hidden = test if test.is_file() or use_val or not val.is_file() else val
     test_ids = _checked_ids(_read_lines(hidden), hidden, allow_none=True) if hidden.is_file() else ()
     if both := set(ids) & set(test_ids):
-        raise ValueError(f"no image may be both labelled and test, but {min(both)} is: take it off {hidden} or {train}")
+        raise ValueError(f"no image may be both labeled and test, but {min(both)} is: take it off {hidden} or {train}")
     images, test_images = ([jpegs / f"{i}.jpg" for i in group] for group in (ids, test_ids))
     found = [root / "SegmentationClass" / f"{i}.png" for i in ids]
     masks = tuple(path if path.is_file() else None for path in found)
@@ -142,7 +142,7 @@ def _read_devkit(root: Path, use_val: bool) -> Source:
     _check_files([*images, *test_images])
     for path, mask in zip(annotations, found, strict=True):
         if path and not path.is_file():
-            raise ValueError(f"a labelled image needs its mask or annotation, but {mask} and {path} are missing")
+            raise ValueError(f"a labeled image needs its mask or annotation, but {mask} and {path} are missing")
     return Source("devkit", root, ids, tuple(images), masks, tuple(annotations), None, test_ids, tuple(test_images))
 
 

@@ -40,33 +40,33 @@ def prepare(
 ) -> dict[str, np.ndarray]:
     """Decode and resize all images; the arrays of `Data` by their names, `masks` only where there are any.
 
-    Raises `ValueError` for fewer labelled images than classes and for a file that is damaged or of the wrong kind.
+    Raises `ValueError` for fewer labeled images than classes and for a file that is damaged or of the wrong kind.
     """
-    num_labelled, num_test, size = len(source.ids), len(source.test_ids), image_size
-    if num_labelled < len(VOC_CLASSES):
+    num_labeled, num_test, size = len(source.ids), len(source.test_ids), image_size
+    if num_labeled < len(VOC_CLASSES):
         raise ValueError(
-            f"there must be at least {len(VOC_CLASSES)} labelled images, one a class, but {str(source.root)!r} has"
-            f" {num_labelled}: add some"
+            f"there must be at least {len(VOC_CLASSES)} labeled images, one a class, but {str(source.root)!r} has"
+            f" {num_labeled}: add some"
         )
-    images, test_images = (np.empty((n, size, size, 3), np.uint8) for n in (num_labelled, num_test))
-    sizes, test_sizes = (np.empty((n, 2), np.int32) for n in (num_labelled, num_test))
-    labels = np.empty((num_labelled, len(VOC_CLASSES)), np.uint8)
-    masks = {"masks": np.full((num_labelled, size, size), VOID, np.uint8)} if any(source.masks) else {}
+    images, test_images = (np.empty((n, size, size, 3), np.uint8) for n in (num_labeled, num_test))
+    sizes, test_sizes = (np.empty((n, 2), np.int32) for n in (num_labeled, num_test))
+    labels = np.empty((num_labeled, len(VOC_CLASSES)), np.uint8)
+    masks = {"masks": np.full((num_labeled, size, size), VOID, np.uint8)} if any(source.masks) else {}
 
-    def labelled(i: int) -> None:
+    def labeled(i: int) -> None:
         image, mask, labels[i] = source.read(i)
         images[i], sizes[i] = square(image, size), image.shape[:2]
         if mask is not None:
             masks["masks"][i] = square(mask, size, NEAREST)
 
-    def unlabelled(i: int) -> None:
+    def unlabeled(i: int) -> None:
         image = read_image(source.test_images[i])
         test_images[i], test_sizes[i] = square(image, size), image.shape[:2]
 
     with ThreadPoolExecutor() as pool:
-        reading = itertools.chain(pool.map(labelled, range(num_labelled)), pool.map(unlabelled, range(num_test)))
+        reading = itertools.chain(pool.map(labeled, range(num_labeled)), pool.map(unlabeled, range(num_test)))
         for done, _ in enumerate(reading, 1):
-            progress(done, num_labelled + num_test)
+            progress(done, num_labeled + num_test)
     train, val = stratified_split(labels)
     arrays = {"images": images, "labels": labels, "train": train, "val": val, "test_images": test_images}
     return arrays | masks | {"sizes": sizes, "test_sizes": test_sizes}
@@ -112,5 +112,5 @@ def remarks(source: Source, arrays: dict[str, np.ndarray]) -> tuple[str, ...]:
         elif absent:
             lines.append(f"class {name!r} has no positive image in {absent[0]}: too few images to share")
     if "masks" in arrays and (missing := source.masks.count(None)):
-        lines.append(f"{missing} of {len(source.ids)} labelled images have no mask: all of their pixels are void")
+        lines.append(f"{missing} of {len(source.ids)} labeled images have no mask: all of their pixels are void")
     return tuple(lines)

@@ -140,37 +140,37 @@ PATTERNS = {
 
 
 def make_sample(
-    folder: Path, *, num_labelled: int = 240, num_unlabelled: int = 60, max_size: int = 160, seed: int = 0
+    folder: Path, *, num_labeled: int = 240, num_unlabeled: int = 60, max_size: int = 160, seed: int = 0
 ) -> None:
     """Write the sample set to `folder`, which must be missing or empty.
 
     Images are uint8 (H, W, 3) with the long side up to `max_size`, masks uint8 (H, W) of 0..20 and 255 (void) around
-    each object. A label is 1 exactly when the mask holds the class, and every class is in one labelled scene at least.
+    each object. A label is 1 exactly when the mask holds the class, and every class is in one labeled scene at least.
     One seed gives the same bytes. The folder appears complete or not at all; where another process made it in the
     meantime, its set stays.
 
     Raises:
-        ValueError: `num_labelled` < 20, `num_unlabelled` < 0, `max_size` < 32, `seed` < 0, or a `folder` not empty.
+        ValueError: `num_labeled` < 20, `num_unlabeled` < 0, `max_size` < 32, `seed` < 0, or a `folder` not empty.
     """
     folder = Path(folder).resolve()
-    arguments = {"num_labelled": num_labelled, "num_unlabelled": num_unlabelled, "max_size": max_size, "seed": seed}
+    arguments = {"num_labeled": num_labeled, "num_unlabeled": num_unlabeled, "max_size": max_size, "seed": seed}
     for (name, value), low in zip(arguments.items(), (len(VOC_CLASSES), 0, 32, 0), strict=True):
         if value < low:
             raise ValueError(f"{name} must be at least {low}, but got {value}: give a larger one")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"the sample needs a new or empty folder, but got {folder}: name another one or delete it")
-    build_folder(folder, lambda new: _write_set(new, num_labelled, num_unlabelled, max_size, seed))
+    build_folder(folder, lambda new: _write_set(new, num_labeled, num_unlabeled, max_size, seed))
 
 
-def _write_set(folder: Path, num_labelled: int, num_unlabelled: int, max_size: int, seed: int) -> None:
+def _write_set(folder: Path, num_labeled: int, num_unlabeled: int, max_size: int, seed: int) -> None:
     train, test = (np.random.SeedSequence([seed, number]) for number in (0, 1))
-    _write_split(folder / "train", num_labelled, max_size, train, labelled=True)
-    _write_split(folder / "test", num_unlabelled, max_size, test, labelled=False)
+    _write_split(folder / "train", num_labeled, max_size, train, labeled=True)
+    _write_split(folder / "test", num_unlabeled, max_size, test, labeled=False)
 
 
-def _write_split(folder: Path, count: int, max_size: int, seeds: np.random.SeedSequence, *, labelled: bool) -> None:
+def _write_split(folder: Path, count: int, max_size: int, seeds: np.random.SeedSequence, *, labeled: bool) -> None:
     split = folder.name
-    for part in ("img", "seg") if labelled else ("img",):
+    for part in ("img", "seg") if labeled else ("img",):
         (folder / part).mkdir(parents=True)
     deck = [*VOC_CLASSES, "person"] * (count // len(VOC_CLASSES) + 1)  # every class leads a scene in turn
     leads = np.random.default_rng(seeds).permutation(deck[:count])
@@ -178,7 +178,7 @@ def _write_split(folder: Path, count: int, max_size: int, seeds: np.random.SeedS
     for i, (lead, child) in enumerate(zip(leads, seeds.spawn(count), strict=True)):
         image, mask = _scene(np.random.default_rng(child), str(lead), max_size)
         np.save(folder / "img" / f"{split}_{i}.npy", image)
-        if labelled:
+        if labeled:
             np.save(folder / "seg" / f"{split}_{i}.npy", mask)
             labels[i] = np.isin(np.arange(1, len(VOC_CLASSES) + 1), mask)
     pd.DataFrame(labels, columns=list(VOC_CLASSES)).to_csv(folder / f"{split}_set.csv", index_label="Id")
@@ -205,8 +205,8 @@ def _scene(rng: np.random.Generator, lead: str, max_size: int) -> tuple[np.ndarr
         painted = (tones > 0) & free
         free &= ~painted
         tint = look.hue + rng.normal(0, 0.03), look.saturation, rng.uniform(0.35, 0.5)
-        colours = _texture(rng, painted, to_object, look.pattern, tint)
-        image[painted] = colours * (tones[painted, None] / NORMAL)
+        colors = _texture(rng, painted, to_object, look.pattern, tint)
+        image[painted] = colors * (tones[painted, None] / NORMAL)
     return _photograph(rng, image), mask
 
 
@@ -230,22 +230,22 @@ def _silhouette(
         stretch = radius * np.exp(rng.normal(0, 0.1, 2)) * (rng.choice((-1, 1)), 1)
         rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
         matrix = rotation @ [[1, shear], [0, 1]] @ np.diag(stretch)
-        centre = rng.uniform(0.25, 0.75, 2) * size
+        center = rng.uniform(0.25, 0.75, 2) * size
         canvas = Image.new("L", size)
         draw = ImageDraw.Draw(canvas)
         for tone, polygon in parts:
-            draw.polygon([tuple(p) for p in polygon @ matrix.T + centre], fill=tone)
+            draw.polygon([tuple(p) for p in polygon @ matrix.T + center], fill=tone)
         tones = np.asarray(canvas)
         if (tones > 0).sum() >= MIN_PIXELS:
             inverse = np.linalg.inv(matrix)
-            return tones, np.column_stack([inverse, -inverse @ centre])
+            return tones, np.column_stack([inverse, -inverse @ center])
         radius = min(1.1 * radius, max(size) / 2)  # beyond, the frame may lie inside a hole
 
 
 def _texture(
     rng: np.random.Generator, where: np.ndarray, to_object: np.ndarray, pattern: str, tint: tuple[float, float, float]
 ) -> np.ndarray:
-    """Colours (n, 3) in [0, 1] of the pixels `where`: a dark and a light colour, mixed by the pattern.
+    """Colors (n, 3) in [0, 1] of the pixels `where`: a dark and a light color, mixed by the pattern.
 
     `tint` is their hue, their saturation and how far apart their brightnesses are.
     """

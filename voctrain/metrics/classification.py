@@ -1,4 +1,4 @@
-"""Metrics of multi-label classification, equal to scikit-learn's; those of every epoch are vectorised over classes.
+"""Metrics of multi-label classification, equal to scikit-learn's; those of every epoch are vectorized over classes.
 
 Everywhere y_true is (N, C) of 0/1 or bool and y_prob (N, C) of finite probabilities in [0, 1].
 """

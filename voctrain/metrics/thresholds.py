@@ -50,7 +50,7 @@ def _common_threshold(y_true: np.ndarray, y_prob: np.ndarray) -> float:
 
 
 def _class_thresholds(y_true: np.ndarray, y_prob: np.ndarray, start: np.ndarray, copies: float = 1) -> np.ndarray:
-    """Thresholds (C,) by coordinate ascent on the mean row Dice, then drawn towards `start` for rare classes.
+    """Thresholds (C,) by coordinate ascent on the mean row Dice, then drawn toward `start` for rare classes.
 
     copies: rows an image.
     """
@@ -75,7 +75,7 @@ def _class_thresholds(y_true: np.ndarray, y_prob: np.ndarray, start: np.ndarray,
 
 
 def _best_cut(scores: np.ndarray, gains: np.ndarray) -> float:
-    """The threshold t of greatest sum of `gains` over scores >= t, amid two neighbours among the scores, 0 and 1."""
+    """The threshold t of greatest sum of `gains` over scores >= t, amid two neighbors among the scores, 0 and 1."""
     order = np.argsort(-scores, kind="stable")
     scores = np.concatenate([[1.0], scores[order], [0.0]])
     total = np.concatenate([[0.0], gains[order].cumsum()])

@@ -1,4 +1,4 @@
-"""Classifiers: the notebook's (SEED.md §2), a small ResNet and torchvision's, each with its normalisation inside."""
+"""Classifiers: the notebook's (SEED.md §2), a small ResNet and torchvision's, each with its normalization inside."""
 
 import difflib
 import functools
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torchvision import models
 
-from voctrain.models.normalised import Normalised
+from voctrain.models.normalized import Normalized
 from voctrain.models.weights import load_into, published_weights
 
 # The least sizes above 32: alexnet's last pooling, and the 17 × 17 map that inception_v3's auxiliary output wants.
@@ -20,8 +20,8 @@ FIXED_SIZE = ("vit_", "maxvit_")  # take the size of their published weights and
 AUXILIARY = ("googlenet", "inception_v3")
 
 
-class Classifier(Normalised):
-    """Images (B, C, H, W) in [0, 1] → logits (B, num_classes), by a network and its normalisation.
+class Classifier(Normalized):
+    """Images (B, C, H, W) in [0, 1] → logits (B, num_classes), by a network and its normalization.
 
     In train mode a network with auxiliary outputs returns (logits, *auxiliary logits), each (B, num_classes).
     input_size: the side, in pixels, that the network sees; batches of another size are resized to it.
@@ -34,7 +34,7 @@ class Classifier(Normalised):
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         if images.shape[-2:] != (self.input_size, self.input_size):
             images = F.interpolate(images, (self.input_size, self.input_size), mode="bilinear", antialias=True)
-        output = self.net(self.normalised(images))
+        output = self.net(self.normalized(images))
         return tuple(output) if isinstance(output, tuple) else output
 
 
@@ -78,7 +78,7 @@ def simple(num_classes: int, image_size: int, in_channels: int) -> nn.Sequential
 
 
 def complex_(num_classes: int, image_size: int, in_channels: int) -> nn.Sequential:
-    """Four convolutions with batch normalisation and two linear layers, SEED.md §2."""
+    """Four convolutions with batch normalization and two linear layers, SEED.md §2."""
     layers: list[nn.Module] = []
     for c_in, c_out in [(in_channels, 32), (32, 64), (64, 128), (128, 256)]:
         layers += [nn.Conv2d(c_in, c_out, 3, padding=1), nn.BatchNorm2d(c_out), nn.ReLU(), nn.MaxPool2d(2)]
@@ -87,7 +87,7 @@ def complex_(num_classes: int, image_size: int, in_channels: int) -> nn.Sequenti
 
 
 def tinyvgg(num_classes: int, image_size: int, in_channels: int) -> nn.Sequential:
-    """Five convolutions, each ReLU before batch normalisation, with dropout, and two linear layers, SEED.md §2."""
+    """Five convolutions, each ReLU before batch normalization, with dropout, and two linear layers, SEED.md §2."""
 
     def conv(c_in: int, c_out: int) -> list[nn.Module]:
         return [nn.Conv2d(c_in, c_out, 3, padding=1), nn.ReLU(), nn.BatchNorm2d(c_out)]
@@ -167,7 +167,7 @@ def _build_net(name: str, num_classes: int, image_size: int, in_channels: int = 
     if name in OURS:
         return OURS[name](num_classes, image_size, in_channels)
     options: dict[str, Any] = {}
-    if name in AUXILIARY:  # torchvision's own initialisation of these two takes seconds, and is to be given up there
+    if name in AUXILIARY:  # torchvision's own initialization of these two takes seconds, and is to be given up there
         options = {"aux_logits": True, "init_weights": False}
     if name.startswith("vit_"):
         options = {"image_size": input_size(name, image_size)}

@@ -150,7 +150,7 @@ def autoencoder(
 
 
 def residual(in_channels: int, width: int, act: Callable[[], nn.Module]) -> nn.Sequential:
-    """The ResNet generator of Generative Adversarial Perturbations (Poursaeed et al., 2018), instances normalised."""
+    """The ResNet generator of Generative Adversarial Perturbations (Poursaeed et al., 2018), instances normalized."""
 
     def up(c_in: int, c_out: int) -> list[nn.Module]:
         return [nn.Upsample(scale_factor=2), *_conv(c_in, c_out, 3), act()]

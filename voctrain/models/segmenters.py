@@ -12,7 +12,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from voctrain.models.classifiers import CLASSIFIERS, build_classifier
 from voctrain.models.maps import map_shapes
-from voctrain.models.normalised import Normalised
+from voctrain.models.normalized import Normalized
 from voctrain.models.weights import PUBLISHED, load_encoder, load_file, load_into
 
 TORCHVISION = tuple(models.list_models(module=models.segmentation))
@@ -21,14 +21,14 @@ TRACED_SIZE = 64  # pixels of the images that show the maps of a classifier
 STRIDES = (2, 4, 8, 16, 32)  # pixels to a cell of the maps of a pyramid, as far as the classifier makes them
 
 
-class Segmenter(Normalised):
-    """Images (B, 3, H, W) in [0, 1] of any size → logits (B, num_classes, H, W), by a network and its normalisation.
+class Segmenter(Normalized):
+    """Images (B, 3, H, W) in [0, 1] of any size → logits (B, num_classes, H, W), by a network and its normalization.
 
     In train mode a network with an auxiliary output returns (logits, auxiliary logits).
     """
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        output = self.net(self.normalised(images))
+        output = self.net(self.normalized(images))
         if isinstance(output, Tensor):
             return output
         return (output["out"], output["aux"]) if self.training and "aux" in output else output["out"]
@@ -93,7 +93,7 @@ def _head(model: Segmenter, num_classes: int) -> frozenset[str]:
 
 
 def double_convolution(c_in: int, c_out: int) -> nn.Sequential:
-    """Two 3×3 convolutions, each with batch normalisation and ReLU."""
+    """Two 3×3 convolutions, each with batch normalization and ReLU."""
     return nn.Sequential(*convolution(c_in, c_out, 3), *convolution(c_out, c_out, 3))
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models import WeightsEnum
 
-from voctrain.models.normalised import Normalised
+from voctrain.models.normalized import Normalized
 
 PUBLISHED = ("imagenet", "published")  # torchvision's: of its classifiers, of its segmenters
 TIMEOUT = 15  # seconds without an answer after which a download is given up
@@ -26,7 +26,7 @@ TIMEOUT = 15  # seconds without an answer after which a download is given up
 def load_file(path: str | Path) -> dict[str, Any]:
     """A weights file, on the CPU: a checkpoint of ours or a plain state dict.
 
-    Ours holds at least task, config (with architecture), classes, image_size and model (a state dict, normalisation
+    Ours holds at least task, config (with architecture), classes, image_size and model (a state dict, normalization
     included). Raises `ValueError` for a file that is missing, holds pickled objects or is neither of the two.
     """
     if not Path(path).is_file():
@@ -64,9 +64,9 @@ def published_weights(architecture: str) -> WeightsEnum | None:
 
 
 def load_into(
-    model: Normalised, architecture: str, weights: str, *, head: frozenset[str], image_size: int | None = None
+    model: Normalized, architecture: str, weights: str, *, head: frozenset[str], image_size: int | None = None
 ) -> None:
-    """Load published weights ("imagenet", of segmenters "published") or a file into `model`, normalisation included.
+    """Load published weights ("imagenet", of segmenters "published") or a file into `model`, normalization included.
 
     head: the names of its tensors that depend on the number of classes; of another number, they stay as they are.
     image_size: of a model that is bound to one, in pixels, for the message.
@@ -85,13 +85,13 @@ def load_into(
         lists = {"missing": missing, "unknown": unknown}
         found = ", ".join(f"{len(keys)} {what} (first {keys[0]})" for what, keys in lists.items() if keys)
         raise _other_model(source, f"tensors {found}")
-    _adopt_normalisation(model, state, model.net, architecture)
+    _adopt_normalization(model, state, model.net, architecture)
 
 
-def load_encoder(model: Normalised, encoder: nn.Module, architecture: str, weights: str) -> None:
+def load_encoder(model: Normalized, encoder: nn.Module, architecture: str, weights: str) -> None:
     """Load "imagenet" or a classifier's file into `encoder`, the part of `model` that is a classifier without its head.
 
-    architecture: of that classifier. Its normalisation becomes the model's. Raises `ValueError` where a tensor is
+    architecture: of that classifier. Its normalization becomes the model's. Raises `ValueError` where a tensor is
     missing or of another shape.
     """
     source, saved = _read(weights, architecture)
@@ -105,7 +105,7 @@ def load_encoder(model: Normalised, encoder: nn.Module, architecture: str, weigh
         raise _other_model(source, f"{len(wrong)} tensors of another shape (first {wrong[0]})")
     found._metadata = own._metadata
     encoder.load_state_dict(found, strict=False)
-    _adopt_normalisation(model, state, encoder, architecture)
+    _adopt_normalization(model, state, encoder, architecture)
 
 
 def _read(weights: str, architecture: str) -> tuple[str, Mapping[str, Any]]:
@@ -117,14 +117,14 @@ def _read(weights: str, architecture: str) -> tuple[str, Mapping[str, Any]]:
     return weights, saved
 
 
-def _adopt_normalisation(model: Normalised, state: Mapping[str, Tensor], net: nn.Module, architecture: str) -> None:
-    """Set the normalisation that these tensors were trained with, where it is known."""
+def _adopt_normalization(model: Normalized, state: Mapping[str, Tensor], net: nn.Module, architecture: str) -> None:
+    """Set the normalization that these tensors were trained with, where it is known."""
     if {"mean", "std"} <= state.keys():
-        model.set_normalisation(state["mean"], state["std"])
-        model.own_normalisation = True
-    elif constants := _published_normalisation(net, architecture):
-        model.set_normalisation(*constants)
-        model.own_normalisation = True
+        model.set_normalization(state["mean"], state["std"])
+        model.own_normalization = True
+    elif constants := _published_normalization(net, architecture):
+        model.set_normalization(*constants)
+        model.own_normalization = True
 
 
 def _check_architecture(path: str, found: str | None, wanted: str) -> None:
@@ -184,7 +184,7 @@ def _qualified(state: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
     return renamed
 
 
-def _published_normalisation(net: nn.Module, architecture: str) -> tuple[list[float], list[float]] | None:
+def _published_normalization(net: nn.Module, architecture: str) -> tuple[list[float], list[float]] | None:
     """Mean and standard deviation a channel that torchvision trained with, if it did."""
     published = published_weights(architecture)
     if published is None:

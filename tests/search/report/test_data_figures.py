@@ -15,7 +15,7 @@ PLAIN = {"image_size": 28, "hflip": 0.0}
 
 @pytest.fixture
 def data() -> Data:
-    """Image i is filled with the grey 50·i and is of class i, whose object is its middle."""
+    """Image i is filled with the gray 50·i and is of class i, whose object is its middle."""
     masks = np.zeros((ACROSS, 28, 28), np.uint8)
     for i in range(ACROSS):
         masks[i, 9:19, 9:19] = 1 + i
@@ -52,7 +52,7 @@ def test_a_mixed_batch_is_shown_with_its_targets(data):
     images, mixed = pictures(figure, rows=2)[..., 0, 0]
     np.testing.assert_allclose(images, [0, 50, 100, 150, 200], atol=3)
     targets = [part.split() for part in figure.alt.split("targets: ")[1].split("; ")]
-    assert targets[1][0] == "a"  # mixed with its neighbour
+    assert targets[1][0] == "a"  # mixed with its neighbor
     kept = float(targets[1][3])
     assert 0.01 < kept < 0.99
     np.testing.assert_allclose(mixed, [200 * (1 - kept), *(50 * i - 50 * (1 - kept) for i in range(1, 5))], atol=4)
@@ -70,5 +70,5 @@ def test_the_batch_of_an_attack_is_of_the_images_that_it_may_see(data):
     config = AttackConfig(**{**PLAIN, "hflip": 1.0}, victim="run")
     images, seen = pictures(training_batch(data, config), rows=2)[..., 0, 0]
     np.testing.assert_allclose(seen, images, atol=3)
-    unlabelled = Data(**{**vars(data), "test_ids": ("t",), "test_images": np.full((1, 28, 28, 3), 77, np.uint8)})
-    np.testing.assert_allclose(pictures(training_batch(unlabelled, config), rows=2), 77, atol=3)
+    unlabeled = Data(**{**vars(data), "test_ids": ("t",), "test_images": np.full((1, 28, 28, 3), 77, np.uint8)})
+    np.testing.assert_allclose(pictures(training_batch(unlabeled, config), rows=2), 77, atol=3)

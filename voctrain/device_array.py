@@ -1,0 +1,35 @@
+"""An array of the whole data set, kept on the device while it fits there."""
+
+import warnings
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class DeviceArray:
+    """Images or masks of a whole data set (N, …), indexed to get batches on the device.
+
+    On a GPU, an array larger than `budget` (a share of the free memory) stays in pinned host memory, and batches are
+    copied asynchronously. Indexing returns copies only: the array itself may be shared between processes.
+    """
+
+    def __init__(self, array: np.ndarray, device: torch.device, budget: float = 0.4):
+        self.device = device
+        with warnings.catch_warnings():  # shared arrays are read-only, and nothing writes to this one
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            rows = torch.from_numpy(array)
+        if device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(device)
+            rows = rows.to(device) if rows.nbytes <= budget * free else rows.pin_memory()
+        self.rows = rows.to(device) if device.type == "mps" else rows
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        """A copy of the rows at these indices (on the CPU), on the device."""
+        rows = self.rows[index.to(self.rows.device, non_blocking=True)]
+        if rows.device.type == "cpu" and self.device.type == "cuda":
+            rows = rows.pin_memory()
+        return rows.to(self.device, non_blocking=True)
+
+    def __len__(self) -> int:
+        return len(self.rows)
