@@ -156,9 +156,9 @@ class TestNames:
     def test_voc2009_accepts_both_sums_and_is_unpacked_once(self, devkit, cache, monkeypatch):
         from torchvision.datasets import utils, voc
 
-        from voctrain.data import download
+        from voctrain.data import named_sets
 
-        assert voc.DATASET_YEAR_DICT["2009"]["md5"] == download.VOC2009_MD5[0]
+        assert voc.DATASET_YEAR_DICT["2009"]["md5"] == named_sets.VOC2009_MD5[0]
         calls = []
 
         def fetch(url, root, md5):

@@ -1,4 +1,11 @@
-"""A VOC-style image set as plain arrays. `load` reads it from a folder; every task trains on the `Data` it returns."""
+"""A VOC-style image set as plain arrays. `load` reads it from a folder; every task trains on the `Data` it returns.
+
+Modules import only modules to their left, which a test checks:
+
+    cache, class_names, dataset, split | palette | layouts | convert, prepare, sample | digits, named_sets | this one
+
+Most of them are imported where they are used, so that `--help` does not wait for pandas and Pillow.
+"""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -6,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from voctrain.data.cache import cache_dir
 from voctrain.data.dataset import Data, DataSource
-from voctrain.data.download import cache_dir
 
 __all__ = ["DIGITS", "Data", "DataSource", "cache_dir", "load", "original_masks"]
 
@@ -31,7 +38,7 @@ def load(
     neither layout, a missing, damaged or ill-formed file, other classes than VOC's, or fewer labeled images than
     classes.
     """
-    from voctrain.data import download, layouts, prepare
+    from voctrain.data import layouts, named_sets, prepare
 
     if image_size < 1:
         raise ValueError(f"image_size must be at least 1 pixel, but got {image_size}: give a size such as 300")
@@ -39,7 +46,7 @@ def load(
         from voctrain.data import digits
 
         return digits.load(path, image_size)
-    source = layouts.read_source(download.folder_of(path), use_val=use_val)
+    source = layouts.read_source(named_sets.folder_of(path), use_val=use_val)
     progress(0, len(source.ids) + len(source.test_ids))
     layouts.check_content(source)
     fingerprint = prepare.fingerprint(source)
@@ -53,7 +60,7 @@ def load(
         classes=layouts.VOC_CLASSES,
         fingerprint=fingerprint,
         warnings=prepare.remarks(source, arrays) + warnings,
-        source=DataSource(str(path) if path in download.NAMES else os.path.abspath(Path(path).expanduser()), use_val),
+        source=DataSource(str(path) if path in named_sets.NAMES else os.path.abspath(Path(path).expanduser()), use_val),
         **{"masks": None} | arrays,
     )
 
@@ -64,11 +71,11 @@ def original_masks(data: Data, ids: Iterable[str]) -> Iterator[np.ndarray]:
     An image without a mask yields one that is all void. Raises `ValueError` for data without original files, for files
     that changed since `load` so that they are no longer a valid set, and `KeyError` for an unknown id.
     """
-    from voctrain.data import download, layouts
+    from voctrain.data import layouts, named_sets
 
     if data.source is None or data.source.path in DIGITS:
         raise ValueError("original masks must come from a folder, but these data have none: use data from `load`")
-    found = layouts.read_source(download.folder_of(data.source.path), use_val=data.source.use_val)
+    found = layouts.read_source(named_sets.folder_of(data.source.path), use_val=data.source.use_val)
     index = {name: i for i, name in enumerate(found.ids)}
     for name in ids:
         image, mask, _ = found.read(index[name])

@@ -5,8 +5,8 @@ import hashlib
 import numpy as np
 from sklearn.datasets import load_digits
 
+from voctrain.data.cache import cache_dir
 from voctrain.data.dataset import Data, DataSource
-from voctrain.data.download import cache_dir
 from voctrain.data.prepare import square
 from voctrain.data.split import stratified_split
 
