@@ -73,6 +73,26 @@ def test_layers_of_the_training():
         assert all(order.get(name, 0) < max(order.get(room, 0), 1) or name == room for name in ours), file
 
 
+def test_layers_of_the_data():
+    """Each module of voctrain/data imports only modules of lower layers, so there is no import cycle."""
+    layers = [
+        {"cache", "class_names", "dataset", "split"},
+        {"palette"},
+        {"layouts"},
+        {"convert", "prepare", "sample"},
+        {"digits", "named_sets"},
+        {"__init__"},
+        {"__main__"},
+    ]
+    layer = {name: number for number, names in enumerate(layers) for name in names}
+    files = sources("voctrain/data")
+    assert {file.stem for file in files} == layer.keys()
+    for file in files:
+        parts = [name.split(".") for name in imported(file) if name.startswith("voctrain.data.")]
+        modules = {part[2] if part[2] in layer else "__init__" for part in parts}
+        assert all(layer[name] < layer[file.stem] for name in modules), file
+
+
 @pytest.mark.parametrize("command", ["search.run", "search.final", "search.submit", "search.report", "voctrain.data"])
 def test_help_loads_nothing_heavy(command):
     code = f"import runpy, sys; sys.argv = ['x', '--help']; runpy.run_module('{command}', run_name='__main__')"

@@ -29,7 +29,7 @@ from torchvision import transforms
 from voctrain import classify, segment
 from voctrain.config import ClassifyConfig, SegmentConfig, TrainConfig
 from voctrain.data import Data, layouts, load
-from voctrain.data.download import folder_of
+from voctrain.data.named_sets import folder_of
 from voctrain.images import to_unit
 from voctrain.losses.classification import classification_loss
 from voctrain.losses.segmentation import MaskLoss

@@ -118,7 +118,7 @@ def test_the_gate_is_fitted_on_held_out_images_and_used(segmented, finished, cal
     assert "gate of strength" in gated.out
     # The Dice without it is that of best.pt on the validation images at their original sizes.
     model, config = segment.restore(read_torch(folder / "best.pt"))
-    truths = original_masks(dataset, [data.ids[i] for i in data.val])
+    truths = original_masks(data, [data.ids[i] for i in data.val])
     maps = segment.predict(model, data.images[data.val], config, sizes=data.sizes[data.val])
     metrics, _ = score_maps(truths, maps, 21)
     assert f"without it {metrics['val_dice']:.4f}" in gated.out

@@ -1,4 +1,6 @@
+import dataclasses
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -8,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from voctrain.data import Data, cache_dir, load, prepare
+from voctrain.data import Data, DataSource, cache_dir, load, original_masks, prepare
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -103,7 +105,7 @@ class TestSplit:
         ("train", "val"), [(range(44), [0]), (range(43), []), (range(44), ["x"]), ([*range(44), 3], [])]
     )
     def test_with_other_ids(self, kaggle, train, val):
-        with pytest.raises(ValueError, match="each id of the data once, but 1 differ"):
+        with pytest.raises(ValueError, match="each id of the data exactly once, but 1 do not match"):
             load(kaggle, image_size=8).with_split(map(str, train), map(str, val))
 
     def test_all_train(self, kaggle):
@@ -111,6 +113,32 @@ class TestSplit:
         assert data.train.tolist() == list(range(44))
         assert data.val.shape == (0,)
         assert data.train.dtype == data.val.dtype == np.int64
+
+
+class TestSource:
+    def test_original_masks_are_read_at_their_own_sizes_from_any_working_directory(self, kaggle, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        data = pickle.loads(pickle.dumps(load("kaggle", image_size=8)))
+        assert data.source == DataSource(str(kaggle))
+        monkeypatch.chdir("/")
+        for number, mask in zip(("7", "3"), original_masks(data, ("7", "3")), strict=True):
+            np.testing.assert_array_equal(mask, np.load(kaggle / f"train/seg/train_{number}.npy"))
+
+    def test_masks_of_val_and_missing_masks(self, devkit):
+        (devkit / "SegmentationClass/a_30.png").unlink()
+        (devkit / "Annotations/a_30.xml").write_text("<a><object><name>dog</name></object></a>")
+        data = load(devkit, image_size=8, use_val=True)
+        assert data.source == DataSource(str(devkit), use_val=True)
+        void, mask = original_masks(data.all_train(), ("a_30", "a_31"))
+        assert void.shape == tuple(data.sizes[30])
+        assert (void == 255).all()
+        assert set(np.unique(mask)) == {0, 12, 255}
+
+    def test_data_without_original_files(self, kaggle):
+        made = dataclasses.replace(load(kaggle, image_size=8), source=None)
+        for data in (made, load("digits", image_size=8)):
+            with pytest.raises(ValueError, match="these data have none"):
+                next(original_masks(data, data.ids))
 
 
 class TestNames:
@@ -128,9 +156,9 @@ class TestNames:
     def test_voc2009_accepts_both_sums_and_is_unpacked_once(self, devkit, cache, monkeypatch):
         from torchvision.datasets import utils, voc
 
-        from voctrain.data import download
+        from voctrain.data import named_sets
 
-        assert voc.DATASET_YEAR_DICT["2009"]["md5"] == download.VOC2009_MD5[0]
+        assert voc.DATASET_YEAR_DICT["2009"]["md5"] == named_sets.VOC2009_MD5[0]
         calls = []
 
         def fetch(url, root, md5):

@@ -59,9 +59,9 @@ def _sample(folder: str, labeled: int, unlabeled: int, max_size: int, seed: int)
 
 
 def _convert(source: str, target: str, to: str | None, void: str, use_val: bool) -> None:
-    from voctrain.data import convert, download, layouts
+    from voctrain.data import convert, layouts, named_sets
 
-    found = layouts.read_source(download.folder_of(source), use_val=use_val)
+    found = layouts.read_source(named_sets.folder_of(source), use_val=use_val)
     notes = convert.convert(found, target, to=to, void=void)
     print(f"{target}: {len(found.ids)} labeled and {len(found.test_ids)} test images, from the {found.layout} layout")
     for note in notes:
@@ -69,9 +69,9 @@ def _convert(source: str, target: str, to: str | None, void: str, use_val: bool)
 
 
 def _describe(folder: str, use_val: bool) -> None:
-    from voctrain.data import download, layouts, load
+    from voctrain.data import layouts, load, named_sets
 
-    found = layouts.read_source(download.folder_of(folder), use_val=use_val)
+    found = layouts.read_source(named_sets.folder_of(folder), use_val=use_val)
     data = load(folder, image_size=64, use_val=use_val)
     print(f"{found.root}: {found.layout} layout, fingerprint {data.fingerprint}")
     print(f"images   {len(data.ids)} labeled ({len(data.train)} train, {len(data.val)} validation),", end=" ")

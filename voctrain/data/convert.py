@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image
 
-from voctrain.data.download import build_folder
+from voctrain.data.cache import build_folder
 from voctrain.data.layouts import VOC_CLASSES, VOID, Source, check_content, classes_in, read_image
 from voctrain.data.palette import voc_palette
 

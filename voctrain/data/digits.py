@@ -5,8 +5,8 @@ import hashlib
 import numpy as np
 from sklearn.datasets import load_digits
 
-from voctrain.data import Data
-from voctrain.data.download import cache_dir
+from voctrain.data.cache import cache_dir
+from voctrain.data.dataset import Data, DataSource
 from voctrain.data.prepare import square
 from voctrain.data.split import stratified_split
 
@@ -35,6 +35,7 @@ def load(name: str, image_size: int) -> Data:
         classes=CLASSES,
         fingerprint=hashlib.blake2b(images.tobytes() + numbers.tobytes(), digest_size=16).hexdigest(),
         warnings=(),
+        source=DataSource(name),
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFilter
 
-from voctrain.data.download import build_folder
+from voctrain.data.cache import build_folder
 from voctrain.data.layouts import VOC_CLASSES, VOID
 
 MIN_PIXELS = 30  # an object of which less is visible is left out

@@ -1,18 +1,13 @@
 """Sets that have a name instead of a folder: they are made or downloaded once, into the user's cache folder."""
 
 import hashlib
-import os
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
+from voctrain.data.cache import build_folder, cache_dir
+
+NAMES = ("sample", "voc2009")
 VOC2009_URL = "http://host.robots.ox.ac.uk/pascal/VOC/voc2009/VOCtrainval_11-May-2009.tar"
 VOC2009_MD5 = ("a3e00b113cfcfebf17e343f59da3caa1", "59065e4b188729180974ef6572f6a212")  # both are in circulation
-
-
-def cache_dir() -> Path:
-    """The folder for all that we keep between runs: $XDG_CACHE_HOME/voctrain, else ~/.cache/voctrain."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "voctrain"
 
 
 def folder_of(path: str | Path) -> Path:
@@ -20,7 +15,7 @@ def folder_of(path: str | Path) -> Path:
 
     Raises `ValueError` where the cache folder cannot be written or the download fails.
     """
-    if path not in ("sample", "voc2009"):
+    if path not in NAMES:
         return Path(path).expanduser()
     try:
         return _sample() if path == "sample" else build_folder(cache_dir() / "voc2009", _download_voc2009)
@@ -28,25 +23,6 @@ def folder_of(path: str | Path) -> Path:
         raise ValueError(
             f"{path} needs a cache folder that can be written, but got {error}: set XDG_CACHE_HOME to one"
         ) from error
-
-
-def build_folder(folder: Path, build: Callable[[Path], None]) -> Path:
-    """`folder` with what `build` writes to the path it is given, unless it is there with something in it.
-
-    It appears complete or not at all; where another process was faster, its folder stays.
-    """
-    if folder.is_dir() and any(folder.iterdir()):
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
-        built = Path(temporary) / "built"
-        build(built)
-        try:
-            built.rename(folder)
-        except OSError:
-            if not (folder.is_dir() and any(folder.iterdir())):
-                raise
-    return folder
 
 
 def _sample() -> Path:

@@ -1,0 +1,56 @@
+"""`Data`: the arrays that every task trains on, with one split and a record of where they came from."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """What `load` was asked for: enough to find the original files again."""
+
+    path: str  # the name of a built-in set, or the absolute path of a folder
+    use_val: bool = False  # whether the devkit's val.txt was added to the labeled images
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """N labeled and M unlabeled images, resized to squares of side S, with one split of the labeled ones.
+
+    Processes may share the arrays: read them, never write to them.
+    """
+
+    ids: tuple[str, ...]  # (N,)
+    images: np.ndarray  # uint8 (N, S, S, 3)
+    labels: np.ndarray  # uint8 (N, C), 0 or 1
+    masks: np.ndarray | None  # uint8 (N, S, S), 0..20 and 255 for void
+    train: np.ndarray  # int64, sorted indices into the N labeled images
+    val: np.ndarray
+    test_ids: tuple[str, ...]  # (M,)
+    test_images: np.ndarray  # uint8 (M, S, S, 3)
+    sizes: np.ndarray  # int32 (N, 2), original height and width
+    test_sizes: np.ndarray  # int32 (M, 2)
+    classes: tuple[str, ...]  # (C,)
+    fingerprint: str  # hex digest of the content and of the files used; ignores the folder's name and the image size
+    warnings: tuple[str, ...]  # one line each
+    source: DataSource | None = None  # None: the arrays were made in memory
+
+    def with_split(self, train_ids: Iterable[str], val_ids: Iterable[str]) -> "Data":
+        """The same data with another split. Raises `ValueError` unless each id is in exactly one of the two parts."""
+        train_ids, val_ids = list(train_ids), list(val_ids)
+        given, index = train_ids + val_ids, {name: i for i, name in enumerate(self.ids)}
+        wrong = set(given).symmetric_difference(index) or {name for name, n in Counter(given).items() if n > 1}
+        if wrong:
+            raise ValueError(
+                f"a split must contain each id of the data exactly once, but {len(wrong)} do not match, such as"
+                f" {min(wrong)!r}: use the data that the split was made for"
+            )
+        train, val = (np.array(sorted(index[i] for i in side), np.int64) for side in (train_ids, val_ids))
+        return dataclasses.replace(self, train=train, val=val)
+
+    def all_train(self) -> "Data":
+        """The same data with every labeled image in the training part and none in validation."""
+        return dataclasses.replace(self, train=np.arange(len(self.ids)), val=np.arange(0))
