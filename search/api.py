@@ -21,7 +21,7 @@ import pandas as pd
 
 from search.cluster.connection import RayStartError, connect
 from search.cluster.interrupt import Interrupt, Stopped
-from search.options import FinalOptions, SubmitOptions, flag, options_of
+from search.options import FinalOptions, SubmitOptions, flag, make_options, options_of
 from search.report.page import write_report
 from search.reporter import Reporter
 from search.run_folder.files import read_torch
@@ -139,7 +139,7 @@ def finalize(run: Run | str | Path | None = None, *, reporter: Reporter | None =
     """
     _check_options(FinalOptions, options)
     with quiet_optuna():
-        selection = open_selection(FinalOptions(run=_folder(run), **options), reporter or Reporter())
+        selection = open_selection(make_options(FinalOptions, {"run": _folder(run), **options}), reporter or Reporter())
         try:
             if selection.address is None:
                 selection.reporter.status("starting Ray")

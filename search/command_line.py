@@ -139,7 +139,7 @@ def _add(group: Any, name: str, how: Option, default: Any) -> None:
     if how.choices:
         kind |= {"choices": how.choices}
     if how.many:
-        kind |= {"nargs": "+", "action": "extend"}
+        kind |= {"nargs": "+"} if how.positional else {"nargs": "+", "action": "extend"}
     elif how.positional:
         kind |= {"nargs": "?"}
     group.add_argument(name if how.positional else flag(name), **kind)

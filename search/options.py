@@ -213,6 +213,19 @@ class SubmitOptions:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """The options of `search.report`."""
+
+    runs: tuple[str, ...] = option(
+        (), "run folders; several are compared and must be of one task", metavar="RUN", positional=True, many=True
+    )
+    out: str = option("compare.html", "the file that a comparison is written to", metavar="FILE")
+    best: bool = option(False, "print the best configuration instead")
+    format: str = option("yaml", "the format of --best", choices=("yaml", "json", "py"))
+    now: bool = option(False, "do not wait for processors that a running search leaves idle")
+
+
 Options = TypeVar("Options")
 
 
@@ -221,9 +234,14 @@ def task_options(task: str) -> type[SearchOptions]:
     return importlib.import_module(f"search.tasks.{task}").TASK.options
 
 
-def from_json(cls: type[Options], values: Mapping[str, Any]) -> Options:
-    """Options as `to_json` wrote them. Raises `TypeError` for unknown names."""
-    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+def make_options(cls: type[Options], given: Mapping[str, Any]) -> Options:
+    """Options from what was typed, or from JSON. Raises `TypeError` for unknown names."""
+    return cls(**as_tuples(given))
+
+
+def as_tuples(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given, with tuples instead of lists, which options must not be."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
 
 
 def check_names(task: str, given: Mapping[str, Any]) -> None:

@@ -3,7 +3,7 @@
 import sys
 
 from search.command_line import Parser, make_parser, run_command
-from search.options import SubmitOptions
+from search.options import SubmitOptions, make_options
 from search.reporter import Reporter
 from search.tasks import submitted_tasks
 from search.text import one_line
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0 written, 2 a mistake of the user."""
     given = vars(parser().parse_args(argv))
     runs = {what: given.pop(task.name) for what, task in submitted_tasks().items() if task.name in given}
-    options = SubmitOptions(**given)
+    options = make_options(SubmitOptions, given)
     names = [f"--{task.name} RUN" for task in submitted_tasks().values()]
     if not options.data:
         parser().error("the following arguments are required: --data")

@@ -37,7 +37,7 @@ class StudyASHA(NotPickled, ASHAScheduler):
             metric=metric,
             mode="max",
             max_t=epochs,
-            grace_period=max(1, epochs / 9),
+            grace_period=max(1, epochs / 9),  # pyright: ignore[reportArgumentType]  # a float, see asha_rungs
             reduction_factor=3,
         )
         self.epochs, self.protected, self.noise = epochs, protected, noise
@@ -55,11 +55,11 @@ class StudyASHA(NotPickled, ASHAScheduler):
             if trial.state == TrialState.RUNNING and decision == TrialScheduler.STOP:
                 study.tell(trial.number, *finish(trial.intermediate_values, self.epochs, ended=False))
 
-    def on_trial_add(self, controller, trial):
-        super().on_trial_add(controller, _by_number(trial))
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        super().on_trial_add(tune_controller, _by_number(trial))
 
-    def on_trial_result(self, controller, trial, result):
-        decision = super().on_trial_result(controller, _by_number(trial), result)
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict) -> str:
+        decision = super().on_trial_result(tune_controller, _by_number(trial), result)
         number, epoch = trial.config["training"], result[self._time_attr]
         if number not in self.protected:
             return decision
@@ -75,12 +75,12 @@ class StudyASHA(NotPickled, ASHAScheduler):
         behind = min(best[rung] - self.curves[number].get(rung, math.inf) for rung in rungs)
         return behind > 0 and behind > self.noise()
 
-    def on_trial_complete(self, controller, trial, result):
-        super().on_trial_complete(controller, _by_number(trial), result)
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict) -> None:
+        super().on_trial_complete(tune_controller, _by_number(trial), result)
 
-    def on_trial_remove(self, controller, trial):
-        super().on_trial_remove(controller, _by_number(trial))
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        super().on_trial_remove(tune_controller, _by_number(trial))
 
 
-def _by_number(trial: Any) -> SimpleNamespace:
+def _by_number(trial: Any) -> Any:
     return SimpleNamespace(trial_id=trial.config["training"])

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -78,14 +79,14 @@ class StudySearcher(NotPickled, Searcher):
         except OSError as error:  # nothing may follow a journal line that was cut off
             self.halted = str(StorageError.of(self.folder, error))
 
-    def suggest(self, trial_id: str) -> dict | str | None:
+    def suggest(self, trial_id: str) -> Any:  # a job, or Searcher.FINISHED
         if self.halted or self.broken or self.exhausted or (not self.unfinished and self.asked >= self.trials):
             return Searcher.FINISHED
         with self._halting():
             return self._start(trial_id)
         return Searcher.FINISHED
 
-    def _start(self, trial_id: str) -> dict | str | None:
+    def _start(self, trial_id: str) -> Any:
         self.asked += 1
         if self.unfinished:
             trial = optuna.trial.Trial(self.study, self.unfinished.popleft())
@@ -102,11 +103,12 @@ class StudySearcher(NotPickled, Searcher):
         self.on_change(self._frozen(trial))
         return job.to_tune()
 
-    def _start_another(self, trial_id: str, trial: optuna.Trial, same_as: int) -> dict | str | None:
+    def _start_another(self, trial_id: str, trial: optuna.Trial, same_as: int) -> Any:
         """Start a new configuration instead of this trial."""
         self.asked -= 1
         trial.set_user_attr(Attr.DUPLICATE, same_as)
         self.study.tell(trial, state=TrialState.FAIL)
+        assert isinstance(self.study.sampler, SeededSampler)
         drawn = optuna.create_study(sampler=SeededSampler("random", trial.number, self.study.sampler.pins))
         for _ in range(DRAWS):
             candidate = drawn.ask()

@@ -6,7 +6,7 @@ from typing import Any
 
 from ray import tune
 from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]  # made at run time
 from tensorboardX.summary import hparams, scalar
 
 from search.cluster.pickling import NotPickled

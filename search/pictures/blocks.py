@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import matplotlib
+from cycler import cycler
 from matplotlib.figure import Figure as Canvas
 from PIL import Image
 
@@ -15,13 +15,13 @@ from search.text import readable
 INK = "#010203"  # in figures, what takes the page's text color
 BLUE, ORANGE, GREEN, RED, GRAY = "#3f85c9", "#d97f21", "#3b9a5c", "#cf4c4c", "#8a8a8a"
 WIDTH, HEIGHT = 5.4, 3.4  # inches of a figure, two of which stand side by side on a wide screen
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 10,
     "svg.fonttype": "path",  # looks alike everywhere, and nothing is cut
     "svg.hashsalt": "report",  # the same figure is the same file
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.prop_cycle": matplotlib.cycler(color=[BLUE, ORANGE, GREEN, RED, GRAY]),
+    "axes.prop_cycle": cycler(color=[BLUE, ORANGE, GREEN, RED, GRAY]),
     "legend.frameon": False,
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
 }

@@ -23,6 +23,7 @@ def write_pictures(folder: Path, saved: Checkpoint, data: Data) -> None:
     model, config = segment.restore(saved)
     data = segment.with_masks(data)
     maps = np.stack(list(segment.predict(model, data.images[data.val], config)))
+    assert data.masks is not None
     truths, palette = data.masks[data.val], voc_palette()
     dice = score_maps(truths, maps, 1 + len(data.classes))[1]["dice"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from search.options import SearchOptions, from_json, task_options
+from search.options import SearchOptions, make_options, task_options
 from search.run_folder.files import read_json, write_json
 from search.run_folder.paths import RunPaths
 
@@ -39,10 +39,7 @@ class RunRecord:
 
     task: str
     metric: str
-    options: SearchOptions  # resolved
-    epochs: int
-    image_size: int
-    seed: int
+    options: SearchOptions  # with all that they imply
     data: SetRecord
     classes: tuple[str, ...]
     split: Split
@@ -56,6 +53,18 @@ class RunRecord:
     created: str
     seconds: float = 0.0  # of wall-clock time, over all parts of the run
 
+    @property
+    def epochs(self) -> int:
+        """Epochs of a trial that is not pruned."""
+        assert self.options.epochs is not None
+        return self.options.epochs
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square images, in pixels."""
+        assert self.options.image_size is not None
+        return self.options.image_size
+
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
@@ -64,7 +73,7 @@ class RunRecord:
         """Raises `ValueError`, in one line, for anything that is not the record of a run."""
         try:
             nested = {
-                "options": from_json(task_options(values["task"]), values["options"]),
+                "options": make_options(task_options(values["task"]), values["options"]),
                 "data": SetRecord(**values["data"]),
                 "classes": tuple(values["classes"]),
                 "split": Split(*(tuple(values["split"][part]) for part in ("train", "val"))),

@@ -49,7 +49,7 @@ class Outcome:
 def run_search(session: Session, dashboard: str) -> Outcome:
     """Run what is left of a session on the connected cluster. Raises `SearchFailed`."""
     try:
-        return _run(session, _open_study(session), dashboard)
+        return _run(session, open_run_study(session), dashboard)
     except OSError as error:
         raise SearchFailed(_machine_failure(session, error)) from None
 
@@ -169,7 +169,7 @@ def _machine_failure(session: Session, error: OSError) -> str:
     return f"{cause}, then run the command again"
 
 
-def _open_study(session: Session) -> optuna.Study:
+def open_run_study(session: Session) -> optuna.Study:
     """The run's study. A new run's folder is filled with it, and run.json last: a folder with run.json is complete."""
     paths, options = session.paths, session.options
     sampler = SeededSampler(options.sampler, options.seed, session.problem.pins)

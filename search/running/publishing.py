@@ -78,7 +78,9 @@ class Publisher:
             if (trial.number, epoch) == self.published:
                 return
             saved = read_torch(self.paths.checkpoint(trial.number) / WEIGHTS)
-            value = None if saved is None else trial.intermediate_values.get(saved["epoch"])
+            if saved is None:
+                continue
+            value = trial.intermediate_values.get(saved["epoch"])
             if value is not None and value >= self.published_score and (best is None or value > best[0]):
                 best = value, trial.number, saved
         if best is not None and self.published != (best[1], best[2]["epoch"]):

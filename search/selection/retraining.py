@@ -158,7 +158,7 @@ class RetrainingSearcher(NotPickled, Searcher):
         self.ended: deque[tuple[Retraining, Result]] = deque()
         self.failure: SelectionFailed | StorageError | None = None
 
-    def suggest(self, trial_id: str) -> dict | str | None:
+    def suggest(self, trial_id: str) -> Any:  # a job, or Searcher.FINISHED
         if not self.waiting:
             return Searcher.FINISHED
         job = self.waiting.popleft()

@@ -21,7 +21,7 @@ from search.reporter import Reporter
 from search.run_folder.files import StorageError, read_json, write_torch
 from search.run_folder.lock import RunLock, lock
 from search.run_folder.paths import RunPaths
-from search.run_folder.records import BestRecord, Candidate, FinalRecord, Scores, read_run
+from search.run_folder.records import Candidate, FinalRecord, Scores, read_run
 from search.selection.retraining import Result, Retraining, Retrainings, SelectionFailed, training_name
 from search.study.journal import read_study
 from search.study.trials import Attr, rank_trials, started_trials
@@ -106,11 +106,11 @@ def _best_of_run(
 def _read_config(path: Path) -> tuple[Task, TrainConfig]:
     """Task and configuration of a best.json."""
     try:
-        best = BestRecord.from_json(read_json(path) or {})
-        task = find_task(best.task)
-    except (ValueError, ImportError, UnicodeDecodeError):
+        best = read_json(path) or {}
+        task, config = find_task(best["task"]), dict(best["config"])
+    except (ValueError, LookupError, TypeError, ImportError):
         raise ValueError(f"--config takes a best.json with task and config, but {path} is not one") from None
-    return task, task.config.from_dict(best.config)
+    return task, task.config.from_dict(config)
 
 
 def select(selection: Selection, interrupt: Interrupt) -> tuple[FinalRecord, float]:

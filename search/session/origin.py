@@ -19,17 +19,12 @@ PUBLISHED = "published segmentation weights, trained on COCO's masks of VOC's cl
 
 def new_record(options: SearchOptions, data: Data, problem: Problem) -> RunRecord:
     """run.json of a new run."""
-    assert options.epochs is not None
-    assert options.image_size is not None
-    task, size = problem.task, options.image_size
+    task, size = problem.task, problem.fixed["image_size"]
     resized = {name: task.module.input_size(name, size) for name in problem.architectures}
     return RunRecord(
         task=task.name,
         metric=task.metric,
         options=options,
-        epochs=options.epochs,
-        image_size=size,
-        seed=options.seed,
         data=SetRecord(data.fingerprint, len(data.ids), len(data.test_ids)),
         classes=data.classes,
         split=Split(tuple(data.ids[i] for i in data.train), tuple(data.ids[i] for i in data.val)),

@@ -110,7 +110,7 @@ def make_problem(
     problem = Problem(task, module, fixed, pins, info)
     study = optuna.create_study(sampler=SeededSampler("random", 0, pins))
     trials = [study.ask() for _ in range(PROBES)]
-    configs = [problem.config(trial) for trial in trials]
+    configs: list[Any] = [problem.config(trial) for trial in trials]
     # Several parameters may set one field, each for another choice: then the field itself is fixed.
     if split := {k for k in pins if any(getattr(c, k, None) not in (None, pins[k]) for c in configs)}:
         problem = replace(problem, fixed=fixed | {k: pins[k] for k in split})

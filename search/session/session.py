@@ -11,7 +11,7 @@ from typing import Any
 from search.cluster.address import resolve_address
 from search.cluster.connection import available
 from search.cluster.resources import Resources, share_resources
-from search.options import SearchOptions, check_names, flag, options_of, task_options
+from search.options import SearchOptions, as_tuples, check_names, flag, options_of, task_options
 from search.reporter import Reporter
 from search.run_folder.lock import RunLock, lock
 from search.run_folder.paths import RunPaths
@@ -83,7 +83,7 @@ def open_session(task_name: str, given: Mapping[str, Any], reporter: Reporter) -
     Raises `ValueError` or `OSError`, in one line, for a mistake of the user; nothing has been written then.
     """
     check_names(task_name, given)
-    task = find_task(task_name)
+    task, given = find_task(task_name), as_tuples(given)
     resume = given.get("resume")
     if resume is None:
         options = _resolve(task, task_options(task_name)(**given))

@@ -74,7 +74,8 @@ def best_epoch(trial: FrozenTrial) -> int | None:
 
 def rank_trials(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
     """Those of these trials that scored, best first; of equal ones the earlier."""
-    return sorted((t for t in trials if trial_score(t) is not None), key=lambda t: (-trial_score(t), t.number))
+    scored = [(score, t) for t in trials if (score := trial_score(t)) is not None]
+    return [t for _, t in sorted(scored, key=lambda pair: (-pair[0], pair[1].number))]
 
 
 def state_name(trial: FrozenTrial) -> str:

@@ -167,4 +167,8 @@ def _rows(
     """The rows of `write_submission`."""
     for i, name in enumerate(ids):
         label_map = None if maps is None else next(maps)
-        yield name, np.isin(np.arange(1, 21), label_map) if decided is None else decided[i], label_map
+        if decided is None:
+            assert label_map is not None
+            yield name, np.isin(np.arange(1, 21), label_map), label_map
+        else:
+            yield name, decided[i], label_map

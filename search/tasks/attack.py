@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from search.command_line import fraction, option
 from search.options import SearchOptions
@@ -77,7 +77,7 @@ class Attack(Task):
     digits = True
     worst = -1.0
     baseline_name = "random sign"
-    conclusion: ClassVar[str] = "pictures/front.png"
+    conclusion = "pictures/front.png"
 
     def resolve(self, options: SearchOptions) -> SearchOptions:
         from search.tasks.victims import find_victim, image_size_of
@@ -159,6 +159,7 @@ class Attack(Task):
         images, index = training_images(data)
         index = spread(index, count)
         seen = augment(to_unit(torch.from_numpy(images[index])), config)
+        assert isinstance(seen, torch.Tensor)  # no masks, so images alone
         rows = tiles(images[index], ["image"] * count) + tiles(to_bytes(seen), ["as trained on"] * count)
         return rows, "what each becomes"
 

@@ -29,7 +29,7 @@ from voctrain.device_array import DeviceArray
 from voctrain.images import to_unit
 from voctrain.seeding import seed_epoch
 
-Row = dict[str, Any]  # of attacks.csv, by column
+Row = dict[str, Any]  # one of attacks.csv, by column
 
 GENERATOR = "generator"
 MASKING = 0.5  # power of contrast masking for PGD if the generator has none: that of the space's masked recipe
@@ -128,7 +128,7 @@ def _plain(metrics: dict[str, float]) -> dict[str, float]:
 
 def _table(rows: list[Row]) -> str:
     text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS, extrasaction="ignore")
+    table = csv.DictWriter(text, list[str](COLUMNS), extrasaction="ignore")
     table.writeheader()
     table.writerows(rows)
     return text.getvalue()

@@ -131,13 +131,12 @@ def _ranked_images(predictions: Predictions, best: BestRecord, classes: list[str
     index = {name: i for i, name in enumerate(data.ids)}
 
     def lines(i: int) -> tuple[str, str]:
-        true, predicted = (
-            ", ".join(np.array(classes)[np.asarray(row, bool)]) for row in (predictions["y_true"][i], decided[i])
-        )
+        rows = (predictions["y_true"][i], decided[i])
+        true, predicted = (", ".join(np.array(classes)[row.astype(bool)].tolist()) for row in rows)
         return f"true: {true}", f"predicted: {predicted}"
 
     for title, chosen in (("Best", order[:SHOWN]), ("Worst", order[::-1][:SHOWN])):
-        tiles = [Tile((data.images[index[predictions["ids"][i]]],), lines(i)) for i in chosen]
+        tiles = [Tile((data.images[index[str(predictions["ids"][i])]],), lines(i)) for i in chosen]
         alt = "; ".join(f"{predictions['ids'][i]}, {', '.join(lines(i))}" for i in chosen)
         yield pictured(sheet(tiles, across=4), f"{title} validation images, by Dice of their classes", alt, wide=True)
 

@@ -11,7 +11,7 @@ from search.run_folder.records import BestRecord, Checkpoint, Configuration, Det
 from search.tasks import Predictions, Score
 from search.tasks.pretrained import PretrainedTask
 from voctrain.config import SegmentConfig, TrainConfig
-from voctrain.data import Data
+from voctrain.data import Data, original_masks
 
 if TYPE_CHECKING:
     from search.pictures.blocks import Block
@@ -60,7 +60,7 @@ class Segment(PretrainedTask):
         model, config = segment.restore(saved)
         data = segment.with_masks(data)
         maps = segment.predict(model, data.images[data.val], config, sizes=data.sizes[data.val])
-        truths = data.original_masks([data.ids[i] for i in data.val])
+        truths = original_masks(data, [data.ids[i] for i in data.val])
         metrics, _ = score_maps(truths, maps, 1 + len(data.classes))
         return metrics
 
@@ -109,7 +109,7 @@ class Segment(PretrainedTask):
         index = np.array([data.ids.index(name) for name in ids])
         logits = segment.predict_logits(model, data.images[index], config, flip=flip, scales=scales, device=device)
         dice = []
-        for image, truth, priors in zip(logits, data.original_masks(ids), log_priors, strict=True):
+        for image, truth, priors in zip(logits, original_masks(data, ids), log_priors, strict=True):
             maps = np.stack([segment.label_map(image, truth.shape, prior) for prior in priors])
             truths = torch.from_numpy(truth).expand(len(maps), -1, -1)
             dice.append(mask_dice(truths, torch.from_numpy(maps)).tolist())
