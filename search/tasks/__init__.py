@@ -13,35 +13,18 @@ from search.options import TASK_NAMES, SearchOptions
 from search.reporter import Reporter
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import BestRecord, Checkpoint, Configuration, Details, RunRecord
+from search.trial.protocol import TrainModule
 from voctrain.config import TrainConfig
 from voctrain.data import DIGITS, Data
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor, nn
 
     from search.pictures.blocks import Block
     from search.pictures.sheet import Tile
-    from voctrain.loop import Epoch
 
 Predictions = dict[str, "np.ndarray"]  # of the validation images, as a training yields them
 Score = Callable[[Any], float]  # the score over the validation images with these indices
-
-
-class TrainModule(Protocol):
-    """What a trial needs: the functions of voctrain/<task>.py."""
-
-    METRIC: str  # name of the score, in [worst, 1]
-
-    def check(self, config: Any, data: Data) -> None: ...
-    def new_model(self, config: Any, data: Data) -> "nn.Module": ...
-    def train(
-        self, config: Any, data: Data, *, device: str = "cpu", resume: dict[str, Any] | None = None
-    ) -> "Iterator[Epoch]": ...
-    def checkpoint(
-        self, config: Any, data: Data, weights: "dict[str, Tensor]", metrics: dict[str, float]
-    ) -> Checkpoint: ...
-    def input_size(self, name: str, image_size: int) -> int: ...
 
 
 class RunTask(Protocol):

@@ -11,7 +11,7 @@ import torch
 
 from search.run_folder.files import read_torch, write_torch
 from search.run_folder.history import EpochRecord
-from search.tasks import TrainModule
+from search.trial.protocol import TrainModule
 from voctrain.config import TrainConfig
 from voctrain.data import Data
 
