@@ -149,7 +149,7 @@ def test_every_goal_runs(goal, on_cluster, finished, dataset, tmp_path):
         (("attack", "--victim", "missing"), "is neither a run nor a file"),
         (("attack", "--victim", "FINISHED", "--goal", "fool"), "goal must be one of fake, invert"),
         (("attack", "--victim", "FINISHED", "--goal", "hide:cow2"), "hide:CLASS takes one of aeroplane"),
-        (("attack", "--victim", "FINISHED", "--max-ssim", "0.4"), "max_ssim goes with goal=privacy only"),
+        (("attack", "--victim", "FINISHED", "--max-ssim", "0.4"), "max_ssim requires goal=privacy"),
         (("attack", "--victim", "FINISHED", "--set", "architecture=voc_adversarial3"), "at least 64 pixels"),
         (("attack", "--victim", "FINISHED", "--set", "fake_label=0.5", "--goal", "invert"), "fake_label"),
         (("attack", "--victim", "FINISHED", "--set", "goal=invert"), "--set goal must be given as --goal"),

@@ -264,7 +264,7 @@ def test_what_cannot_be_is_refused(draw_data, config, victims, tmp_path):
     with pytest.raises(ValueError, match="has none"):
         load_victim(tmp_path / "bare.pt")
     for wrong in ({"fake_label": 0.5, "goal": "invert"}, {"max_ssim": 0.5}, {"width": 8, "architecture": "universal"}):
-        with pytest.raises(ValueError, match="goes with"):
+        with pytest.raises(ValueError, match="requires"):
             config(**wrong)
 
 

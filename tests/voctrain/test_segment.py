@@ -82,9 +82,9 @@ def test_every_loss_is_another(losses):
 
 def test_fields_without_an_effect_are_refused():
     for wrong in ({"pos_weight": 2.0}, {"aux_weight": 0.4}, {"crop_focus": 0.5}, {"architecture": "fpn_resnet9"}):
-        with pytest.raises(ValueError, match="goes with"):
+        with pytest.raises(ValueError, match="requires"):
             config(**wrong)
-    with pytest.raises(ValueError, match="class_balance goes with loss"):
+    with pytest.raises(ValueError, match="class_balance requires loss"):
         config(loss="dice", class_balance=0.5)
 
 
