@@ -148,7 +148,7 @@ def test_every_goal_runs(goal, on_cluster, finished, dataset, tmp_path):
         (("attack",), "no classify run in runs: make one with python -m search.run classify"),
         (("attack", "--victim", "missing"), "is neither a run nor a file"),
         (("attack", "--victim", "FINISHED", "--goal", "fool"), "goal must be one of fake, invert"),
-        (("attack", "--victim", "FINISHED", "--goal", "hide:cow2"), "hide:CLASS takes one of aeroplane"),
+        (("attack", "--victim", "FINISHED", "--goal", "hide:cow2"), "hide:CLASS must be one of aeroplane"),
         (("attack", "--victim", "FINISHED", "--max-ssim", "0.4"), "max_ssim requires goal=privacy"),
         (("attack", "--victim", "FINISHED", "--set", "architecture=voc_adversarial3"), "at least 64 pixels"),
         (("attack", "--victim", "FINISHED", "--set", "fake_label=0.5", "--goal", "invert"), "fake_label"),
@@ -156,7 +156,7 @@ def test_every_goal_runs(goal, on_cluster, finished, dataset, tmp_path):
         (("attack", "--victim", "FINISHED", "--weights", "imagenet"), "--weights goes with classify and segment only"),
         (
             ("attack", "--data", "digits", "--victim", "FINISHED"),
-            "knows aeroplane, bicycle, bird and 17 more, while the data have 0, 1, 2",
+            "has aeroplane, bicycle, bird and 17 more, while the data have 0, 1, 2",
         ),
         (("attack", "--data", "digits", "--transfer", "FINISHED"), "while the data have 0, 1, 2 and 7 more: give a"),
         (("classify", "--victim", "FINISHED"), "--victim goes with attack only"),

@@ -103,11 +103,11 @@ class TestWeights:
 
     def test_pickled_objects_are_not_loaded(self, refused, dataset, tmp_path):
         torch.save({"model": print}, tmp_path / "w.pt")
-        assert "holds pickled objects" in self.refuse(refused, dataset, tmp_path / "w.pt")
+        assert "contains pickled objects" in self.refuse(refused, dataset, tmp_path / "w.pt")
 
     def test_weights_of_another_model(self, refused, dataset, tmp_path):
         torch.save(build_classifier("complex", image_size=32).state_dict(), tmp_path / "w.pt")
-        assert "is of another model" in self.refuse(refused, dataset, tmp_path / "w.pt")
+        assert "belongs to another model" in self.refuse(refused, dataset, tmp_path / "w.pt")
 
 
 class TestResume:
