@@ -79,7 +79,7 @@ def test_layers_of_the_data():
         {"cache", "class_names", "dataset", "split"},
         {"palette"},
         {"layouts"},
-        {"convert", "prepare", "sample"},
+        {"convert", "decode", "sample"},
         {"digits", "named_sets"},
         {"__init__"},
         {"__main__"},

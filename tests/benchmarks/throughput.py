@@ -121,7 +121,7 @@ class NotebookImages(Dataset):
     """
 
     def __init__(self, problem: Problem):
-        self.files = layouts.read_source(folder_of(problem.path)).images
+        self.files = layouts.read_layout(folder_of(problem.path)).images
         self.labels = torch.from_numpy(problem.data.labels).float()
         self.transform = transforms.Compose(
             [

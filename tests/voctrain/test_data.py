@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from voctrain.data import Data, DataSource, cache_dir, load, original_masks, prepare
+from voctrain.data import Data, DataSource, cache_dir, decode, load, original_masks
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -48,7 +48,7 @@ def same(a: Data, b: Data) -> bool:
 class TestCache:
     def test_images_are_decoded_once_a_size(self, kaggle, monkeypatch):
         built = []
-        monkeypatch.setattr(prepare, "prepare", lambda *a, real=prepare.prepare: built.append(a) or real(*a))
+        monkeypatch.setattr(decode, "decode_images", lambda *a, real=decode.decode_images: built.append(a) or real(*a))
         first, second = load(kaggle, image_size=8), load(kaggle, image_size=8)
         assert len(built) == 1
         assert same(first, second)

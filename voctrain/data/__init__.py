@@ -2,7 +2,7 @@
 
 Modules import only modules to their left, which a test checks:
 
-    cache, class_names, dataset, split | palette | layouts | convert, prepare, sample | digits, named_sets | this one
+    cache, class_names, dataset, split | palette | layouts | convert, decode, sample | digits, named_sets | this one
 
 Most of them are imported where they are used, so that `--help` does not wait for pandas and Pillow.
 """
@@ -38,7 +38,7 @@ def load(
     neither layout, a missing, damaged or ill-formed file, other classes than VOC's, or fewer labeled images than
     classes.
     """
-    from voctrain.data import layouts, named_sets, prepare
+    from voctrain.data import decode, layouts, named_sets
 
     if image_size < 1:
         raise ValueError(f"image_size must be at least 1 pixel, but got {image_size}: give a size such as 300")
@@ -46,20 +46,20 @@ def load(
         from voctrain.data import digits
 
         return digits.load(path, image_size)
-    source = layouts.read_source(named_sets.folder_of(path), use_val=use_val)
-    progress(0, len(source.ids) + len(source.test_ids))
-    layouts.check_content(source)
-    fingerprint = prepare.fingerprint(source)
-    name = f"{fingerprint}-{image_size}{'-val' if use_val else ''}-v{prepare.FORMAT}.npz"
-    arrays, warnings = prepare.cached(
-        cache_dir() / "sets" / name, lambda: prepare.prepare(source, image_size, progress)
+    listing = layouts.read_layout(named_sets.folder_of(path), use_val=use_val)
+    progress(0, len(listing.ids) + len(listing.test_ids))
+    layouts.check_content(listing)
+    fingerprint = decode.fingerprint(listing)
+    name = f"{fingerprint}-{image_size}{'-val' if use_val else ''}-v{decode.FORMAT}.npz"
+    arrays, warnings = decode.cached(
+        cache_dir() / "sets" / name, lambda: decode.decode_images(listing, image_size, progress)
     )
     return Data(
-        ids=source.ids,
-        test_ids=source.test_ids,
+        ids=listing.ids,
+        test_ids=listing.test_ids,
         classes=layouts.VOC_CLASSES,
         fingerprint=fingerprint,
-        warnings=prepare.remarks(source, arrays) + warnings,
+        warnings=decode.warn_about(listing, arrays) + warnings,
         source=DataSource(str(path) if path in named_sets.NAMES else os.path.abspath(Path(path).expanduser()), use_val),
         **{"masks": None} | arrays,
     )
@@ -75,8 +75,8 @@ def original_masks(data: Data, ids: Iterable[str]) -> Iterator[np.ndarray]:
 
     if data.source is None or data.source.path in DIGITS:
         raise ValueError("original masks must come from a folder, but these data have none: use data from `load`")
-    found = layouts.read_source(named_sets.folder_of(data.source.path), use_val=data.source.use_val)
-    index = {name: i for i, name in enumerate(found.ids)}
+    listing = layouts.read_layout(named_sets.folder_of(data.source.path), use_val=data.source.use_val)
+    index = {name: i for i, name in enumerate(listing.ids)}
     for name in ids:
-        image, mask, _ = found.read(index[name])
+        image, mask, _ = listing.read(index[name])
         yield np.full(image.shape[:2], layouts.VOID, np.uint8) if mask is None else mask

@@ -61,9 +61,10 @@ def _sample(folder: str, labeled: int, unlabeled: int, max_size: int, seed: int)
 def _convert(source: str, target: str, to: str | None, void: str, use_val: bool) -> None:
     from voctrain.data import convert, layouts, named_sets
 
-    found = layouts.read_source(named_sets.folder_of(source), use_val=use_val)
-    notes = convert.convert(found, target, to=to, void=void)
-    print(f"{target}: {len(found.ids)} labeled and {len(found.test_ids)} test images, from the {found.layout} layout")
+    listing = layouts.read_layout(named_sets.folder_of(source), use_val=use_val)
+    notes = convert.convert(listing, target, to=to, void=void)
+    counts = f"{len(listing.ids)} labeled and {len(listing.test_ids)} test images"
+    print(f"{target}: {counts}, from the {listing.layout} layout")
     for note in notes:
         print("note:", note)
 
@@ -71,11 +72,11 @@ def _convert(source: str, target: str, to: str | None, void: str, use_val: bool)
 def _describe(folder: str, use_val: bool) -> None:
     from voctrain.data import layouts, load, named_sets
 
-    found = layouts.read_source(named_sets.folder_of(folder), use_val=use_val)
+    listing = layouts.read_layout(named_sets.folder_of(folder), use_val=use_val)
     data = load(folder, image_size=64, use_val=use_val)
-    print(f"{found.root}: {found.layout} layout, fingerprint {data.fingerprint}")
+    print(f"{listing.root}: {listing.layout} layout, fingerprint {data.fingerprint}")
     print(f"images   {len(data.ids)} labeled ({len(data.train)} train, {len(data.val)} validation),", end=" ")
-    print(f"{len(data.test_ids)} test, masks for {len(found.ids) - found.masks.count(None)}")
+    print(f"{len(data.test_ids)} test, masks for {len(listing.ids) - listing.masks.count(None)}")
     sizes = np.concatenate([data.sizes, data.test_sizes])
     print(f"shapes   {len(np.unique(sizes, axis=0))} different, height x width:", end=" ")
     summary = [("min", sizes.min(0)), ("median", np.median(sizes, 0).astype(int)), ("max", sizes.max(0))]
@@ -84,7 +85,7 @@ def _describe(folder: str, use_val: bool) -> None:
     print("classes  images")
     for name, count in zip(data.classes, counts, strict=True):
         print(f"  {name:<12} {count:>5}  {'#' * round(50 * count / max(counts.max(), 1))}".rstrip())
-    if masks := [path for path in found.masks if path is not None]:
+    if masks := [path for path in listing.masks if path is not None]:
         with ThreadPoolExecutor() as pool:
             pixels = sum(pool.map(lambda path: np.bincount(layouts.read_mask(path).ravel(), minlength=256), masks))
         print(f"pixels   {pixels[0] / pixels.sum():.1%} background, {pixels[255] / pixels.sum():.1%} void")

@@ -11,43 +11,43 @@ import numpy as np
 from PIL import Image
 
 from voctrain.data.cache import build_folder
-from voctrain.data.layouts import VOC_CLASSES, VOID, Source, check_content, classes_in, read_image
+from voctrain.data.layouts import VOC_CLASSES, VOID, Listing, check_content, classes_in, read_image
 from voctrain.data.palette import voc_palette
 
 
-def convert(source: Source, target: str | Path, *, to: str | None = None, void: str = "keep") -> tuple[str, ...]:
-    """Write `source` to the folder `target`, which must be missing or empty and appears complete or not at all.
+def convert(listing: Listing, target: str | Path, *, to: str | None = None, void: str = "keep") -> tuple[str, ...]:
+    """Write `listing` to the folder `target`, which must be missing or empty and appears complete or not at all.
 
-    `to` is kaggle or devkit, by default the one that `source` is not. `void="0"` turns void pixels into background, as
+    `to` is kaggle or devkit, by default the one that `listing` is not. `void="0"` turns void pixels into background, as
     the competition had it; "keep" leaves masks as they are. Kaggle ids become `train_{Id}` and `test_{Id}` in a devkit,
     where all ids share a folder, and lose that again on the way back. Returns what the user should know, one line each.
-    Raises `ValueError` for a target in use, for void="0" where a mask is missing, for a bad file in `source`, and
+    Raises `ValueError` for a target in use, for void="0" where a mask is missing, for a bad file in `listing`, and
     for classes that are not VOC's.
     """
-    target, to = Path(target).expanduser(), to or {"kaggle": "devkit", "devkit": "kaggle"}[source.layout]
+    target, to = Path(target).expanduser(), to or {"kaggle": "devkit", "devkit": "kaggle"}[listing.layout]
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise ValueError(f"the target must be a new or empty folder, but {str(target)!r} is in use: give another one")
-    if void == "0" and None in source.masks:
-        i = source.masks.index(None)
-        raise ValueError(f"void 0 needs a mask of every image, but {source.ids[i]} has none: leave void at keep")
-    check_content(source)
+    if void == "0" and None in listing.masks:
+        i = listing.masks.index(None)
+        raise ValueError(f"void 0 needs a mask of every image, but {listing.ids[i]} has none: leave void at keep")
+    check_content(listing)
     notes: list[str] = []
     write = {"kaggle": _write_kaggle, "devkit": _write_devkit}[to]
-    build_folder(target, lambda folder: notes.extend(write(source, folder, void == "0")))
+    build_folder(target, lambda folder: notes.extend(write(listing, folder, void == "0")))
     return tuple(notes)
 
 
-def _write_kaggle(source: Source, folder: Path, clear: bool) -> list[str]:
+def _write_kaggle(listing: Listing, folder: Path, clear: bool) -> list[str]:
     train, test = folder / "train", folder / "test"
-    ids, test_ids = source.ids, source.test_ids
+    ids, test_ids = listing.ids, listing.test_ids
     if all(i.startswith("train_") for i in ids) and all(i.startswith("test_") for i in test_ids):
         ids, test_ids = [i.removeprefix("train_") for i in ids], [i.removeprefix("test_") for i in test_ids]
-    has_masks = any(source.masks)
+    has_masks = any(listing.masks)
     for part in (train / "img", test / "img", *([train / "seg"] if has_masks else [])):
         part.mkdir(parents=True)
 
     def labeled(i: int) -> np.ndarray:
-        image, mask, label = source.read(i)
+        image, mask, label = listing.read(i)
         np.save(train / "img" / f"train_{ids[i]}.npy", image)
         if has_masks:
             mask = np.full(image.shape[:2], VOID, np.uint8) if mask is None else mask
@@ -55,14 +55,14 @@ def _write_kaggle(source: Source, folder: Path, clear: bool) -> list[str]:
         return label
 
     def unlabeled(i: int) -> None:
-        np.save(test / "img" / f"test_{test_ids[i]}.npy", read_image(source.test_images[i]))
+        np.save(test / "img" / f"test_{test_ids[i]}.npy", read_image(listing.test_images[i]))
 
     with ThreadPoolExecutor() as pool:
         labels = list(pool.map(labeled, range(len(ids))))
         list(pool.map(unlabeled, range(len(test_ids))))
     _write_table(train / "train_set.csv", ids, labels)
     _write_table(test / "test_set.csv", test_ids, np.full((len(test_ids), len(VOC_CLASSES)), -1))
-    missing = source.masks.count(None) if has_masks else 0
+    missing = listing.masks.count(None) if has_masks else 0
     return [f"{missing} images without a mask got one that is all void"] * (missing > 0)
 
 
@@ -73,17 +73,17 @@ def _write_table(path: Path, ids: Sequence[str], labels: Sequence[np.ndarray]) -
         table.writerows((name, *label.tolist()) for name, label in zip(ids, labels, strict=True))
 
 
-def _write_devkit(source: Source, folder: Path, clear: bool) -> list[str]:
+def _write_devkit(listing: Listing, folder: Path, clear: bool) -> list[str]:
     jpegs, segmentation, xmls = (folder / name for name in ("JPEGImages", "SegmentationClass", "Annotations"))
     sets = folder / "ImageSets" / "Segmentation"
     for part in (jpegs, segmentation, xmls, sets):
         part.mkdir(parents=True)
-    prefix, test_prefix = ("train_", "test_") if source.layout == "kaggle" else ("", "")
-    ids, test_ids = [prefix + i for i in source.ids], [test_prefix + i for i in source.test_ids]
+    prefix, test_prefix = ("train_", "test_") if listing.layout == "kaggle" else ("", "")
+    ids, test_ids = [prefix + i for i in listing.ids], [test_prefix + i for i in listing.test_ids]
 
     def labeled(i: int) -> bool:
-        image, mask, label = source.read(i)
-        _write_jpeg(source.images[i], image, jpegs / f"{ids[i]}.jpg")
+        image, mask, label = listing.read(i)
+        _write_jpeg(listing.images[i], image, jpegs / f"{ids[i]}.jpg")
         if mask is None or (mask == VOID).all():  # such a mask tells no label
             _write_objects(xmls / f"{ids[i]}.xml", image.shape, label)
             return False
@@ -93,7 +93,7 @@ def _write_devkit(source: Source, folder: Path, clear: bool) -> list[str]:
         return not np.array_equal(label, classes_in(mask))
 
     def unlabeled(i: int) -> None:
-        _write_jpeg(source.test_images[i], read_image(source.test_images[i]), jpegs / f"{test_ids[i]}.jpg")
+        _write_jpeg(listing.test_images[i], read_image(listing.test_images[i]), jpegs / f"{test_ids[i]}.jpg")
 
     with ThreadPoolExecutor() as pool:
         changed = sum(pool.map(labeled, range(len(ids))))
@@ -101,7 +101,7 @@ def _write_devkit(source: Source, folder: Path, clear: bool) -> list[str]:
     for name, listed in (("train", ids), ("test", test_ids)):
         (sets / f"{name}.txt").write_text("".join(f"{i}\n" for i in listed), encoding="utf-8")
     notes = ["masks are exact; images became JPEGs (quality 95, 4:4:4), which is not exact"] * (
-        source.layout == "kaggle"
+        listing.layout == "kaggle"
     )
     return notes + [f"{changed} images had other labels than their masks show: a devkit has the masks'"] * (changed > 0)
 

@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 
 from voctrain.data.cache import cache_dir
 from voctrain.data.dataset import Data, DataSource
-from voctrain.data.prepare import square
+from voctrain.data.decode import square
 from voctrain.data.split import stratified_split
 
 CLASSES = tuple("0123456789")

@@ -1,4 +1,4 @@
-"""The two folder layouts a set may come in (SEED.md §1), each read into the same description: a `Source`."""
+"""The two folder layouts a set may come in (SEED.md §1), each read into the same description: a `Listing`."""
 
 import contextlib
 import csv
@@ -24,7 +24,7 @@ VOID = 255  # pixels of a mask that belong to no class: borders, and what nobody
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class Listing:
     """A set as it lies on the disk: which images there are and where; nothing is decoded yet."""
 
     layout: str  # kaggle or devkit
@@ -59,7 +59,7 @@ class Source:
         return image, mask, classes_in(mask) if mask is not None else read_objects(self.annotations[index])
 
 
-def read_source(folder: str | Path, *, use_val: bool = False) -> Source:
+def read_layout(folder: str | Path, *, use_val: bool = False) -> Listing:
     """Look at `folder`, which holds the Kaggle layout, the devkit layout, or the devkit layout of one year below it.
 
     `use_val` adds the devkit's val.txt to the labeled images. Raises `ValueError` for a folder that is not there, has
@@ -88,28 +88,28 @@ def read_source(folder: str | Path, *, use_val: bool = False) -> Source:
     return _read_devkit(years[0], use_val)
 
 
-def check_content(source: Source) -> None:
+def check_content(listing: Listing) -> None:
     """Raise `ValueError` if annotations name classes that are not VOC's, or the masks hold void but no class.
 
     Annotations are read even for images with masks: only they tell that mask value 1 is no aeroplane. Masks are read
     only until one holds a class.
     """
-    xmls = (source.root / "Annotations" / f"{i}.xml" for i in source.ids)
+    xmls = (listing.root / "Annotations" / f"{i}.xml" for i in listing.ids)
     check_annotations(path for path in xmls if path.is_file())
     has_void = False
-    for path in filter(None, source.masks):
+    for path in filter(None, listing.masks):
         mask = read_mask(path)
         if classes_in(mask).any():
             return
         has_void |= (mask == VOID).any()
     if has_void:
         raise ValueError(
-            f"mask value 255 is void, which is ignored, but the masks in {str(source.root)!r} hold only 0 and 255: if"
+            f"mask value 255 is void, which is ignored, but the masks in {str(listing.root)!r} hold only 0 and 255: if"
             " 255 marks your objects, replace it with a class number, such as 1"
         )
 
 
-def _read_kaggle(root: Path, use_val: bool) -> Source:
+def _read_kaggle(root: Path, use_val: bool) -> Listing:
     if use_val:
         raise ValueError(f"use_val needs the devkit layout, but {str(root)!r} has the Kaggle layout: leave it out")
     train, test, seg = root / "train" / "train_set.csv", root / "test" / "test_set.csv", root / "train" / "seg"
@@ -123,10 +123,10 @@ def _read_kaggle(root: Path, use_val: bool) -> Source:
     _check_files([*images, *masks, *test_images])
     none = (None,) * len(ids)
     labels = np.array([[_label(row, name, train) for name in VOC_CLASSES] for row in rows], np.uint8)
-    return Source("kaggle", root, ids, tuple(images), tuple(masks) or none, none, labels, test_ids, tuple(test_images))
+    return Listing("kaggle", root, ids, tuple(images), tuple(masks) or none, none, labels, test_ids, tuple(test_images))
 
 
-def _read_devkit(root: Path, use_val: bool) -> Source:
+def _read_devkit(root: Path, use_val: bool) -> Listing:
     sets, jpegs = root / "ImageSets" / "Segmentation", root / "JPEGImages"
     train, val, test = (sets / f"{name}.txt" for name in ("train", "val", "test"))
     labeled = _read_lines(train) + (_read_lines(val) if use_val else [])
@@ -143,7 +143,7 @@ def _read_devkit(root: Path, use_val: bool) -> Source:
     for path, mask in zip(annotations, found, strict=True):
         if path and not path.is_file():
             raise ValueError(f"a labeled image needs its mask or annotation, but {mask} and {path} are missing")
-    return Source("devkit", root, ids, tuple(images), masks, tuple(annotations), None, test_ids, tuple(test_images))
+    return Listing("devkit", root, ids, tuple(images), masks, tuple(annotations), None, test_ids, tuple(test_images))
 
 
 def read_image(path: Path) -> np.ndarray:

@@ -13,54 +13,54 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from voctrain.data.layouts import VOC_CLASSES, VOID, Source, read_image
+from voctrain.data.layouts import VOC_CLASSES, VOID, Listing, read_image
 from voctrain.data.split import stratified_split
 
 FORMAT = 1  # of the cache file and of what is computed for it: raise it with every change of either
 NEAREST = Image.Resampling.NEAREST
 
 
-def fingerprint(source: Source) -> str:
+def fingerprint(listing: Listing) -> str:
     """32 hex digits of the set's content: ids, labels, and the name below the root and the bytes of each file."""
 
     def digest(path: Path) -> bytes:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "blake2b").digest()
 
-    labels = None if source.labels is None else source.labels.tolist()
-    total = hashlib.blake2b(json.dumps([source.ids, source.test_ids, labels]).encode(), digest_size=16)
+    labels = None if listing.labels is None else listing.labels.tolist()
+    total = hashlib.blake2b(json.dumps([listing.ids, listing.test_ids, labels]).encode(), digest_size=16)
     with ThreadPoolExecutor() as pool:
-        for path, content in zip(source.files, pool.map(digest, source.files), strict=True):
-            total.update(path.relative_to(source.root).as_posix().encode() + b"\0" + content)
+        for path, content in zip(listing.files, pool.map(digest, listing.files), strict=True):
+            total.update(path.relative_to(listing.root).as_posix().encode() + b"\0" + content)
     return total.hexdigest()
 
 
-def prepare(
-    source: Source, image_size: int, progress: Callable[[int, int], None] = lambda done, total: None
+def decode_images(
+    listing: Listing, image_size: int, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> dict[str, np.ndarray]:
     """Decode and resize all images; the arrays of `Data` by their names, `masks` only where there are any.
 
     Raises `ValueError` for fewer labeled images than classes and for a file that is damaged or of the wrong kind.
     """
-    num_labeled, num_test, size = len(source.ids), len(source.test_ids), image_size
+    num_labeled, num_test, size = len(listing.ids), len(listing.test_ids), image_size
     if num_labeled < len(VOC_CLASSES):
         raise ValueError(
-            f"there must be at least {len(VOC_CLASSES)} labeled images, one a class, but {str(source.root)!r} has"
+            f"there must be at least {len(VOC_CLASSES)} labeled images, one a class, but {str(listing.root)!r} has"
             f" {num_labeled}: add some"
         )
     images, test_images = (np.empty((n, size, size, 3), np.uint8) for n in (num_labeled, num_test))
     sizes, test_sizes = (np.empty((n, 2), np.int32) for n in (num_labeled, num_test))
     labels = np.empty((num_labeled, len(VOC_CLASSES)), np.uint8)
-    masks = {"masks": np.full((num_labeled, size, size), VOID, np.uint8)} if any(source.masks) else {}
+    masks = {"masks": np.full((num_labeled, size, size), VOID, np.uint8)} if any(listing.masks) else {}
 
     def labeled(i: int) -> None:
-        image, mask, labels[i] = source.read(i)
+        image, mask, labels[i] = listing.read(i)
         images[i], sizes[i] = square(image, size), image.shape[:2]
         if mask is not None:
             masks["masks"][i] = square(mask, size, NEAREST)
 
     def unlabeled(i: int) -> None:
-        image = read_image(source.test_images[i])
+        image = read_image(listing.test_images[i])
         test_images[i], test_sizes[i] = square(image, size), image.shape[:2]
 
     with ThreadPoolExecutor() as pool:
@@ -100,7 +100,7 @@ def cached(path: Path, build: Callable[[], dict[str, np.ndarray]]) -> tuple[dict
     return arrays, ()
 
 
-def remarks(source: Source, arrays: dict[str, np.ndarray]) -> tuple[str, ...]:
+def warn_about(listing: Listing, arrays: dict[str, np.ndarray]) -> tuple[str, ...]:
     """What the user should know about a set that is valid: lines about classes and masks."""
     lines = []
     labels = arrays["labels"]
@@ -111,6 +111,6 @@ def remarks(source: Source, arrays: dict[str, np.ndarray]) -> tuple[str, ...]:
             lines.append(f"class {name!r} has no positive image: its score is left out")
         elif absent:
             lines.append(f"class {name!r} has no positive image in {absent[0]}: too few images to share")
-    if "masks" in arrays and (missing := source.masks.count(None)):
-        lines.append(f"{missing} of {len(source.ids)} labeled images have no mask: all of their pixels are void")
+    if "masks" in arrays and (missing := listing.masks.count(None)):
+        lines.append(f"{missing} of {len(listing.ids)} labeled images have no mask: all of their pixels are void")
     return tuple(lines)
