@@ -11,25 +11,37 @@ import numpy as np
 from PIL import Image
 
 from voctrain.data.cache import build_folder
-from voctrain.data.layouts import VOC_CLASSES, VOID, Listing, check_content, classes_in, read_image
+from voctrain.data.class_names import VOC_CLASSES
+from voctrain.data.files import VOID, classes_in, read_image
+from voctrain.data.layouts import Listing, check_content
 from voctrain.data.palette import voc_palette
 
 
 def convert(listing: Listing, target: str | Path, *, to: str | None = None, void: str = "keep") -> tuple[str, ...]:
-    """Write `listing` to the folder `target`, which must be missing or empty and appears complete or not at all.
+    """Write a set in the other layout. The target appears complete or not at all.
 
-    `to` is kaggle or devkit, by default the one that `listing` is not. `void="0"` turns void pixels into background, as
-    the competition had it; "keep" leaves masks as they are. Kaggle ids become `train_{Id}` and `test_{Id}` in a devkit,
-    where all ids share a folder, and lose that again on the way back. Returns what the user should know, one line each.
-    Raises `ValueError` for a target in use, for void="0" where a mask is missing, for a bad file in `listing`, and
-    for classes that are not VOC's.
+    Args:
+        listing: the set to convert.
+        target: a missing or empty folder.
+        to: "kaggle" or "devkit"; by default the layout that `listing` does not have.
+        void: "keep" leaves masks as they are; "0" turns void pixels into background, as in the Kaggle competition.
+
+    Kaggle ids become `train_{Id}` and `test_{Id}` in a devkit, where all ids share a folder; converting back removes
+    these prefixes.
+
+    Returns:
+        What the user should know about the conversion, one line each.
+
+    Raises:
+        ValueError: the target is in use; `void` is "0" and a mask is missing; a file is bad; or the classes are not
+            VOC's.
     """
     target, to = Path(target).expanduser(), to or {"kaggle": "devkit", "devkit": "kaggle"}[listing.layout]
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise ValueError(f"the target must be a new or empty folder, but {str(target)!r} is in use: give another one")
+        raise ValueError(f"the target must be a new or empty folder, but {str(target)!r} is in use: use another one")
     if void == "0" and None in listing.masks:
         i = listing.masks.index(None)
-        raise ValueError(f"void 0 needs a mask of every image, but {listing.ids[i]} has none: leave void at keep")
+        raise ValueError(f"void 0 needs a mask for every image, but {listing.ids[i]} has none: keep void pixels")
     check_content(listing)
     notes: list[str] = []
     write = {"kaggle": _write_kaggle, "devkit": _write_devkit}[to]
@@ -61,9 +73,9 @@ def _write_kaggle(listing: Listing, folder: Path, clear: bool) -> list[str]:
         labels = list(pool.map(labeled, range(len(ids))))
         list(pool.map(unlabeled, range(len(test_ids))))
     _write_table(train / "train_set.csv", ids, labels)
-    _write_table(test / "test_set.csv", test_ids, np.full((len(test_ids), len(VOC_CLASSES)), -1))
+    _write_table(test / "test_set.csv", test_ids, list(np.full((len(test_ids), len(VOC_CLASSES)), -1)))
     missing = listing.masks.count(None) if has_masks else 0
-    return [f"{missing} images without a mask got one that is all void"] * (missing > 0)
+    return [f"{missing} of {len(ids)} images had no mask and got an all-void one"] * (missing > 0)
 
 
 def _write_table(path: Path, ids: Sequence[str], labels: Sequence[np.ndarray]) -> None:
@@ -84,7 +96,7 @@ def _write_devkit(listing: Listing, folder: Path, clear: bool) -> list[str]:
     def labeled(i: int) -> bool:
         image, mask, label = listing.read(i)
         _write_jpeg(listing.images[i], image, jpegs / f"{ids[i]}.jpg")
-        if mask is None or (mask == VOID).all():  # such a mask tells no label
+        if mask is None or (mask == VOID).all():  # an all-void mask has no labels
             _write_objects(xmls / f"{ids[i]}.xml", image.shape, label)
             return False
         palette = Image.fromarray(_cleared(mask, clear))
@@ -100,10 +112,14 @@ def _write_devkit(listing: Listing, folder: Path, clear: bool) -> list[str]:
         list(pool.map(unlabeled, range(len(test_ids))))
     for name, listed in (("train", ids), ("test", test_ids)):
         (sets / f"{name}.txt").write_text("".join(f"{i}\n" for i in listed), encoding="utf-8")
-    notes = ["masks are exact; images became JPEGs (quality 95, 4:4:4), which is not exact"] * (
-        listing.layout == "kaggle"
-    )
-    return notes + [f"{changed} images had other labels than their masks show: a devkit has the masks'"] * (changed > 0)
+    notes = []
+    if listing.layout == "kaggle":
+        notes.append("masks are exact copies; images were compressed as JPEGs (quality 95, 4:4:4)")
+    if changed:
+        notes.append(
+            f"{changed} of {len(ids)} images had labels that differ from their masks: the devkit layout uses the masks"
+        )
+    return notes
 
 
 def _write_jpeg(origin: Path, image: np.ndarray, path: Path) -> None:
@@ -114,7 +130,7 @@ def _write_jpeg(origin: Path, image: np.ndarray, path: Path) -> None:
 
 
 def _write_objects(path: Path, shape: tuple[int, ...], label: np.ndarray) -> None:
-    """A minimal annotation: without boxes, which we have not, but enough to tell the labels."""
+    """Write a minimal annotation: object names for the labels, but no boxes, which the set does not have."""
     root = ElementTree.Element("annotation")
     ElementTree.SubElement(root, "filename").text = f"{path.stem}.jpg"
     size = ElementTree.SubElement(root, "size")

@@ -1,4 +1,4 @@
-"""From files to squares of one size, decoded in parallel once and kept in the cache folder."""
+"""Image files to square arrays of one size, decoded in parallel once and kept in the cache folder."""
 
 import hashlib
 import itertools
@@ -9,19 +9,22 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from voctrain.data.layouts import VOC_CLASSES, VOID, Listing, read_image
+from voctrain.data.class_names import VOC_CLASSES
+from voctrain.data.files import VOID, read_image
+from voctrain.data.layouts import Listing
 from voctrain.data.split import stratified_split
 
-FORMAT = 1  # of the cache file and of what is computed for it: raise it with every change of either
+FORMAT = 1  # version of the cached arrays: increment it when their names or the way they are computed change
 NEAREST = Image.Resampling.NEAREST
 
 
 def fingerprint(listing: Listing) -> str:
-    """32 hex digits of the set's content: ids, labels, and the name below the root and the bytes of each file."""
+    """32 hex digits that depend on the ids, the labels, and the relative path and the bytes of each file."""
 
     def digest(path: Path) -> bytes:
         with path.open("rb") as file:
@@ -38,15 +41,16 @@ def fingerprint(listing: Listing) -> str:
 def decode_images(
     listing: Listing, image_size: int, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> dict[str, np.ndarray]:
-    """Decode and resize all images; the arrays of `Data` by their names, `masks` only where there are any.
+    """Decode and resize all images. Returns the arrays of `Data` by name; `masks` only if the set has any.
 
-    Raises `ValueError` for fewer labeled images than classes and for a file that is damaged or of the wrong kind.
+    `progress` is called with the number of decoded images and the total. Raises `ValueError` if there are fewer labeled
+    images than classes, or for a file that is damaged or malformed.
     """
     num_labeled, num_test, size = len(listing.ids), len(listing.test_ids), image_size
     if num_labeled < len(VOC_CLASSES):
         raise ValueError(
-            f"there must be at least {len(VOC_CLASSES)} labeled images, one a class, but {str(listing.root)!r} has"
-            f" {num_labeled}: add some"
+            f"a set must have at least {len(VOC_CLASSES)} labeled images, one per class, but {str(listing.root)!r} has"
+            f" {num_labeled}: add more"
         )
     images, test_images = (np.empty((n, size, size, 3), np.uint8) for n in (num_labeled, num_test))
     sizes, test_sizes = (np.empty((n, 2), np.int32) for n in (num_labeled, num_test))
@@ -55,13 +59,13 @@ def decode_images(
 
     def labeled(i: int) -> None:
         image, mask, labels[i] = listing.read(i)
-        images[i], sizes[i] = square(image, size), image.shape[:2]
+        images[i], sizes[i] = resize_square(image, size), image.shape[:2]
         if mask is not None:
-            masks["masks"][i] = square(mask, size, NEAREST)
+            masks["masks"][i] = resize_square(mask, size, NEAREST)
 
     def unlabeled(i: int) -> None:
         image = read_image(listing.test_images[i])
-        test_images[i], test_sizes[i] = square(image, size), image.shape[:2]
+        test_images[i], test_sizes[i] = resize_square(image, size), image.shape[:2]
 
     with ThreadPoolExecutor() as pool:
         reading = itertools.chain(pool.map(labeled, range(num_labeled)), pool.map(unlabeled, range(num_test)))
@@ -72,45 +76,48 @@ def decode_images(
     return arrays | masks | {"sizes": sizes, "test_sizes": test_sizes}
 
 
-def square(image: np.ndarray, size: int, resample: Image.Resampling = Image.Resampling.BILINEAR) -> np.ndarray:
-    """Resize (H, W) or (H, W, 3) to `size` x `size` without keeping the aspect.
+def resize_square(image: np.ndarray, size: int, resample: Image.Resampling = Image.Resampling.BILINEAR) -> np.ndarray:
+    """Resize (H, W) or (H, W, 3) to `size` × `size`, ignoring the aspect ratio.
 
-    Bilinear means PIL's, which averages over the area where it shrinks.
+    PIL's bilinear filter antialiases: when shrinking, it averages over the area that each pixel covers.
     """
     return np.asarray(Image.fromarray(image).resize((size, size), resample))
 
 
-def cached(path: Path, build: Callable[[], dict[str, np.ndarray]]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """The arrays that the file `path` holds; built and written to it first where it is missing or broken.
+def read_or_build(
+    path: Path, build: Callable[[], dict[str, np.ndarray]]
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Read the arrays in the .npz file `path`; if it is missing or damaged, build them and write it.
 
-    Also returns a warning if it cannot be written. Several processes may do this at once.
+    Returns the arrays, and a warning if the file could not be written. Several processes may call this at once.
     """
-    with suppress(Exception), np.load(path) as file:  # whatever torn bytes raise; the checksums of zip find them
+    with suppress(Exception), np.load(path) as file:  # damaged files raise many types; zip's checksums detect them
         return dict(file), ()
     arrays = build()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as temporary:
-            np.savez(Path(temporary) / path.name, **arrays)
+            named: dict[str, Any] = arrays  # else pyright matches arrays with the options of savez
+            np.savez(Path(temporary) / path.name, **named)
             os.replace(Path(temporary) / path.name, path)
     except OSError as error:
         return arrays, (
-            f"images are decoded at each start, for the cache cannot be written ({error}): set XDG_CACHE_HOME",
+            f"images must be decoded at each start because the cache is not writable ({error}): set XDG_CACHE_HOME",
         )
     return arrays, ()
 
 
-def warn_about(listing: Listing, arrays: dict[str, np.ndarray]) -> tuple[str, ...]:
-    """What the user should know about a set that is valid: lines about classes and masks."""
+def content_warnings(listing: Listing, arrays: dict[str, np.ndarray]) -> tuple[str, ...]:
+    """What the user should know about a valid set: classes without images, and missing masks; one line each."""
     lines = []
     labels = arrays["labels"]
-    sides = [("train", labels[arrays["train"]].any(0)), ("validation", labels[arrays["val"]].any(0))]
+    counts = {"train": labels[arrays["train"]].sum(0), "validation": labels[arrays["val"]].sum(0)}
     for c, name in enumerate(VOC_CLASSES):
-        absent = [side for side, present in sides if not present[c]]
+        absent = [part for part, count in counts.items() if not count[c]]
         if len(absent) == 2:
-            lines.append(f"class {name!r} has no positive image: its score is left out")
+            lines.append(f"class {name!r} has no positive image: it is left out of the scores")
         elif absent:
-            lines.append(f"class {name!r} has no positive image in {absent[0]}: too few images to share")
+            lines.append(f"class {name!r} has no positive image in {absent[0]}: it has too few images to split")
     if "masks" in arrays and (missing := listing.masks.count(None)):
-        lines.append(f"{missing} of {len(listing.ids)} labeled images have no mask: all of their pixels are void")
+        lines.append(f"{missing} of {len(listing.ids)} labeled images have no mask: all their pixels count as void")
     return tuple(lines)
