@@ -35,14 +35,14 @@ def contrast(one: Sequence[str], other: Sequence[str]) -> tuple[str, str]:
 
 
 def unsupported_classes(found: str, names: Sequence[str], repair: str) -> ValueError:
-    """The error for a set with classes `names` that are not VOC's; `found` tells where they are."""
+    """The error for a set with classes `names` that are not VOC's; `found` is where, such as "a.txt lists"."""
     if len(names) > len(VOC_CLASSES):
         repair = f"merge them into at most {len(VOC_CLASSES)}, then {repair}"
     return ValueError(f"only VOC's 20 classes are supported so far, but {found} {in_short(names)}: {repair}")
 
 
 def check_class_lists(folder: Path) -> None:
-    """Raise `ValueError` unless each class list in `folder` or next to its masks starts with VOC's classes in order.
+    """Raise `ValueError` unless each class list in `folder` or next to its masks is VOC's or a prefix of it.
 
     Without masks the order has no meaning, so it is not checked.
     """
