@@ -4,8 +4,8 @@
 image_size, epochs, device, goal, and channels (of the images). The name of a parameter is, or begins with, the name of
 the configuration field that it sets.
 
-The generators other than "residual", "guided" and "universal" come from the course notebook this project grew from, and so
-do the recipes at the end of the portfolio.
+The generators other than "residual", "guided" and "universal" come from the course notebook this project grew from, and
+so do the recipes at the end of the portfolio.
 """
 
 from typing import Any
