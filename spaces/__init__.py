@@ -1,1 +1,1 @@
-"""Search spaces: what may vary. Plain functions over an Optuna trial."""
+"""Search spaces: what may vary, as plain functions of an Optuna trial."""

@@ -1,17 +1,18 @@
-"""The search space of multi-label classification. Source of the choices: SEED.md §2 and §5.
+"""The search space for multi-label classification.
 
-`suggest(trial, problem)` draws a configuration from an Optuna trial; `problem` holds the run's plain facts: image_size,
-weights, epochs, classes (their number), masks (whether there are any), device. A parameter is called as the
-configuration field that it sets.
+`suggest(trial, problem)` draws a configuration from an Optuna trial. `problem` contains the run's fixed values:
+image_size, weights, epochs, classes (their number), masks (whether the set has any) and device. A parameter that sets a
+configuration field directly has the field's name.
 """
 
 from typing import Any
 
-# From scratch on few images, small and middle-sized networks that a CPU trains too; the notebook's own beside them.
+# For training from scratch on few images: networks small enough for a CPU. "simple" and "complex" come from the course
+# notebook this project grew from.
 SMALL = ("simple", "complex", "resnet9", "resnet18", "resnet34", "mobilenet_v3_small")
-# Of these a CPU can afford to see each image several times.
+# Those with which a CPU can afford several augmented copies of each image per epoch.
 LIGHT = ("simple", "complex", "resnet9", "mobilenet_v3_small")
-# With published weights, or with a GPU, the larger ones earn their time.
+# Worth their time only with published weights or on a GPU.
 LARGE = ("resnet50", "mobilenet_v3_large", "efficientnet_b0", "regnet_y_800mf", "convnext_tiny", "tinyvgg")
 PRETRAINED = (
     *("resnet18", "resnet34", "resnet50"),
@@ -20,24 +21,24 @@ PRETRAINED = (
 
 
 def architectures(problem: dict[str, Any]) -> tuple[str, ...]:
-    """The architectures worth trying: those with published weights if these are asked for, small ones on a CPU."""
+    """The architectures worth trying: with ImageNet weights those that have some, otherwise small ones on a CPU."""
     if problem["weights"] == "imagenet":
         return PRETRAINED
     return SMALL if problem["device"] == "cpu" else SMALL + LARGE
 
 
 def suggest(trial: Any, problem: dict[str, Any]) -> dict[str, Any]:
-    """A configuration's searched fields, as ClassifyConfig takes them."""
+    """Draw the searched fields of a `ClassifyConfig`."""
     scratch = problem["weights"] == "none"
     config: dict[str, Any] = {
         "architecture": trial.suggest_categorical("architecture", architectures(problem)),
-        # Small sets: below 8 batch normalization is noisy, above 32 an epoch has too few steps.
+        # For small sets: below 8 batch normalization is noisy, above 32 an epoch has too few steps.
         "batch_size": trial.suggest_categorical("batch_size", (8, 16, 32)),
         "optimizer": trial.suggest_categorical("optimizer", ("adamw", "adam", "sgd")),
-        # From no effect to about as much as from-scratch training on few images bears.
+        # From no effect to about the most that training from scratch on few images tolerates.
         "weight_decay": trial.suggest_float("weight_decay", 1e-5, 0.3, log=True),
     }
-    if config["optimizer"] == "sgd":  # ten times the steps of the adaptive ones; fine-tuning wants smaller ones
+    if config["optimizer"] == "sgd":  # ten times the adaptive lr; fine-tuning needs less
         low, high = (1e-3, 0.2) if scratch else (1e-4, 0.05)
         config["lr"] = trial.suggest_float("lr_sgd", low, high, log=True)
         config["momentum"] = trial.suggest_float("momentum", 0.8, 0.98)
@@ -45,7 +46,7 @@ def suggest(trial: Any, problem: dict[str, Any]) -> dict[str, Any]:
         low, high = (1e-4, 1e-2) if scratch else (1e-5, 3e-3)
         config["lr"] = trial.suggest_float("lr", low, high, log=True)
     if scratch and (problem["device"] != "cpu" or config["architecture"] in LIGHT):
-        # Without another's knowledge few images want many repeats; each costs an epoch's time again.
+        # Training from scratch on few images benefits from repeats; each adds the time of one epoch to an epoch.
         config["aug_repeats"] = trial.suggest_int("aug_repeats", 1, 4)
     config |= _schedule(trial, problem) | _augmentation(trial) | _loss(trial, problem) | _regularization(trial)
     return config
@@ -54,11 +55,11 @@ def suggest(trial: Any, problem: dict[str, Any]) -> dict[str, Any]:
 def _schedule(trial: Any, problem: dict[str, Any]) -> dict[str, Any]:
     schedule = trial.suggest_categorical("schedule", ("one_cycle", "cosine", "step", "plateau", "linear"))
     config: dict[str, Any] = {"schedule": schedule}
-    if schedule == "one_cycle":  # it starts at lr / div_factor
+    if schedule == "one_cycle":  # starts at lr / div_factor
         config["div_factor"] = trial.suggest_float("div_factor", 5, 100, log=True)
-    elif schedule == "linear":  # from vanishing to the notebook's gentle rise
+    elif schedule == "linear":  # from a decay to nearly 0 to the notebook's slight rise
         config["end_factor"] = trial.suggest_float("end_factor", 0.01, 1.2)
-    elif schedule == "step":  # one drop at least, five at most
+    elif schedule == "step":  # one to five drops
         config["step_epochs"] = max(1, round(problem["epochs"] * trial.suggest_float("step_part", 0.2, 0.7)))
         config["gamma"] = trial.suggest_float("gamma", 0.05, 0.5, log=True)
     elif schedule == "plateau":
@@ -74,7 +75,7 @@ def _schedule(trial: Any, problem: dict[str, Any]) -> dict[str, Any]:
 def _augmentation(trial: Any) -> dict[str, Any]:
     policy = trial.suggest_categorical("augmentation", ("flip", "crop", "warp", "random_ops"))
     config: dict[str, Any] = {"hflip": 0.5}
-    if policy in ("crop", "warp"):  # below a quarter of the area the object is often gone
+    if policy in ("crop", "warp"):  # below a quarter of the area the object is often missing
         config["crop_scale"] = trial.suggest_float("crop_scale", 0.25, 0.9)
     if policy == "warp":
         config["rotation"] = trial.suggest_float("rotation", 0, 30)
@@ -86,7 +87,7 @@ def _augmentation(trial: Any) -> dict[str, Any]:
     if color == "jitter":
         strength = trial.suggest_float("color_strength", 0.05, 0.5)
         config |= {"brightness": strength, "contrast": strength, "saturation": strength, "hue": strength / 5}
-    elif color == "brightness_or_gray":  # the notebook's: one of the two
+    elif color == "brightness_or_gray":  # as in the notebook: one of the two
         config |= {"brightness": 0.2, "grayscale": 0.25, "one_color": True}
     return config
 
@@ -96,12 +97,12 @@ def _loss(trial: Any, problem: dict[str, Any]) -> dict[str, Any]:
     config: dict[str, Any] = {"loss": loss}
     if loss == "asymmetric":
         config["gamma_neg"] = trial.suggest_float("gamma_neg", 1, 4)
-    else:  # 1: no positive weight; a rare class has fifty negatives a positive
+    else:  # 1: no positive weight; a rare class has 50 negatives per positive
         config["pos_weight_cap"] = trial.suggest_float("pos_weight_cap", 1, 50, log=True)
     if loss == "focal":
         config["focal_gamma"] = trial.suggest_float("focal_gamma", 0.5, 3)
     if problem["masks"] and trial.suggest_categorical("mask_supervision", (True, False)):
-        # Below the range it is as good as none; above it the labels are hardly looked at.
+        # Below this range it has no effect; above it the labels hardly matter.
         config["mask_loss"] = trial.suggest_float("mask_loss", 0.3, 30, log=True)
     config["sampling"] = trial.suggest_categorical("sampling", ("shuffle", "weighted", "oversample"))
     return config
@@ -112,7 +113,7 @@ def _regularization(trial: Any) -> dict[str, Any]:
     config: dict[str, Any] = {"label_smoothing": trial.suggest_float("label_smoothing", 0, 0.1)}
     if mixing != "none":
         config[mixing] = trial.suggest_float("mixing_alpha", 0.1, 1.0)
-    if trial.suggest_categorical("ema", (False, True)):  # memory of 20 to 200 steps
+    if trial.suggest_categorical("ema", (False, True)):  # averages over 20 to 200 steps
         config["ema_decay"] = 1 - 1 / trial.suggest_float("ema_steps", 20, 200, log=True)
     return config
 
@@ -142,10 +143,11 @@ _MODERN = {
     "pos_weight_cap": 1.0,
 }
 
-# Parameters to try first: the best known, then the notebook's recipes in sound form (SEED.md §5: positive weights where
-# `weight=` weighed both sides, plain shuffling for copies of everything), the slowest last.
+# Parameters to try first: the best known ones, then the notebook's three recipes, the slowest last. Two faults of the
+# recipes are corrected: `weight=` scaled positives and negatives alike, so positive weights replace it; and augmented
+# copies of all images do not change the class balance, so plain shuffling replaces them.
 PORTFOLIO: tuple[dict[str, Any], ...] = (
-    {  # for few images: small networks that see each image often, taught by the masks, too
+    {  # for few images: a small network, each image often repeated, supervised by the masks as well
         **_MODERN,
         "architecture": "resnet9",
         "batch_size": 8,
@@ -170,11 +172,11 @@ PORTFOLIO: tuple[dict[str, Any], ...] = (
         "mask_supervision": True,
         "mask_loss": 3.0,
     },
-    {  # plain and modern: AdamW, one cycle, random resized crop
+    {  # a modern default: AdamW, one-cycle schedule, random resized crop
         **_MODERN,
         "architecture": "resnet18",
     },
-    {  # R1
+    {  # the notebook's small network
         **_PLAIN,
         "architecture": "complex",
         "batch_size": 32,
@@ -188,7 +190,7 @@ PORTFOLIO: tuple[dict[str, Any], ...] = (
         "loss": "bce",
         "pos_weight_cap": 50.0,
     },
-    {  # R3
+    {  # the notebook's resnet34, with a linear schedule from 1.5e-4 to 1.7e-4
         **_PLAIN,
         "architecture": "resnet34",
         "batch_size": 16,
@@ -203,7 +205,7 @@ PORTFOLIO: tuple[dict[str, Any], ...] = (
         "loss": "bce",
         "pos_weight_cap": 50.0,
     },
-    {  # R2
+    {  # the notebook's resnet50
         **_PLAIN,
         "architecture": "resnet50",
         "batch_size": 32,

@@ -105,10 +105,11 @@ def test_layers_of_the_attack():
 def test_layers_of_the_data():
     """Each module of voctrain/data imports only modules of lower layers, so there is no import cycle."""
     layers = [
-        {"cache", "class_names", "dataset", "split"},
+        {"cache", "class_names", "dataset", "sample_classes", "split"},
         {"palette"},
+        {"files"},
         {"layouts"},
-        {"convert", "prepare", "sample"},
+        {"convert", "decode", "sample"},
         {"digits", "named_sets"},
         {"__init__"},
         {"__main__"},

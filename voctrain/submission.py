@@ -1,6 +1,7 @@
-"""The competition's submission file: run-length encodings in a CSV, two rows per test image.
+"""The Kaggle competition's submission file: run-length codes in a CSV with two rows per test image.
 
-Written by hand because the encoding is row-major and 1-based; pycocotools encodes columns.
+The row `{Id}_classification` encodes the 20 decisions; `{Id}_segmentation` encodes the boolean stack (20, H, W) at the
+image's original size, whose plane j is 1 where the label map is j + 1. The score is the mean Dice over all rows.
 """
 
 import csv
@@ -11,7 +12,7 @@ import numpy as np
 
 
 def encode(mask: np.ndarray) -> str:
-    """Encode a boolean array as `start length start length …`, row-major, with starts from 1; "" if nothing is set."""
+    """Encode a boolean array as `start length start length …`, row-major, with 1-based starts; "" if nothing is set."""
     flat = np.concatenate([[False], np.asarray(mask, dtype=bool).ravel(), [False]])
     edges = np.flatnonzero(flat[1:] != flat[:-1])
     starts, ends = edges[::2], edges[1::2]
@@ -19,30 +20,36 @@ def encode(mask: np.ndarray) -> str:
 
 
 def decode(code: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Decode `code` to a boolean array of `shape`.
+    """Decode a run-length code into a boolean array of `shape`.
 
     Raises `ValueError` unless the runs are integers, ascending, separated, and inside the array.
     """
     try:
         runs = np.array(code.split(), dtype=np.int64)
     except ValueError:
-        raise ValueError(f"a run-length code must consist of integers, but got {code[:40]!r}") from None
+        raise ValueError(f"a run-length code must contain only integers, but got {code[:40]!r}") from None
     if len(runs) % 2:
-        raise ValueError(f"a run-length code must consist of pairs of start and length, but got {len(runs)} numbers")
+        raise ValueError(f"a run-length code must contain pairs of start and length, but got {len(runs)} numbers")
     starts, lengths = runs[::2] - 1, runs[1::2]
     ends = starts + lengths
     mask = np.zeros(int(np.prod(shape)), dtype=bool)
     if len(runs) and (starts[0] < 0 or (lengths < 1).any() or (starts[1:] <= ends[:-1]).any() or ends[-1] > mask.size):
-        raise ValueError(f"runs must be ascending, separated and within {mask.size} pixels, but got {code[:40]!r}")
+        raise ValueError(f"runs must be ascending, separated and within {mask.size} positions, but got {code[:40]!r}")
     for start, end in zip(starts, ends, strict=True):
         mask[start:end] = True
     return mask.reshape(shape)
 
 
 def write_submission(path: Path, rows: Iterable[tuple[str, np.ndarray, np.ndarray | None]]) -> None:
-    """Write two rows per test image: (id, decided classes (20,) bool, label map (H, W) of 0..20 or None).
+    """Write two CSV rows per test image.
 
-    Without a label map, the segmentation row is empty. Raises `ValueError` for a label map with other values.
+    Args:
+        path: the CSV file to write.
+        rows: per image its id, decisions (20,) bool, and label map (H, W) of 0..20. If the label map is None, the code
+            of the segmentation row is empty.
+
+    Raises:
+        ValueError: a label map has a value above 20.
     """
     with open(path, "w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
@@ -53,7 +60,12 @@ def write_submission(path: Path, rows: Iterable[tuple[str, np.ndarray, np.ndarra
 
 
 def planes(label_map: np.ndarray, num_classes: int = 20) -> np.ndarray:
-    """The boolean stack (num_classes, H, W) of a label map (H, W): plane j is True where the label is j + 1."""
+    """One-hot planes (num_classes, H, W), bool, of a label map (H, W): plane j is True where the map is j + 1.
+
+    Raises `ValueError` for a value above `num_classes`.
+    """
     if label_map.max(initial=0) > num_classes:
-        raise ValueError(f"a label map must be within 0..{num_classes}, but got {label_map.max()}: void is not a class")
+        raise ValueError(
+            f"a submitted label map must contain 0..{num_classes}, but got {label_map.max()}: replace void by a class"
+        )
     return label_map == np.arange(1, num_classes + 1)[:, None, None]

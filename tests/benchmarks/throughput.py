@@ -28,7 +28,7 @@ from torchvision import transforms
 
 from voctrain import classify, segment
 from voctrain.config import ClassifyConfig, SegmentConfig, TrainConfig
-from voctrain.data import Data, layouts, load
+from voctrain.data import Data, files, layouts, load
 from voctrain.data.named_sets import folder_of
 from voctrain.images import to_unit
 from voctrain.losses.classification import classification_loss
@@ -121,7 +121,7 @@ class NotebookImages(Dataset):
     """
 
     def __init__(self, problem: Problem):
-        self.files = layouts.read_source(folder_of(problem.path)).images
+        self.files = layouts.read_layout(folder_of(problem.path)).images
         self.labels = torch.from_numpy(problem.data.labels).float()
         self.transform = transforms.Compose(
             [
@@ -139,7 +139,7 @@ class NotebookImages(Dataset):
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.transform(layouts.read_image(self.files[index])), self.labels[index]
+        return self.transform(files.read_image(self.files[index])), self.labels[index]
 
 
 POOL = (

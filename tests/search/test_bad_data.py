@@ -57,8 +57,8 @@ TABLE, IMAGE, MASK = "train/train_set.csv", "train/img/train_3.npy", "train/seg/
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (shutil.rmtree, "is not there"),
-        (lambda root: (root / TABLE).unlink(), "holds neither"),
+        (shutil.rmtree, "does not exist"),
+        (lambda root: (root / TABLE).unlink(), "contains neither"),
         (edit(TABLE, lambda text: text.replace("boat", "ship", 1)), "has columns for ship: rename"),
         (cell("2"), "labels in"),
         (cell("-1"), "labels in"),

@@ -33,7 +33,7 @@ def _drawn(problem):
 
 
 def drawn(problem):
-    """Random draws: of each, the configuration and the parameters."""
+    """The configuration and the parameters of each random draw."""
     return _drawn(tuple(problem.items()))
 
 
@@ -43,7 +43,7 @@ def configured(config, problem):
 
 
 @every_problem
-def test_every_draw_is_a_configuration(problem):
+def test_every_draw_is_a_valid_configuration(problem):
     for config, _ in drawn(problem):
         configured(config, problem)
         assert config.keys().isdisjoint({"seed", "epochs", "image_size", "victim", "goal", "min_ssim", "max_ssim"})
@@ -53,7 +53,7 @@ def test_every_draw_is_a_configuration(problem):
 
 
 @every_problem
-def test_the_generators_take_the_images(problem):
+def test_the_generators_accept_the_images(problem):
     names = architectures(problem)
     assert {config["architecture"] for config, _ in drawn(problem)} == set(names)
     assert set(names) <= set(GENERATORS)
@@ -66,7 +66,7 @@ def test_the_generators_take_the_images(problem):
 
 
 @pytest.mark.parametrize("size", [64, 96, 200, 300])
-def test_a_cpu_bears_its_generators(size):
+def test_generators_on_a_cpu_stay_within_the_budget(size):
     problem = {"image_size": size, "device": "cpu", "goal": "fake"}
     for name in architectures(problem):
         for width in widths(name, problem) if name in ("residual", "guided") else (None,):
@@ -77,15 +77,15 @@ def test_a_cpu_bears_its_generators(size):
 
 
 @pytest.mark.parametrize("problem", [PROBLEMS[1], PROBLEMS[5]], ids=["images", "digits"])
-def test_the_portfolio_lies_in_the_space(problem):
+def test_the_portfolio_is_within_the_space(problem):
     entries = [entry for entry in PORTFOLIO if entry["architecture"] in architectures(problem)]
     assert len(entries) >= 3
     for entry in entries:
-        with warnings.catch_warnings(action="error"):  # of what is out of its bounds
+        with warnings.catch_warnings(action="error"):  # Optuna warns about values out of bounds
             configured(suggest(FixedTrial(entry), dict(problem)), problem)
 
 
-def test_the_notebooks_recipes_are_tried_after_the_best_known():
+def test_the_recipes_of_the_notebook_follow_the_best_known():
     assert PORTFOLIO[0]["architecture"] == "guided"
     recipes = [entry for entry in PORTFOLIO if entry["architecture"] == "voc_adversarial3"]
     configs = [configured(suggest(FixedTrial(entry), dict(PROBLEMS[1])), PROBLEMS[1]) for entry in recipes]

@@ -30,7 +30,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 def drawn(problem):
-    """Random draws: of each, the parameters, their distributions and the configuration."""
+    """The parameters, their distributions and the configuration of each random draw."""
     return _drawn(tuple(problem.items()))
 
 
@@ -46,7 +46,7 @@ def _drawn(problem):
 
 
 class StrictTrial(FixedTrial):
-    """Refuses what the space does not hold, of which a `FixedTrial` only warns."""
+    """Fails for a value outside the space, where `FixedTrial` only warns."""
 
     def _suggest(self, name, distribution):
         assert distribution._contains(distribution.to_internal_repr(self._params[name])), (name, self._params[name])
@@ -59,14 +59,14 @@ def configured(config, problem):
 
 
 @every_problem
-def test_every_draw_is_a_configuration(problem):
+def test_every_draw_is_a_valid_configuration(problem):
     for _, _, config in drawn(problem):
         configured(config, problem)
         assert config.keys().isdisjoint({"seed", "epochs", "image_size", "weights", "precision"})  # not searched
 
 
 @every_problem
-def test_a_parameter_is_called_as_the_field_that_it_sets(problem):
+def test_a_parameter_has_the_name_of_the_field_it_sets(problem):
     fields = ClassifyConfig.__dataclass_fields__
     for params, _, config in drawn(problem):
         own = params.keys() & fields.keys()
@@ -78,7 +78,7 @@ def test_a_parameter_is_called_as_the_field_that_it_sets(problem):
 
 
 @every_problem
-def test_draws_reach_every_choice_and_stay_apart(problem):
+def test_draws_cover_every_choice_and_differ(problem):
     draws = drawn(problem)
     values = {}
     for params, distributions, _ in draws:
@@ -95,7 +95,7 @@ def test_draws_reach_every_choice_and_stay_apart(problem):
 
 
 @every_problem
-def test_both_ends_of_every_range_are_configurations(problem):
+def test_both_ends_of_every_range_are_valid(problem):
     ranges = {}
     for params, distributions, _ in drawn(problem):
         for name, distribution in distributions.items():
@@ -126,14 +126,14 @@ def test_both_ends_of_every_range_are_configurations(problem):
 
 
 @every_problem
-def test_a_step_schedule_drops_within_the_training(problem):
+def test_a_step_schedule_drops_during_training(problem):
     for _, _, config in drawn(problem):
         if config["schedule"] == "step":
             assert 1 <= config["step_epochs"] < max(problem["epochs"], 2)
 
 
 @every_problem
-def test_architectures_can_be_had(problem):
+def test_the_architectures_exist_and_have_the_weights(problem):
     names = architectures(problem)
     assert len(set(names)) == len(names)
     assert set(names) <= set(CLASSIFIERS)
@@ -144,28 +144,33 @@ def test_architectures_can_be_had(problem):
 @every_problem
 def test_the_portfolio_is_complete_and_within_the_space(problem):
     entries = [entry for entry in PORTFOLIO if entry["architecture"] in architectures(problem)]
-    ours = sum(entry["architecture"] in ("complex", "resnet9") for entry in PORTFOLIO)  # have no published weights
-    slow = problem["weights"] == "none" and problem["device"] == "cpu"  # for resnet50
-    assert len(entries) == len(PORTFOLIO) - ours * (problem["weights"] == "imagenet") - slow
+    unpublished = sum(entry["architecture"] in ("complex", "resnet9") for entry in PORTFOLIO)
+    slow = problem["weights"] == "none" and problem["device"] == "cpu"  # leaves out resnet50
+    assert len(entries) == len(PORTFOLIO) - unpublished * (problem["weights"] == "imagenet") - slow
     for entry in entries:
-        trial = StrictTrial(entry)  # a name that is missing raises
+        trial = StrictTrial(entry)  # a missing name raises
         config = configured(suggest(trial, problem), problem)
         assert config.architecture == entry["architecture"]
         idle = {"warmup_epochs"} if problem["epochs"] <= 4 else set()
         idle |= set() if problem["masks"] else {"mask_supervision", "mask_loss"}
         idle |= {"aug_repeats"} if entry["aug_repeats"] == 1 or problem["weights"] != "none" else set()
-        assert entry.keys() <= trial.distributions.keys() | idle  # nothing in it is without effect
+        assert entry.keys() <= trial.distributions.keys() | idle  # every entry has an effect
 
 
-def test_the_portfolio_ends_with_the_notebooks_recipes_the_slowest_last():
+def test_the_portfolio_ends_with_the_recipes_of_the_notebook():
     problem = PROBLEMS[2]
-    r1, r3, r2 = (configured(suggest(FixedTrial(entry), problem), problem) for entry in PORTFOLIO[-3:])
-    assert (r1.architecture, r1.optimizer, r1.momentum, r1.schedule) == ("complex", "sgd", 0.9, "one_cycle")
-    assert (r1.lr, r1.lr / r1.div_factor, r1.batch_size) == pytest.approx((0.01, 1.5e-4, 32))
-    assert (r2.architecture, r2.optimizer, r2.momentum, r2.lr) == ("resnet50", "sgd", 0.9, 1e-3)
-    assert (r3.architecture, r3.optimizer, r3.schedule, r3.batch_size) == ("resnet34", "adam", "linear", 16)
-    assert (r3.lr, r3.lr * r3.end_factor, r3.clip_value) == pytest.approx((1.5e-4, 1.7e-4, 0.1))
-    for recipe in (r1, r2, r3):  # in sound form
+    small, resnet34, resnet50 = (configured(suggest(FixedTrial(entry), problem), problem) for entry in PORTFOLIO[-3:])
+    assert (small.architecture, small.optimizer, small.momentum, small.schedule) == ("complex", "sgd", 0.9, "one_cycle")
+    assert (small.lr, small.lr / small.div_factor, small.batch_size) == pytest.approx((0.01, 1.5e-4, 32))
+    assert (resnet50.architecture, resnet50.optimizer, resnet50.momentum, resnet50.lr) == ("resnet50", "sgd", 0.9, 1e-3)
+    assert (resnet34.architecture, resnet34.optimizer, resnet34.schedule, resnet34.batch_size) == (
+        "resnet34",
+        "adam",
+        "linear",
+        16,
+    )
+    assert (resnet34.lr, resnet34.lr * resnet34.end_factor, resnet34.clip_value) == pytest.approx((1.5e-4, 1.7e-4, 0.1))
+    for recipe in (small, resnet34, resnet50):
         assert recipe.loss == "bce"
         assert recipe.pos_weight_cap > 1
         assert (recipe.weight_decay, recipe.epochs) == (1e-4, 27)

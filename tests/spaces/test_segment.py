@@ -32,7 +32,7 @@ def _drawn(problem):
 
 
 def drawn(problem):
-    """Random draws: of each, the configuration and the parameters."""
+    """The configuration and the parameters of each random draw."""
     return _drawn(tuple(problem.items()))
 
 
@@ -41,14 +41,14 @@ def configured(config, problem):
 
 
 @every_problem
-def test_every_draw_is_a_configuration(problem):
+def test_every_draw_is_a_valid_configuration(problem):
     for config, _ in drawn(problem):
         configured(config, problem)
         assert config.keys().isdisjoint({"seed", "epochs", "image_size", "weights", "precision"})  # not searched
 
 
 @every_problem
-def test_the_architectures_are_known_and_have_their_weights(problem):
+def test_the_architectures_exist_and_have_the_weights(problem):
     names = architectures(problem)
     assert {config["architecture"] for config, _ in drawn(problem)} == set(names)
     assert set(names) <= set(SEGMENTERS)
@@ -67,17 +67,17 @@ def test_every_choice_is_drawn():
 
 
 @pytest.mark.parametrize("problem", PROBLEMS[1:3], ids=["cpu", "cuda"])
-def test_the_portfolio_lies_in_the_space(problem):
+def test_the_portfolio_is_within_the_space(problem):
     for entry in PORTFOLIO:
         if problem["device"] == "cpu" and entry.get("unet_width") == 64:
             continue
-        with warnings.catch_warnings(action="error"):  # of what is out of its bounds
+        with warnings.catch_warnings(action="error"):  # Optuna warns about values out of bounds
             config = suggest(FixedTrial(entry), dict(problem))
         configured(config, problem)
         assert entry["architecture"] in architectures(problem)
 
 
-def test_the_notebooks_recipe_is_tried():
+def test_the_portfolio_has_the_recipe_of_the_notebook():
     recipe = next(entry for entry in PORTFOLIO if entry["architecture"] == "unet")
     config = configured(suggest(FixedTrial(recipe), dict(PROBLEMS[1])), PROBLEMS[1])
     assert (config.optimizer, config.lr, config.batch_size, config.schedule) == ("adam", 1e-4, 8, "constant")

@@ -1,10 +1,17 @@
-"""A VOC-style image set as plain arrays. `load` reads it from a folder; every task trains on the `Data` it returns.
+"""A VOC-style image set as plain arrays: `load` reads a folder, and every task trains on the `Data` it returns.
 
-Modules import only modules to their left, which a test checks:
+A module imports only modules of lower layers (a test checks this):
 
-    cache, class_names, dataset, split | palette | layouts | convert, prepare, sample | digits, named_sets | this one
+    7  __main__
+    6  __init__
+    5  digits, named_sets
+    4  convert, decode, sample
+    3  layouts
+    2  files
+    1  palette
+    0  cache, class_names, dataset, sample_classes, split
 
-Most of them are imported where they are used, so that `--help` does not wait for pandas and Pillow.
+`load` imports most of them when it is called, so that `--help` does not wait for pandas and Pillow.
 """
 
 import os
@@ -18,7 +25,7 @@ from voctrain.data.dataset import Data, DataSource
 
 __all__ = ["DIGITS", "Data", "DataSource", "cache_dir", "load", "original_masks"]
 
-DIGITS = ("digits", "mnist")  # sets with one channel and exclusive classes
+DIGITS = ("digits", "mnist")  # grayscale sets with exactly one class per image
 
 
 def load(
@@ -28,55 +35,77 @@ def load(
     use_val: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Data:
-    """Read a set, resized to `image_size` pixels a side and split into train and validation (80:20, stratified).
+    """Read a set, resize it to `image_size` × `image_size` pixels, and split it (stratified, 80 % train).
 
-    `path` is a folder in the Kaggle or the devkit layout (SEED.md §1), "sample" (drawn) or "voc2009" (downloaded), or
-    for attacks "digits" or "mnist"; a folder of such a name is given as ./sample. `use_val` adds the devkit's val.txt
-    to the labeled images. `progress` is told how many images are read and how many there are, beginning with 0.
+    Args:
+        path: a folder in the Kaggle or devkit layout, or the name of a built-in set: "sample" (synthetic), "voc2009"
+            (downloaded), and for attacks "digits" or "mnist". Write ./sample for a folder with one of these names.
+        image_size: in pixels, at least 1.
+        use_val: adds the images in the devkit's val.txt to the labeled images.
+        progress: called with the number of decoded images and the total, first with 0. A cached set is not decoded.
 
-    The squares are kept in `cache_dir()`, found again by the content of the set. Raises `ValueError` for a folder of
-    neither layout, a missing, damaged or ill-formed file, other classes than VOC's, or fewer labeled images than
-    classes.
+    The resized arrays are cached in `cache_dir()` under the fingerprint of the set's content.
+
+    Raises:
+        ValueError: the folder has neither layout; a file is missing, damaged or malformed; the classes are not VOC's;
+            there are fewer labeled images than classes; or a download failed.
     """
-    from voctrain.data import layouts, named_sets, prepare
+    from voctrain.data import decode, layouts, named_sets
 
     if image_size < 1:
-        raise ValueError(f"image_size must be at least 1 pixel, but got {image_size}: give a size such as 300")
-    if path in DIGITS:
+        raise ValueError(f"image_size must be at least 1 pixel, but got {image_size}: use a size such as 300")
+    if isinstance(path, str) and path in DIGITS:
         from voctrain.data import digits
 
         return digits.load(path, image_size)
-    source = layouts.read_source(named_sets.folder_of(path), use_val=use_val)
-    progress(0, len(source.ids) + len(source.test_ids))
-    layouts.check_content(source)
-    fingerprint = prepare.fingerprint(source)
-    name = f"{fingerprint}-{image_size}{'-val' if use_val else ''}-v{prepare.FORMAT}.npz"
-    arrays, warnings = prepare.cached(
-        cache_dir() / "sets" / name, lambda: prepare.prepare(source, image_size, progress)
+    listing = layouts.read_layout(named_sets.folder_of(path), use_val=use_val)
+    progress(0, len(listing.ids) + len(listing.test_ids))
+    layouts.check_content(listing)
+    fingerprint = decode.fingerprint(listing)
+    name = f"{fingerprint}-{image_size}{'-val' if use_val else ''}-v{decode.FORMAT}.npz"
+    arrays, cache_warnings = decode.read_or_build(
+        cache_dir() / "sets" / name, lambda: decode.decode_images(listing, image_size, progress)
     )
     return Data(
-        ids=source.ids,
-        test_ids=source.test_ids,
+        ids=listing.ids,
+        images=arrays["images"],
+        labels=arrays["labels"],
+        masks=arrays.get("masks"),
+        train=arrays["train"],
+        val=arrays["val"],
+        test_ids=listing.test_ids,
+        test_images=arrays["test_images"],
+        sizes=arrays["sizes"],
+        test_sizes=arrays["test_sizes"],
         classes=layouts.VOC_CLASSES,
         fingerprint=fingerprint,
-        warnings=prepare.remarks(source, arrays) + warnings,
-        source=DataSource(str(path) if path in named_sets.NAMES else os.path.abspath(Path(path).expanduser()), use_val),
-        **{"masks": None} | arrays,
+        warnings=decode.content_warnings(listing, arrays) + cache_warnings,
+        source=_source(path, use_val),
     )
+
+
+def _source(path: str | Path, use_val: bool) -> DataSource:
+    from voctrain.data.named_sets import NAMES
+
+    # Absolute: the working directory may change, and a relative folder may have the name of a built-in set.
+    return DataSource(str(path) if path in NAMES else os.path.abspath(Path(path).expanduser()), use_val)
 
 
 def original_masks(data: Data, ids: Iterable[str]) -> Iterator[np.ndarray]:
-    """The masks of these labeled images at their original sizes, uint8 (H, W), read one at a time.
+    """Read the masks of these labeled images at their original sizes, uint8 (H, W), one at a time.
 
-    An image without a mask yields one that is all void. Raises `ValueError` for data without original files, for files
-    that changed since `load` so that they are no longer a valid set, and `KeyError` for an unknown id.
+    An image without a mask yields an all-void one. Raises `ValueError` for data that was not read from a folder, or if
+    the folder's files no longer form a valid set, and `KeyError` for an unknown id.
     """
     from voctrain.data import layouts, named_sets
+    from voctrain.data.files import VOID
 
     if data.source is None or data.source.path in DIGITS:
-        raise ValueError("original masks must come from a folder, but these data have none: use data from `load`")
-    found = layouts.read_source(named_sets.folder_of(data.source.path), use_val=data.source.use_val)
-    index = {name: i for i, name in enumerate(found.ids)}
+        raise ValueError(
+            "original masks must be in a folder, but this data was not read from one: use a set with masks"
+        )
+    listing = layouts.read_layout(named_sets.folder_of(data.source.path), use_val=data.source.use_val)
+    index = {name: i for i, name in enumerate(listing.ids)}
     for name in ids:
-        image, mask, _ = found.read(index[name])
-        yield np.full(image.shape[:2], layouts.VOID, np.uint8) if mask is None else mask
+        image, mask, _ = listing.read(index[name])
+        yield np.full(image.shape[:2], VOID, np.uint8) if mask is None else mask

@@ -1,4 +1,4 @@
-"""The user's cache folder, and folders that appear complete or not at all."""
+"""The cache folder, and folders that are written atomically."""
 
 import os
 import tempfile
@@ -7,14 +7,14 @@ from pathlib import Path
 
 
 def cache_dir() -> Path:
-    """The folder for all that we keep between runs: $XDG_CACHE_HOME/voctrain, else ~/.cache/voctrain."""
+    """The folder for everything kept between runs: $XDG_CACHE_HOME/voctrain, or ~/.cache/voctrain."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "voctrain"
 
 
 def build_folder(folder: Path, build: Callable[[Path], None]) -> Path:
-    """`folder` with what `build` writes to the path it is given, unless it is there with something in it.
+    """Return `folder`; if it is missing or empty, first call `build` with the path to write its content to.
 
-    It appears complete or not at all; where another process was faster, its folder stays.
+    The folder appears complete or not at all. If another process finishes first, its folder is kept.
     """
     if folder.is_dir() and any(folder.iterdir()):
         return folder

@@ -11,43 +11,55 @@ import numpy as np
 from PIL import Image
 
 from voctrain.data.cache import build_folder
-from voctrain.data.layouts import VOC_CLASSES, VOID, Source, check_content, classes_in, read_image
+from voctrain.data.class_names import VOC_CLASSES
+from voctrain.data.files import VOID, classes_in, read_image
+from voctrain.data.layouts import Listing, check_content
 from voctrain.data.palette import voc_palette
 
 
-def convert(source: Source, target: str | Path, *, to: str | None = None, void: str = "keep") -> tuple[str, ...]:
-    """Write `source` to the folder `target`, which must be missing or empty and appears complete or not at all.
+def convert(listing: Listing, target: str | Path, *, to: str | None = None, void: str = "keep") -> tuple[str, ...]:
+    """Write a set in the other layout. The target appears complete or not at all.
 
-    `to` is kaggle or devkit, by default the one that `source` is not. `void="0"` turns void pixels into background, as
-    the competition had it; "keep" leaves masks as they are. Kaggle ids become `train_{Id}` and `test_{Id}` in a devkit,
-    where all ids share a folder, and lose that again on the way back. Returns what the user should know, one line each.
-    Raises `ValueError` for a target in use, for void="0" where a mask is missing, for a bad file in `source`, and
-    for classes that are not VOC's.
+    Args:
+        listing: the set to convert.
+        target: a missing or empty folder.
+        to: "kaggle" or "devkit"; by default the layout that `listing` does not have.
+        void: "keep" leaves masks as they are; "0" turns void pixels into background, as in the Kaggle competition.
+
+    Kaggle ids become `train_{Id}` and `test_{Id}` in a devkit, where all ids share a folder; converting back removes
+    these prefixes.
+
+    Returns:
+        What the user should know about the conversion, one line each.
+
+    Raises:
+        ValueError: the target is in use; `void` is "0" and a mask is missing; a file is bad; or the classes are not
+            VOC's.
     """
-    target, to = Path(target).expanduser(), to or {"kaggle": "devkit", "devkit": "kaggle"}[source.layout]
+    target, to = Path(target).expanduser(), to or {"kaggle": "devkit", "devkit": "kaggle"}[listing.layout]
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise ValueError(f"the target must be a new or empty folder, but {str(target)!r} is in use: give another one")
-    if void == "0" and None in source.masks:
-        i = source.masks.index(None)
-        raise ValueError(f"void 0 needs a mask of every image, but {source.ids[i]} has none: leave void at keep")
-    check_content(source)
+        raise ValueError(f"the target must be a new or empty folder, but {str(target)!r} is in use: use another one")
+    if void == "0" and None in listing.masks:
+        i = listing.masks.index(None)
+        raise ValueError(f"void 0 needs a mask for every image, but {listing.ids[i]} has none: keep void pixels")
+    check_content(listing)
     notes: list[str] = []
     write = {"kaggle": _write_kaggle, "devkit": _write_devkit}[to]
-    build_folder(target, lambda folder: notes.extend(write(source, folder, void == "0")))
+    build_folder(target, lambda folder: notes.extend(write(listing, folder, void == "0")))
     return tuple(notes)
 
 
-def _write_kaggle(source: Source, folder: Path, clear: bool) -> list[str]:
+def _write_kaggle(listing: Listing, folder: Path, clear: bool) -> list[str]:
     train, test = folder / "train", folder / "test"
-    ids, test_ids = source.ids, source.test_ids
+    ids, test_ids = listing.ids, listing.test_ids
     if all(i.startswith("train_") for i in ids) and all(i.startswith("test_") for i in test_ids):
         ids, test_ids = [i.removeprefix("train_") for i in ids], [i.removeprefix("test_") for i in test_ids]
-    has_masks = any(source.masks)
+    has_masks = any(listing.masks)
     for part in (train / "img", test / "img", *([train / "seg"] if has_masks else [])):
         part.mkdir(parents=True)
 
     def labeled(i: int) -> np.ndarray:
-        image, mask, label = source.read(i)
+        image, mask, label = listing.read(i)
         np.save(train / "img" / f"train_{ids[i]}.npy", image)
         if has_masks:
             mask = np.full(image.shape[:2], VOID, np.uint8) if mask is None else mask
@@ -55,15 +67,15 @@ def _write_kaggle(source: Source, folder: Path, clear: bool) -> list[str]:
         return label
 
     def unlabeled(i: int) -> None:
-        np.save(test / "img" / f"test_{test_ids[i]}.npy", read_image(source.test_images[i]))
+        np.save(test / "img" / f"test_{test_ids[i]}.npy", read_image(listing.test_images[i]))
 
     with ThreadPoolExecutor() as pool:
         labels = list(pool.map(labeled, range(len(ids))))
         list(pool.map(unlabeled, range(len(test_ids))))
     _write_table(train / "train_set.csv", ids, labels)
-    _write_table(test / "test_set.csv", test_ids, np.full((len(test_ids), len(VOC_CLASSES)), -1))
-    missing = source.masks.count(None) if has_masks else 0
-    return [f"{missing} images without a mask got one that is all void"] * (missing > 0)
+    _write_table(test / "test_set.csv", test_ids, list(np.full((len(test_ids), len(VOC_CLASSES)), -1)))
+    missing = listing.masks.count(None) if has_masks else 0
+    return [f"{missing} of {len(ids)} images had no mask and got an all-void one"] * (missing > 0)
 
 
 def _write_table(path: Path, ids: Sequence[str], labels: Sequence[np.ndarray]) -> None:
@@ -73,18 +85,18 @@ def _write_table(path: Path, ids: Sequence[str], labels: Sequence[np.ndarray]) -
         table.writerows((name, *label.tolist()) for name, label in zip(ids, labels, strict=True))
 
 
-def _write_devkit(source: Source, folder: Path, clear: bool) -> list[str]:
+def _write_devkit(listing: Listing, folder: Path, clear: bool) -> list[str]:
     jpegs, segmentation, xmls = (folder / name for name in ("JPEGImages", "SegmentationClass", "Annotations"))
     sets = folder / "ImageSets" / "Segmentation"
     for part in (jpegs, segmentation, xmls, sets):
         part.mkdir(parents=True)
-    prefix, test_prefix = ("train_", "test_") if source.layout == "kaggle" else ("", "")
-    ids, test_ids = [prefix + i for i in source.ids], [test_prefix + i for i in source.test_ids]
+    prefix, test_prefix = ("train_", "test_") if listing.layout == "kaggle" else ("", "")
+    ids, test_ids = [prefix + i for i in listing.ids], [test_prefix + i for i in listing.test_ids]
 
     def labeled(i: int) -> bool:
-        image, mask, label = source.read(i)
-        _write_jpeg(source.images[i], image, jpegs / f"{ids[i]}.jpg")
-        if mask is None or (mask == VOID).all():  # such a mask tells no label
+        image, mask, label = listing.read(i)
+        _write_jpeg(listing.images[i], image, jpegs / f"{ids[i]}.jpg")
+        if mask is None or (mask == VOID).all():  # an all-void mask has no labels
             _write_objects(xmls / f"{ids[i]}.xml", image.shape, label)
             return False
         palette = Image.fromarray(_cleared(mask, clear))
@@ -93,17 +105,21 @@ def _write_devkit(source: Source, folder: Path, clear: bool) -> list[str]:
         return not np.array_equal(label, classes_in(mask))
 
     def unlabeled(i: int) -> None:
-        _write_jpeg(source.test_images[i], read_image(source.test_images[i]), jpegs / f"{test_ids[i]}.jpg")
+        _write_jpeg(listing.test_images[i], read_image(listing.test_images[i]), jpegs / f"{test_ids[i]}.jpg")
 
     with ThreadPoolExecutor() as pool:
         changed = sum(pool.map(labeled, range(len(ids))))
         list(pool.map(unlabeled, range(len(test_ids))))
     for name, listed in (("train", ids), ("test", test_ids)):
         (sets / f"{name}.txt").write_text("".join(f"{i}\n" for i in listed), encoding="utf-8")
-    notes = ["masks are exact; images became JPEGs (quality 95, 4:4:4), which is not exact"] * (
-        source.layout == "kaggle"
-    )
-    return notes + [f"{changed} images had other labels than their masks show: a devkit has the masks'"] * (changed > 0)
+    notes = []
+    if listing.layout == "kaggle":
+        notes.append("masks are exact copies; images were compressed as JPEGs (quality 95, 4:4:4)")
+    if changed:
+        notes.append(
+            f"{changed} of {len(ids)} images had labels that differ from their masks: the devkit layout uses the masks"
+        )
+    return notes
 
 
 def _write_jpeg(origin: Path, image: np.ndarray, path: Path) -> None:
@@ -114,7 +130,7 @@ def _write_jpeg(origin: Path, image: np.ndarray, path: Path) -> None:
 
 
 def _write_objects(path: Path, shape: tuple[int, ...], label: np.ndarray) -> None:
-    """A minimal annotation: without boxes, which we have not, but enough to tell the labels."""
+    """Write a minimal annotation: object names for the labels, but no boxes, which the set does not have."""
     root = ElementTree.Element("annotation")
     ElementTree.SubElement(root, "filename").text = f"{path.stem}.jpg"
     size = ElementTree.SubElement(root, "size")

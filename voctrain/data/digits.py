@@ -1,22 +1,21 @@
-"""Handwritten digits in one channel and ten exclusive classes, for the notebook's proof of concept (SEED.md §4)."""
+"""Handwritten digits: grayscale images of ten exclusive classes, on which an attack can be tried in seconds."""
 
 import hashlib
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 from voctrain.data.cache import cache_dir
 from voctrain.data.dataset import Data, DataSource
-from voctrain.data.prepare import square
+from voctrain.data.decode import resize_square
 from voctrain.data.split import stratified_split
 
 CLASSES = tuple("0123456789")
 
 
 def load(name: str, image_size: int) -> Data:
-    """`digits` (1,797 of 8 × 8 pixels, which scikit-learn brings) or `mnist` (downloaded), as images (N, S, S, 1).
+    """Load "digits" (1,797 images of 8 × 8 pixels, part of scikit-learn) or "mnist" (downloaded), images (N, S, S, 1).
 
-    Raises `ValueError` where the download fails.
+    Raises `ValueError` if the download fails.
     """
     images, numbers, test_images = _digits() if name == "digits" else _mnist()
     labels = np.eye(10, dtype=np.uint8)[numbers]
@@ -40,9 +39,11 @@ def load(name: str, image_size: int) -> Data:
 
 
 def _digits() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    digits = load_digits()
-    images = (digits.images * (255 / 16)).round().astype(np.uint8)
-    return images, digits.target, images[:0]
+    from sklearn.datasets import load_digits
+
+    pixels, numbers = load_digits(return_X_y=True)  # (N, 64), 0..16
+    images = (np.asarray(pixels).reshape(-1, 8, 8) * (255 / 16)).round().astype(np.uint8)
+    return images, np.asarray(numbers), images[:0]
 
 
 def _mnist() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -56,5 +57,5 @@ def _mnist() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _squares(images: np.ndarray, size: int) -> np.ndarray:
-    squares = [square(image, size) for image in images]
+    squares = [resize_square(image, size) for image in images]
     return np.stack(squares)[..., None] if squares else np.empty((0, size, size, 1), np.uint8)

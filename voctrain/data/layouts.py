@@ -1,39 +1,43 @@
-"""The two folder layouts a set may come in (SEED.md §1), each read into the same description: a `Source`."""
+"""The two folder layouts of a set, both read into a `Listing` of its files.
 
-import contextlib
+Kaggle layout: train/train_set.csv (Id and one 0/1 column per class), train/img/train_{Id}.npy (uint8 (H, W, 3)),
+train/seg/train_{Id}.npy (label maps (H, W), optional), and for the test images test/test_set.csv (its labels are
+ignored: they are all -1 in the competition) and test/img/test_{Id}.npy.
+
+Devkit layout, as the PASCAL VOC archives unpack: JPEGImages, SegmentationClass (palette PNGs, 255 is void),
+Annotations and ImageSets/Segmentation in a folder named after the year.
+"""
+
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from voctrain.data.class_names import (
     VOC_CLASSES,
     canonical,
     check_annotations,
     check_class_lists,
-    object_names,
     unsupported_classes,
 )
-from voctrain.data.palette import check_palette
+from voctrain.data.files import VOID, classes_in, naming_file, read_image, read_mask, read_objects
 
-YEARS = ("VOC[0-9]*", "VOCdevkit/VOC[0-9]*", "TrainVal/VOCdevkit/VOC[0-9]*")  # as the archives of VOC unpack
-VOID = 255  # pixels of a mask that belong to no class: borders, and what nobody labeled
+YEARS = ("VOC[0-9]*", "VOCdevkit/VOC[0-9]*", "TrainVal/VOCdevkit/VOC[0-9]*")  # where VOC's archives put a year
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
-    """A set as it lies on the disk: which images there are and where; nothing is decoded yet."""
+class Listing:
+    """The files of a set: which images it has and where they are. Nothing is decoded yet."""
 
     layout: str  # kaggle or devkit
     root: Path
     ids: tuple[str, ...]
     images: tuple[Path, ...]
-    masks: tuple[Path | None, ...]  # None: this image has no mask
-    annotations: tuple[Path | None, ...]  # the XML that tells the labels where neither `labels` nor a mask does
-    labels: np.ndarray | None  # uint8 (N, 20); None: the masks and annotations tell them
+    masks: tuple[Path | None, ...]  # None: the image has no mask
+    annotations: tuple[Path | None, ...]  # the XML file with the labels, if neither `labels` nor a mask has them
+    labels: np.ndarray | None  # uint8 (N, 20); None: they are in the masks and annotations
     test_ids: tuple[str, ...]
     test_images: tuple[Path, ...]
 
@@ -42,9 +46,9 @@ class Source:
         return [path for path in (*self.images, *self.masks, *self.annotations, *self.test_images) if path]
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-        """Labeled image `index`: uint8 (H, W, 3), its mask, uint8 (H, W) or None, and its labels, uint8 (20,).
+        """Read labeled image `index`: uint8 (H, W, 3), its mask, uint8 (H, W) or None, and its labels, uint8 (20,).
 
-        Raises `ValueError` for a file that is damaged or not as the layout wants it.
+        Raises `ValueError` for a file that is damaged or malformed.
         """
         image, mask = read_image(self.images[index]), None
         if path := self.masks[index]:
@@ -56,62 +60,69 @@ class Source:
                 )
         if self.labels is not None:
             return image, mask, self.labels[index]
-        return image, mask, classes_in(mask) if mask is not None else read_objects(self.annotations[index])
+        if mask is not None:
+            return image, mask, classes_in(mask)
+        annotation = self.annotations[index]
+        assert annotation is not None, "an image without a mask has an annotation"
+        return image, mask, read_objects(annotation)
 
 
-def read_source(folder: str | Path, *, use_val: bool = False) -> Source:
-    """Look at `folder`, which holds the Kaggle layout, the devkit layout, or the devkit layout of one year below it.
+def read_layout(folder: str | Path, *, use_val: bool = False) -> Listing:
+    """List the files of a set. The layout is detected automatically; images are not opened.
 
-    `use_val` adds the devkit's val.txt to the labeled images. Raises `ValueError` for a folder that is not there, has
-    neither layout or lacks a file it lists, and for bad tables; images are not opened.
+    `folder` has the Kaggle layout, the devkit layout, or a subfolder of one year with the devkit layout. `use_val` adds
+    the images in the devkit's val.txt to the labeled images. Raises `ValueError` if the folder does not exist or has
+    neither layout, for a missing file, and for a malformed table or list.
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise ValueError(
-            f"the data must be a folder, voc2009 or sample, but {str(folder)!r} is not there: check the path"
+            f"the data must be a folder, voc2009 or sample, but {str(folder)!r} does not exist: check the path"
         )
-    check_class_lists(folder)  # first: with other classes there is no point in repairing anything else
+    check_class_lists(folder)  # first: with other classes, repairing anything else would be in vain
     if (folder / "train" / "train_set.csv").is_file():
         return _read_kaggle(folder, use_val)
     below = (found for pattern in YEARS for found in sorted(folder.glob(pattern)))
     years = [folder] if _is_devkit(folder) else [found for found in below if _is_devkit(found)]
     if not years:
         raise ValueError(
-            f"a data folder must hold train/train_set.csv (Kaggle layout) or JPEGImages and ImageSets/Segmentation"
-            f" (devkit layout), but {str(folder)!r} holds neither: give the folder that does"
+            f"a data folder must contain train/train_set.csv (Kaggle layout) or JPEGImages and ImageSets/Segmentation"
+            f" (devkit layout), but {str(folder)!r} contains neither: pass the folder that does"
         )
     if len(years) > 1:
         names = ", ".join(str(year.relative_to(folder)) for year in years)
-        raise ValueError(f"a data folder must hold one year, but {str(folder)!r} holds {names}: give one of these")
+        raise ValueError(
+            f"a data folder must contain one year, but {str(folder)!r} contains {names}: pass one of these folders"
+        )
     if years[0] != folder:
         check_class_lists(years[0])
     return _read_devkit(years[0], use_val)
 
 
-def check_content(source: Source) -> None:
-    """Raise `ValueError` if annotations name classes that are not VOC's, or the masks hold void but no class.
+def check_content(listing: Listing) -> None:
+    """Raise `ValueError` if annotations name classes that are not VOC's, or if the masks contain void but no class.
 
-    Annotations are read even for images with masks: only they tell that mask value 1 is no aeroplane. Masks are read
-    only until one holds a class.
+    Annotations are read even for images with masks: only they can show that mask value 1 is not an aeroplane. Masks are
+    read only until one contains a class.
     """
-    xmls = (source.root / "Annotations" / f"{i}.xml" for i in source.ids)
+    xmls = (listing.root / "Annotations" / f"{i}.xml" for i in listing.ids)
     check_annotations(path for path in xmls if path.is_file())
     has_void = False
-    for path in filter(None, source.masks):
+    for path in filter(None, listing.masks):
         mask = read_mask(path)
         if classes_in(mask).any():
             return
         has_void |= (mask == VOID).any()
     if has_void:
         raise ValueError(
-            f"mask value 255 is void, which is ignored, but the masks in {str(source.root)!r} hold only 0 and 255: if"
-            " 255 marks your objects, replace it with a class number, such as 1"
+            f"mask value 255 is void, which is ignored, but the masks in {str(listing.root)!r} contain only 0 and 255:"
+            " if 255 marks your objects, replace it with a class number, such as 1"
         )
 
 
-def _read_kaggle(root: Path, use_val: bool) -> Source:
+def _read_kaggle(root: Path, use_val: bool) -> Listing:
     if use_val:
-        raise ValueError(f"use_val needs the devkit layout, but {str(root)!r} has the Kaggle layout: leave it out")
+        raise ValueError(f"use_val needs the devkit layout, but {str(root)!r} has the Kaggle layout: omit it")
     train, test, seg = root / "train" / "train_set.csv", root / "test" / "test_set.csv", root / "train" / "seg"
     rows = _read_table(train, VOC_CLASSES)
     ids = _checked_ids([row["Id"] for row in rows], train)
@@ -123,10 +134,10 @@ def _read_kaggle(root: Path, use_val: bool) -> Source:
     _check_files([*images, *masks, *test_images])
     none = (None,) * len(ids)
     labels = np.array([[_label(row, name, train) for name in VOC_CLASSES] for row in rows], np.uint8)
-    return Source("kaggle", root, ids, tuple(images), tuple(masks) or none, none, labels, test_ids, tuple(test_images))
+    return Listing("kaggle", root, ids, tuple(images), tuple(masks) or none, none, labels, test_ids, tuple(test_images))
 
 
-def _read_devkit(root: Path, use_val: bool) -> Source:
+def _read_devkit(root: Path, use_val: bool) -> Listing:
     sets, jpegs = root / "ImageSets" / "Segmentation", root / "JPEGImages"
     train, val, test = (sets / f"{name}.txt" for name in ("train", "val", "test"))
     labeled = _read_lines(train) + (_read_lines(val) if use_val else [])
@@ -134,7 +145,9 @@ def _read_devkit(root: Path, use_val: bool) -> Source:
     hidden = test if test.is_file() or use_val or not val.is_file() else val
     test_ids = _checked_ids(_read_lines(hidden), hidden, allow_none=True) if hidden.is_file() else ()
     if both := set(ids) & set(test_ids):
-        raise ValueError(f"no image may be both labeled and test, but {min(both)} is: take it off {hidden} or {train}")
+        raise ValueError(
+            f"no image may be both labeled and test, but {min(both)} is: remove it from {hidden} or {train}"
+        )
     images, test_images = ([jpegs / f"{i}.jpg" for i in group] for group in (ids, test_ids))
     found = [root / "SegmentationClass" / f"{i}.png" for i in ids]
     masks = tuple(path if path.is_file() else None for path in found)
@@ -142,88 +155,20 @@ def _read_devkit(root: Path, use_val: bool) -> Source:
     _check_files([*images, *test_images])
     for path, mask in zip(annotations, found, strict=True):
         if path and not path.is_file():
-            raise ValueError(f"a labeled image needs its mask or annotation, but {mask} and {path} are missing")
-    return Source("devkit", root, ids, tuple(images), masks, tuple(annotations), None, test_ids, tuple(test_images))
-
-
-def read_image(path: Path) -> np.ndarray:
-    """The image, uint8 (H, W, 3), of a .npy or image file. Raises `ValueError` naming a file that is not one."""
-    if path.suffix != ".npy":
-        with _naming(path), Image.open(path) as file:
-            return np.array(file.convert("RGB"))
-    image = _read_npy(path)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise ValueError(
-            f"images must be uint8 (height, width, 3), but {path} is {image.dtype} {image.shape}: convert it"
-        )
-    return image
-
-
-def read_mask(path: Path) -> np.ndarray:
-    """The label map, uint8 (H, W) of 0..20 and 255, of a .npy or PNG file. Raises `ValueError` naming a bad file."""
-    if path.suffix == ".npy":
-        mask = _read_npy(path)
-    else:
-        with _naming(path), Image.open(path) as file:
-            mode, mask = file.mode, np.array(file)
-            palette = file.getpalette()
-        if mode not in ("P", "L"):
             raise ValueError(
-                f"masks must be 8-bit palette or grayscale PNGs of class numbers, but {path} has mode {mode}: convert"
-                " it to 0 for background, 1..20 for VOC's classes and 255 for void"
+                f"a labeled image needs a mask or an annotation, but {mask} and {path} are missing: add one of them"
             )
-        if palette:
-            check_palette(path, np.array(palette, np.uint8).reshape(-1, 3), mask)
-    if not np.issubdtype(mask.dtype, np.integer) or mask.ndim != 2 or not mask.size:
-        raise ValueError(f"masks must be integers (height, width), but {path} is {mask.dtype} {mask.shape}: convert it")
-    wrong = (mask < 0) | (mask > len(VOC_CLASSES)) & (mask != VOID)
-    if wrong.any():
-        raise ValueError(
-            f"mask values must be 0, 1..20 (only VOC's 20 classes are supported so far) or 255 (void), but {path} has"
-            f" {mask[wrong][0]}: renumber it"
-        )
-    return mask.astype(np.uint8, copy=False)
-
-
-def classes_in(mask: np.ndarray) -> np.ndarray:
-    """Labels, uint8 (20,), of a label map: 1 where the class has a pixel."""
-    return (np.bincount(mask.ravel(), minlength=256)[1 : len(VOC_CLASSES) + 1] > 0).astype(np.uint8)
-
-
-def read_objects(path: Path) -> np.ndarray:
-    """Labels, uint8 (20,), of an XML annotation: 1 for each class with an object, difficult ones included."""
-    with _naming(path):
-        names = object_names(path)
-    if unknown := sorted(set(names).difference(VOC_CLASSES)):
-        raise ValueError(f"objects must be of VOC's classes, but {path} has {unknown[0]!r}: correct it")
-    return np.array([name in names for name in VOC_CLASSES], np.uint8)
+    return Listing("devkit", root, ids, tuple(images), masks, tuple(annotations), None, test_ids, tuple(test_images))
 
 
 def _is_devkit(folder: Path) -> bool:
     return (folder / "JPEGImages").is_dir() and (folder / "ImageSets" / "Segmentation").is_dir()
 
 
-def _read_npy(path: Path) -> np.ndarray:
-    with _naming(path), path.open("rb") as file:
-        return np.lib.format.read_array(file, allow_pickle=False)
-
-
-@contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Whatever a decoder raises for damaged bytes (a dozen types) becomes one line that names the file."""
-    try:
-        yield
-    except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(
-            f"every file must be readable, but {path} is not ({reason}): put an intact copy there"
-        ) from error
-
-
 def _read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    """The rows of a CSV with `Id` and, where any are asked for, exactly these further columns."""
+    """The rows of a CSV file with an `Id` column and, if `columns` is not empty, exactly these other columns."""
     _check_files([path])
-    with _naming(path), path.open(newline="", encoding="utf-8-sig") as file:
+    with naming_file(path), path.open(newline="", encoding="utf-8-sig") as file:
         table = csv.DictReader(file, restkey="(no name)", restval="")
         header = ["Id" if name.strip().casefold() == "id" else canonical(name) for name in table.fieldnames or ()]
         table.fieldnames = header
@@ -234,12 +179,12 @@ def _read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
         raise unsupported_classes(
             f"{path} has columns for",
             other,
-            "rename them to VOC's names as stand-ins and add VOC's other columns with 0, or remove them",
+            "rename them to VOC's names as placeholders and add VOC's other columns, all 0, or remove them",
         )
     if missing:
         raise ValueError(
-            f"{path} must have the columns Id and VOC's 20 classes, but lacks {', '.join(missing)}: add them (a class"
-            " that no image has is all 0)"
+            f"{path} must have the columns Id and VOC's 20 classes, but lacks {', '.join(missing)}: add them (all"
+            " 0 for a class that no image has)"
         )
     if columns and (extra := {*header, *(name for row in rows for name in row)} - {"Id", *columns}):
         raise ValueError(
@@ -256,7 +201,7 @@ def _label(row: dict[str, str], name: str, path: Path) -> int:
 
 def _read_lines(path: Path) -> list[str]:
     _check_files([path])
-    with _naming(path):
+    with naming_file(path):
         return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
@@ -266,14 +211,14 @@ def _checked_ids(ids: list[str], origin: Path | str, allow_none: bool = False) -
         if name in seen:
             raise ValueError(f"ids must be unique, but {origin} has {name!r} twice: remove one")
         if name in ("", ".", "..") or "/" in name or "\\" in name:
-            raise ValueError(f"ids must be parts of file names, but {origin} has {name!r}: correct it")
+            raise ValueError(f"ids must be valid in file names, but {origin} has {name!r}: rename it")
         seen.add(name)
     if not ids and not allow_none:
-        raise ValueError(f"there must be images listed, but {origin} lists none: add some")
+        raise ValueError(f"{origin} lists no images")
     return tuple(ids)
 
 
 def _check_files(paths: Iterable[Path]) -> None:
     for path in paths:
         if not path.is_file():
-            raise ValueError(f"every file that the data set lists must exist, but {path} is missing: put it there")
+            raise ValueError(f"every file of the data set must exist, but {path} is missing: restore it")

@@ -1,4 +1,4 @@
-"""Sets whose own names say that their classes are not VOC's, wherever these names are."""
+"""Sets whose class lists, annotations, tables or masks show that their classes are not VOC's are rejected."""
 
 import os
 import shutil
@@ -9,8 +9,7 @@ from PIL import Image
 
 from voctrain.data import load
 from voctrain.data.__main__ import main
-from voctrain.data.class_names import contrast
-from voctrain.data.layouts import VOC_CLASSES
+from voctrain.data.class_names import VOC_CLASSES, contrast
 from voctrain.data.palette import voc_palette
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -39,7 +38,7 @@ VOCS = {
 }
 
 
-def refusal(path, **options):
+def rejection(path, **options):
     with pytest.raises(ValueError, match=r"^") as raised:
         load(path, image_size=8, **options)
     assert "\n" not in str(raised.value)
@@ -57,84 +56,88 @@ class TestClassLists:
     @pytest.mark.parametrize("name", OWN)
     def test_other_classes(self, devkit, name):
         (devkit / name).write_text(OWN[name])
-        assert refusal(devkit).startswith(f"{ONLY}{devkit / name} lists weld, crack: list VOC's names there")
+        assert rejection(devkit).startswith(f"{ONLY}{devkit / name} lists weld, crack: list VOC's names there")
 
     @pytest.mark.parametrize("text", [b"\xef\xbb\xbfaeroplane\r\nbicycle\r\n", "aeroplane\r\nbicycle".encode("utf-16")])
-    def test_byte_order_marks_and_line_ends(self, devkit, text):
+    def test_byte_order_marks_and_line_endings(self, devkit, text):
         before = load(devkit, image_size=8).fingerprint
         (devkit / "classes.txt").write_bytes(text)
         assert load(devkit, image_size=8).fingerprint == before
 
     @pytest.mark.parametrize("name", VOCS)
-    def test_classes_of_voc_in_its_order(self, devkit, name):
+    def test_voc_classes_in_voc_order(self, devkit, name):
         before = load(devkit, image_size=8).fingerprint
         (devkit / name).write_text(VOCS[name])
         assert load(devkit, image_size=8).fingerprint == before
 
-    def test_another_order_is_another_numbering(self, devkit):
+    def test_another_order_is_rejected_because_it_means_other_mask_values(self, devkit):
         (devkit / "classes.txt").write_text("cat\ndog")
-        message = refusal(devkit)
+        message = rejection(devkit)
         assert f"listed in VOC's order (mask value 1 is aeroplane, 2 bicycle, 3 bird, …), but {devkit}" in message
         assert "lists cat, dog: remove it if" in message
 
-    def test_without_masks_nothing_is_numbered(self, devkit):
+    def test_without_masks_any_order_is_accepted(self, devkit):
         shutil.rmtree(devkit / "SegmentationClass")
         (devkit / "classes.txt").write_text("cat\ndog")
         for i in range(22):
             annotate(devkit, i, "dog")
         assert load(devkit, image_size=8).labels.sum(0)[VOC_CLASSES.index("dog")] == 22
 
-    def test_more_than_20(self, devkit):
+    def test_more_than_20_classes(self, devkit):
         (devkit / "classes.txt").write_text("\n".join(f"product {i}" for i in range(25)))
-        assert "product 3, product 4 and 20 more: merge them into at most 20, then list VOC's names" in refusal(devkit)
+        assert "product 3, product 4 and 20 more: merge them into at most 20, then list VOC's names" in rejection(
+            devkit
+        )
 
-    def test_they_are_told_before_what_else_is_wrong(self, devkit):
+    def test_they_are_reported_before_other_errors(self, devkit):
         (devkit / "classes.txt").write_text("weld")
         shutil.rmtree(devkit / "ImageSets")
-        assert "lists weld" in refusal(devkit)
+        assert "lists weld" in rejection(devkit)
 
     @pytest.mark.parametrize("place", [".", "VOCdevkit/VOC2009"])
-    def test_of_a_year_below(self, devkit, tmp_path, place):
+    def test_class_lists_in_or_above_the_folder_of_a_year(self, devkit, tmp_path, place):
         (tmp_path / place / "labels.txt").write_text("weld")
-        assert "labels.txt lists weld" in refusal(tmp_path)
+        assert "labels.txt lists weld" in rejection(tmp_path)
 
     @pytest.mark.parametrize("place", [".", "train", "train/seg"])
-    def test_of_a_kaggle_set(self, kaggle, place):
+    def test_class_lists_of_a_kaggle_set(self, kaggle, place):
         (kaggle / place / "class_names.txt").write_text("weld")
-        assert "class_names.txt lists weld" in refusal(kaggle)
+        assert "class_names.txt lists weld" in rejection(kaggle)
 
 
 class TestAnnotations:
-    def test_of_images_with_masks(self, devkit):
+    def test_annotations_of_images_with_masks(self, devkit):
         annotate(devkit, 3, "person", "cell")
         annotate(devkit, 5, "nucleus", "cell")
         first = devkit / "Annotations/a_03.xml"
-        assert refusal(devkit).startswith(f"{ONLY}annotations such as {first} name cell, nucleus: rename these objects")
+        assert rejection(devkit).startswith(
+            f"{ONLY}annotations such as {first} name cell, nucleus: rename these objects"
+        )
 
-    def test_of_val_only_where_it_is_used(self, devkit):
+    def test_annotations_of_val_are_checked_only_with_use_val(self, devkit):
         annotate(devkit, 30, "cell")
         load(devkit, image_size=8)
-        assert "Annotations/a_30.xml name cell: rename" in refusal(devkit, use_val=True)
+        assert "Annotations/a_30.xml name cell: rename" in rejection(devkit, use_val=True)
 
-    def test_without_any_mask(self, devkit):
+    def test_set_without_masks(self, devkit):
         shutil.rmtree(devkit / "SegmentationClass")
         for i in range(22):
             annotate(devkit, i, "helmet", "vest")
-        assert "a_00.xml name helmet, vest: rename" in refusal(devkit)
+        assert "a_00.xml name helmet, vest: rename" in rejection(devkit)
 
-    def test_more_than_20(self, devkit):
+    def test_more_than_20_classes(self, devkit):
         annotate(devkit, 0, *(f"product {i}" for i in range(25)))
-        assert "product 4 and 20 more: merge them into at most 20, then rename these objects" in refusal(devkit)
+        assert "product 4 and 20 more: merge them into at most 20, then rename these objects" in rejection(devkit)
 
-    def test_classes_of_voc_may_differ_from_the_masks(self, devkit):
+    def test_voc_classes_may_differ_from_those_in_the_masks(self, devkit):
         before = load(devkit, image_size=8)
         annotate(devkit, 3, "sofa", " Person ")
-        (devkit / "Annotations/a_04.xml").write_text("<annotation><object>")  # its mask tells the label
+        (devkit / "Annotations/a_04.xml").write_text("<annotation><object>")  # its labels come from the mask
         after = load(devkit, image_size=8)
         assert after.fingerprint == before.fingerprint
         np.testing.assert_array_equal(after.labels, before.labels)
 
-    def test_case_and_blanks_do_not_matter_where_they_tell_the_labels(self, devkit):
+    def test_case_and_whitespace_are_ignored_in_labels(self, devkit):
         (devkit / "SegmentationClass/a_03.png").unlink()
         annotate(devkit, 3, " Person\n", "DOG")
         labels = load(devkit, image_size=8).labels[3]
@@ -150,13 +153,13 @@ class TestTable:
     def test_other_classes(self, kaggle):
         self.rename(kaggle, lambda head: ["Id", "cirrus", "cumulus", *head[3:]])
         file = kaggle / "train/train_set.csv"
-        assert refusal(kaggle).startswith(f"{ONLY}{file} has columns for cirrus, cumulus: rename them to VOC's names")
+        assert rejection(kaggle).startswith(f"{ONLY}{file} has columns for cirrus, cumulus: rename them to VOC's names")
 
-    def test_without_ids(self, kaggle):
+    def test_table_without_ids(self, kaggle):
         self.rename(kaggle, lambda head: ["image", *head[1:]])
-        assert "must have the columns Id and VOC's 20 classes, but lacks Id: add" in refusal(kaggle)
+        assert "must have the columns Id and VOC's 20 classes, but lacks Id: add" in rejection(kaggle)
 
-    def test_case_and_blanks_do_not_matter(self, kaggle):
+    def test_case_and_whitespace_are_ignored(self, kaggle):
         before = load(kaggle, image_size=8)
         self.rename(kaggle, lambda head: ["ID", *(f" {name.upper()} " for name in head[1:])])
         after = load(kaggle, image_size=8)
@@ -165,7 +168,7 @@ class TestTable:
 
 
 def repaint(root, i, change, table=None):
-    """Save mask i with other values, and with a palette."""
+    """Save mask i with changed values and optionally a palette."""
     file = root / f"SegmentationClass/a_{i:02}.png"
     mask = Image.fromarray(change(np.array(Image.open(file))).astype(np.uint8))
     if table is not None:
@@ -174,15 +177,15 @@ def repaint(root, i, change, table=None):
 
 
 class TestMasks:
-    def test_colors_that_an_editor_renumbered(self, devkit):
-        file = devkit / "SegmentationClass/a_02.png"  # of 0, 3 and 255
+    def test_colors_renumbered_by_an_editor(self, devkit):
+        file = devkit / "SegmentationClass/a_02.png"  # has 0, 3 and 255
         mask = np.array(Image.open(file))
         Image.fromarray(voc_palette()[mask]).quantize(8, dither=Image.Dither.NONE).save(file)
         again = np.array(Image.open(file))
         wrong = {int(again[mask == value][0]): value for value in (3, 255)}
         value = min(wrong)
         name, right = {3: "bird", 255: "void"}[wrong[value]], wrong[value]
-        assert f"in {file} the color of {name} has value {value}, not {right}: set each pixel" in refusal(devkit)
+        assert f"in {file} the color of {name} has value {value}, not {right}: set each pixel" in rejection(devkit)
 
     @pytest.mark.parametrize(
         "table",
@@ -194,37 +197,37 @@ class TestMasks:
             np.arange(768).reshape(256, 3) % 251,  # colors that are not VOC's
         ],
     )
-    def test_other_palettes_prove_nothing(self, devkit, table):
+    def test_other_palettes_are_accepted(self, devkit, table):
         before = load(devkit, image_size=8)
         for i in range(22):
             repaint(devkit, i, lambda mask: mask, table)
         np.testing.assert_array_equal(load(devkit, image_size=8).masks, before.masks)
 
-    def test_void_that_may_be_meant_as_a_class(self, devkit, kaggle):
+    def test_void_without_any_class_is_rejected(self, devkit, kaggle):
         for i in range(22):
             repaint(devkit, i, lambda mask: np.where(mask, 255, 0))
         for file in (kaggle / "train/seg").iterdir():
             np.save(file, np.where(np.load(file), 255, 0))
         for root in (devkit, kaggle):
-            message = refusal(root)
-            assert f"255 is void, which is ignored, but the masks in {str(root)!r} hold only 0 and 255" in message
+            message = rejection(root)
+            assert f"255 is void, which is ignored, but the masks in {str(root)!r} contain only 0 and 255" in message
             assert "replace it with a class number, such as 1" in message
 
     def test_values_above_20(self, devkit):
         repaint(devkit, 4, lambda mask: np.where(mask == 5, 25, mask))
-        assert "(only VOC's 20 classes are supported so far) or 255 (void), but" in refusal(devkit)
-        assert "a_04.png has 25: renumber it" in refusal(devkit)
+        assert "(only VOC's 20 classes are supported so far) or 255 (void), but" in rejection(devkit)
+        assert "a_04.png has 25: renumber it" in rejection(devkit)
 
     @pytest.mark.parametrize("mode", ["1", "RGB"])
-    def test_masks_that_are_not_numbers(self, devkit, mode):
+    def test_masks_without_class_numbers(self, devkit, mode):
         for file in (devkit / "SegmentationClass").iterdir():
             Image.open(file).convert(mode).save(file)
-        assert f"has mode {mode}: convert it to 0 for background, 1..20 for VOC's classes" in refusal(devkit)
+        assert f"has mode {mode}: convert it to 0 for background, 1..20 for VOC's classes" in rejection(devkit)
 
 
 @pytest.mark.parametrize("command", [["describe"], ["convert", "target"]])
 @pytest.mark.parametrize("source", ["annotation", "list"])
-def test_commands_refuse_before_any_work(devkit, tmp_path, monkeypatch, capsys, command, source):
+def test_commands_reject_the_set_before_any_work(devkit, tmp_path, monkeypatch, capsys, command, source):
     monkeypatch.chdir(tmp_path)
     if source == "list":
         (devkit / "labels.txt").write_text("cell")
@@ -239,6 +242,6 @@ def test_commands_refuse_before_any_work(devkit, tmp_path, monkeypatch, capsys, 
     assert sorted(os.walk(tmp_path)) == before
 
 
-def test_differences_of_names_are_shown():
+def test_contrast_starts_at_the_first_difference():
     assert contrast(("cat", "dog"), ("dog", "cat")) == ("cat, dog", "dog, cat")
     assert contrast(VOC_CLASSES[:2], VOC_CLASSES) == ("…, no more", "…, bird, boat, bottle and 15 more")

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from voctrain.data import load
-from voctrain.data.layouts import VOC_CLASSES
+from voctrain.data.class_names import VOC_CLASSES
 
 PERSON = VOC_CLASSES.index("person")
 
@@ -21,7 +21,7 @@ def annotate(path, *names):
 
 
 def edit(path, **columns):
-    """Change row 0 of a table."""
+    """Change columns of row 0 of a table."""
     table = pd.read_csv(path, dtype=object)
     for name, value in columns.items():
         table.loc[0, name] = value
@@ -53,7 +53,7 @@ class TestKaggle:
         assert data.labels[data.train].any(0).all()
         assert data.labels[data.val].any(0).all()
 
-    def test_an_image_of_the_right_size_is_left_as_it_is(self, kaggle, scene):
+    def test_an_image_of_the_requested_size_is_unchanged(self, kaggle, scene):
         image, mask, _ = scene(0, np.random.default_rng(7), size=(20, 20))
         np.save(kaggle / "train/img/train_0.npy", image)
         np.save(kaggle / "train/seg/train_0.npy", mask.astype(np.int64))
@@ -84,7 +84,7 @@ class TestKaggle:
         assert load(kaggle, image_size=8).masks is None
 
     @pytest.mark.parametrize("size", [(1, 1), (3000, 4000)])
-    def test_sizes_from_one_pixel_to_a_photograph(self, kaggle, size):
+    def test_images_from_one_pixel_to_12_megapixels(self, kaggle, size):
         np.save(kaggle / "train/img/train_3.npy", np.full((*size, 3), 77, np.uint8))
         np.save(kaggle / "train/seg/train_3.npy", np.full(size, 4, np.uint8))
         data = load(kaggle, image_size=6)
@@ -92,18 +92,18 @@ class TestKaggle:
         assert (data.masks[3] == 4).all()
         assert tuple(data.sizes[3]) == size
 
-    def test_a_class_without_enough_images_is_told(self, kaggle):
+    def test_warnings_about_classes_without_enough_images(self, kaggle):
         table = pd.read_csv(kaggle / "train/train_set.csv")
         table["sofa"] = 0
         table["train"] = (table.Id == 5).astype(int)
         table.to_csv(kaggle / "train/train_set.csv", index=False)
         sofa, train = load(kaggle, image_size=4).warnings
-        assert sofa == "class 'sofa' has no positive image: its score is left out"
+        assert sofa == "class 'sofa' has no positive image: it is left out of the scores"
         assert train.startswith("class 'train' has no positive image in validation")
 
 
 class TestDevkit:
-    def test_labels_come_from_masks_and_val_is_the_test(self, devkit):
+    def test_labels_come_from_masks_and_val_is_used_for_testing(self, devkit):
         annotate(devkit / "Annotations/a_00.xml", "sofa")
         data = load(devkit, image_size=8)
         assert data.ids == tuple(f"a_{i:02}" for i in range(22))
@@ -120,14 +120,14 @@ class TestDevkit:
         assert with_val.test_ids == ()
         assert without.fingerprint != with_val.fingerprint
 
-    def test_test_txt_goes_before_val(self, devkit):
+    def test_test_txt_takes_precedence_over_val(self, devkit):
         Image.new("L", (5, 4)).save(devkit / "JPEGImages/b.jpg")
         (devkit / "ImageSets/Segmentation/test.txt").write_text("b\n")
         data = load(devkit, image_size=8, use_val=True)
         assert data.test_ids == ("b",)
         assert data.test_sizes.tolist() == [[4, 5]]
 
-    def test_without_a_mask_the_annotation_tells_the_labels(self, devkit):
+    def test_labels_of_an_image_without_a_mask_come_from_its_annotation(self, devkit):
         (devkit / "SegmentationClass/a_03.png").unlink()
         annotate(devkit / "Annotations/a_03.xml", "person", "dog", "dog")
         data = load(devkit, image_size=8)
@@ -135,7 +135,7 @@ class TestDevkit:
         assert (data.masks[3] == 255).all()
         assert any("1 of 22 labeled images have no mask" in line for line in data.warnings)
 
-    def test_without_any_mask(self, devkit):
+    def test_set_without_masks(self, devkit):
         shutil.rmtree(devkit / "SegmentationClass")
         for i in range(22):
             annotate(devkit / f"Annotations/a_{i:02}.xml", "person")
@@ -144,12 +144,12 @@ class TestDevkit:
         assert data.labels.sum(0)[PERSON] == data.labels.sum() == 22
 
     @pytest.mark.parametrize("parent", [".", "VOCdevkit"])
-    def test_a_folder_above_one_year(self, devkit, tmp_path, parent):
+    def test_parent_folder_of_one_year(self, devkit, tmp_path, parent):
         assert load(tmp_path / parent, image_size=8).fingerprint == load(devkit, image_size=8).fingerprint
 
-    def test_a_folder_above_two_years(self, devkit):
+    def test_parent_folder_of_two_years(self, devkit):
         shutil.copytree(devkit, devkit.parent / "VOC2012")
-        with pytest.raises(ValueError, match=r"must hold one year, but .* holds VOC2009, VOC2012"):
+        with pytest.raises(ValueError, match=r"must contain one year, but .* contains VOC2009, VOC2012"):
             load(devkit.parent, image_size=8)
 
     @pytest.mark.parametrize(
@@ -159,27 +159,27 @@ class TestDevkit:
             (lambda d: (d / "JPEGImages/a_30.jpg").unlink(), "a_30.jpg is missing"),
             (lambda d: os.truncate(d / "JPEGImages/a_05.jpg", 640), "a_05.jpg is not .*truncated"),
             (lambda d: (d / "JPEGImages/a_30.jpg").write_bytes(b"no image"), "a_30.jpg is not"),
-            (lambda d: (d / "SegmentationClass/a_05.png").unlink(), "needs its mask or annotation, .*a_05"),
+            (lambda d: (d / "SegmentationClass/a_05.png").unlink(), "needs a mask or an annotation, .*a_05"),
             (lambda d: os.truncate(d / "SegmentationClass/a_05.png", 60), "a_05.png is not"),
             (lambda d: Image.new("RGB", (15, 14)).save(d / "SegmentationClass/a_05.png"), "a_05.png has mode RGB"),
             (lambda d: Image.new("P", (9, 14)).save(d / "SegmentationClass/a_05.png"), r"same .* \(14, 9\)"),
             (lambda d: Image.new("L", (15, 14), 21).save(d / "SegmentationClass/a_05.png"), "a_05.png has 21"),
             (lambda d: (d / "ImageSets/Segmentation/train.txt").unlink(), "train.txt is missing"),
-            (lambda d: (d / "ImageSets/Segmentation/train.txt").write_text("\n"), "train.txt lists none"),
+            (lambda d: (d / "ImageSets/Segmentation/train.txt").write_text("\n"), "train.txt lists no images"),
             (lambda d: (d / "ImageSets/Segmentation/train.txt").write_text("a_01\na_01"), "'a_01' twice"),
             (lambda d: (d / "ImageSets/Segmentation/train.txt").write_text("a_01"), "at least 20 labeled .* has 1"),
-            (lambda d: (d / "ImageSets/Segmentation/train.txt").write_text("../x"), "parts of file names"),
+            (lambda d: (d / "ImageSets/Segmentation/train.txt").write_text("../x"), "valid in file names"),
             (lambda d: (d / "ImageSets/Segmentation/test.txt").write_text("a_00"), "both labeled and test, but a_00"),
         ],
     )
-    def test_faults_are_named(self, devkit, spoil, message):
+    def test_errors_name_the_file_or_the_id(self, devkit, spoil, message):
         spoil(devkit)
         with pytest.raises(ValueError, match=message) as raised:
             load(devkit, image_size=8)
         assert "\n" not in str(raised.value)
 
     @pytest.mark.parametrize("text", ["<annotation><object>", "", "<a><object><name>unicorn</name></object></a>"])
-    def test_bad_annotations_are_named(self, devkit, text):
+    def test_errors_name_bad_annotations(self, devkit, text):
         (devkit / "SegmentationClass/a_03.png").unlink()
         (devkit / "Annotations/a_03.xml").write_text(text)
         with pytest.raises(ValueError, match=r"a_03\.xml"):
@@ -201,7 +201,7 @@ class TestDevkit:
         (lambda d: (d / "train/train_set.csv").write_text(""), "lacks Id, aeroplane"),
         (lambda d: (d / "train/train_set.csv").write_bytes(b"\xff\xfe\x00Id"), "train_set.csv is not"),
         (lambda d: pd.read_csv(d / "train/train_set.csv")[:0].to_csv(d / "train/train_set.csv"), "has ''"),
-        (lambda d: (d / "train/train_set.csv").write_text(",".join(("Id", *VOC_CLASSES))), "lists none"),
+        (lambda d: (d / "train/train_set.csv").write_text(",".join(("Id", *VOC_CLASSES))), "lists no images"),
         (lambda d: (d / "test/test_set.csv").unlink(), "test_set.csv is missing"),
         (lambda d: (d / "train/img/train_7.npy").unlink(), "train_7.npy is missing"),
         (lambda d: (d / "train/seg/train_7.npy").unlink(), "seg/train_7.npy is missing"),
@@ -218,17 +218,17 @@ class TestDevkit:
         (lambda d: np.save(d / "train/seg/train_0.npy", np.full((12, 16), 254, np.uint8)), "train_0.npy has 254"),
         (lambda d: np.save(d / "train/seg/train_0.npy", np.zeros((16, 12), int)), r"\(12, 16\) and .* \(16, 12\)"),
         (lambda d: shutil.move(d / "train", d / "other"), "train/train_set.csv .*JPEGImages and ImageSets"),
-        (lambda d: shutil.rmtree(d), "is not there"),
+        (lambda d: shutil.rmtree(d), "does not exist"),
     ],
 )
-def test_faults_of_a_kaggle_set_are_named(kaggle, spoil, message):
+def test_errors_in_a_kaggle_set_name_the_file_or_the_id(kaggle, spoil, message):
     spoil(kaggle)
     with pytest.raises(ValueError, match=message) as raised:
         load(kaggle, image_size=8)
     assert "\n" not in str(raised.value)
 
 
-def test_arguments_without_effect_are_refused(kaggle):
+def test_invalid_arguments_are_rejected(kaggle):
     with pytest.raises(ValueError, match="use_val needs the devkit layout"):
         load(kaggle, image_size=8, use_val=True)
     with pytest.raises(ValueError, match="image_size must be at least 1"):

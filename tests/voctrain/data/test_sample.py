@@ -1,4 +1,4 @@
-"""The built-in sample: what it holds, that it is the same every time, and that it appears whole or not at all."""
+"""The built-in sample: its content, that it is reproducible, and that it appears complete or not at all."""
 
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from voctrain.data import sample
-from voctrain.data.layouts import VOC_CLASSES
+from voctrain.data.class_names import VOC_CLASSES
 from voctrain.data.sample import make_sample
 
 
@@ -50,12 +50,12 @@ def test_kaggle_layout(folder, split, count):
     assert {p.name for p in folder.iterdir()} == {"train", "test"}
 
 
-def test_the_truth_of_the_test_images_is_hidden(folder):
+def test_the_ground_truth_of_the_test_images_is_hidden(folder):
     assert (pd.read_csv(folder / "test/test_set.csv")[list(VOC_CLASSES)] == -1).all(axis=None)
     assert not (folder / "test/seg").exists()
 
 
-def test_labels_are_the_classes_of_the_mask(folder, labels):
+def test_labels_are_the_classes_in_the_mask(folder, labels):
     for i, mask in enumerate(masks(folder)):
         assert mask.dtype == np.uint8
         assert mask.shape == np.load(folder / "train/img" / f"train_{i}.npy").shape[:2]
@@ -71,7 +71,7 @@ def test_void_separates_objects_from_background_and_from_each_other(folder):
             assert ((a == b) | (a == 255) | (b == 255)).all()
 
 
-def test_balance_is_that_of_voc(folder, labels):
+def test_class_balance_is_like_voc(folder, labels):
     positives = dict(zip(VOC_CLASSES, labels.sum(axis=0), strict=True))
     assert 0.24 <= positives["person"] / 240 <= 0.33
     assert sorted(positives, key=positives.get)[-1] == "person"
@@ -90,7 +90,7 @@ def test_balance_is_that_of_voc(folder, labels):
 
 
 def test_colors_tell_classes_apart(folder):
-    """Buses are red and cars are blue, on average and by far: an image's class is in its pixels."""
+    """On average, buses are clearly red and cars clearly blue, so the pixels reveal the class."""
     means = {}
     for name in ("bus", "car"):
         number = VOC_CLASSES.index(name) + 1
@@ -111,7 +111,7 @@ def test_smallest_set_has_every_class(tmp_path, seed):
     assert max(max(m.shape) for m in masks(tmp_path)) <= 32
 
 
-def test_a_seed_gives_the_same_bytes(tmp_path):
+def test_the_same_seed_gives_the_same_bytes(tmp_path):
     sizes = {"num_labeled": 20, "num_unlabeled": 3, "max_size": 48}
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         make_sample(tmp_path / name, **sizes, seed=seed)
@@ -131,14 +131,14 @@ def test_a_seed_gives_the_same_bytes(tmp_path):
         ({"seed": -5}, "seed must be at least 0, but got -5"),
     ],
 )
-def test_bad_sizes_are_refused(tmp_path, wrong, rule):
+def test_invalid_arguments_are_rejected(tmp_path, wrong, rule):
     with pytest.raises(ValueError, match=rule) as error:
         make_sample(tmp_path / "set", **wrong)
     assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_in_use_is_refused_and_left_alone(tmp_path):
+def test_a_folder_in_use_is_rejected_and_left_unchanged(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     for target in (tmp_path, tmp_path / "mine.txt"):
         with pytest.raises(ValueError, match="new or empty folder, but got"):
@@ -151,7 +151,7 @@ def test_an_interrupted_set_never_appears(tmp_path, monkeypatch):
 
     def interrupted(*arguments):
         assert not (tmp_path / "set").exists()
-        if len(drawn) == 25:  # in the test split, all of train is written
+        if len(drawn) == 25:  # in the test split, after all of train was written
             raise KeyboardInterrupt
         drawn.append(1)
         return draw(*arguments)
@@ -162,7 +162,7 @@ def test_an_interrupted_set_never_appears(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_set_of_a_faster_process_stays(tmp_path, monkeypatch):
+def test_the_set_of_a_faster_process_is_kept(tmp_path, monkeypatch):
     draw, target = sample._scene, tmp_path / "set"
 
     def overtaken(*arguments):
@@ -175,12 +175,12 @@ def test_the_set_of_a_faster_process_stays(tmp_path, monkeypatch):
     assert contents(tmp_path) == {"set/theirs": b""}
 
 
-def test_two_processes_at_once(tmp_path):
+def test_two_concurrent_processes(tmp_path):
     sizes = {"num_labeled": 20, "num_unlabeled": 2, "max_size": 32}
     make_sample(tmp_path / "alone", **sizes)
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         for done in [pool.submit(make_sample, tmp_path / "shared", **sizes) for _ in range(2)]:
-            error = done.exception()  # the second may start when the first is done
+            error = done.exception()  # the second may start after the first has finished
             assert error is None or "new or empty folder" in str(error)
     assert contents(tmp_path / "shared") == contents(tmp_path / "alone")
     assert {p.name for p in tmp_path.iterdir()} == {"alone", "shared"}

@@ -4,7 +4,7 @@ import pytest
 from voctrain.data.split import stratified_split
 
 
-def test_one_class_is_split_by_the_fraction():
+def test_one_class_is_split_at_the_fraction():
     labels = np.zeros((50, 1), np.uint8)
     labels[:20] = 1
     train, val = stratified_split(labels, val_fraction=0.2)
@@ -21,7 +21,7 @@ def test_indices_are_sorted_disjoint_and_complete():
     assert sorted([*train, *val]) == list(range(83))
 
 
-def test_every_class_keeps_its_share_better_than_a_random_split_does():
+def test_class_shares_are_closer_to_the_fraction_than_in_a_random_split():
     rng = np.random.default_rng(1)
     frequencies = np.array([22, 18, 22, 17, 23, 19, 28, 65, 37, 44, 24, 59, 52, 21, 151, 23, 31, 24, 18, 26]) / 472
     labels = rng.random((472, 20)) < frequencies
@@ -47,7 +47,7 @@ def test_rare_classes_are_on_both_sides(positives, val_fraction):
     assert labels[val].any(0).all()
 
 
-def test_the_seed_decides():
+def test_the_seed_determines_the_split():
     labels = np.random.default_rng(0).random((60, 5)) < 0.3
     first, again, other = (stratified_split(labels, seed=seed)[1].tolist() for seed in (0, 0, 1))
     assert first == again != other
@@ -59,6 +59,6 @@ def test_images_without_labels_are_split_too():
 
 
 @pytest.mark.parametrize("val_fraction", [0, 1, 20])
-def test_the_fraction_must_leave_two_sides(val_fraction):
+def test_a_fraction_that_leaves_one_side_empty_is_rejected(val_fraction):
     with pytest.raises(ValueError, match="0 < val_fraction < 1"):
         stratified_split(np.ones((4, 1)), val_fraction=val_fraction)

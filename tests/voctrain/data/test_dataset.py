@@ -1,0 +1,61 @@
+"""What `Data` can do: take another split and find its original masks."""
+
+import dataclasses
+import pickle
+
+import numpy as np
+import pytest
+
+from voctrain.data import DataSource, load, original_masks
+
+pytestmark = pytest.mark.usefixtures("cache")
+
+
+class TestSplit:
+    def test_with_split(self, kaggle):
+        data = load(kaggle, image_size=8)
+        ids = list(data.ids)
+        split = data.with_split(ids[10:][::-1], ids[:10])
+        assert split.train.tolist() == list(range(10, 44))
+        assert split.val.tolist() == list(range(10))
+        assert split.train.dtype == split.val.dtype == np.int64
+        assert split.images is data.images
+
+    @pytest.mark.parametrize(
+        ("train", "val"), [(range(44), [0]), (range(43), []), (range(44), ["x"]), ([*range(44), 3], [])]
+    )
+    def test_with_split_rejects_ids_that_do_not_match(self, kaggle, train, val):
+        with pytest.raises(ValueError, match="each id of the data exactly once, but 1 do not match"):
+            load(kaggle, image_size=8).with_split(map(str, train), map(str, val))
+
+    def test_all_train(self, kaggle):
+        data = load(kaggle, image_size=8).all_train()
+        assert data.train.tolist() == list(range(44))
+        assert data.val.shape == (0,)
+        assert data.train.dtype == data.val.dtype == np.int64
+
+
+class TestSource:
+    def test_original_masks_are_read_at_their_own_sizes_from_any_working_directory(self, kaggle, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        data = pickle.loads(pickle.dumps(load("kaggle", image_size=8)))
+        assert data.source == DataSource(str(kaggle))
+        monkeypatch.chdir("/")
+        for number, mask in zip(("7", "3"), original_masks(data, ("7", "3")), strict=True):
+            np.testing.assert_array_equal(mask, np.load(kaggle / f"train/seg/train_{number}.npy"))
+
+    def test_original_masks_of_val_images_and_of_images_without_a_mask(self, devkit):
+        (devkit / "SegmentationClass/a_30.png").unlink()
+        (devkit / "Annotations/a_30.xml").write_text("<a><object><name>dog</name></object></a>")
+        data = load(devkit, image_size=8, use_val=True)
+        assert data.source == DataSource(str(devkit), use_val=True)
+        void, mask = original_masks(data.all_train(), ("a_30", "a_31"))
+        assert void.shape == tuple(data.sizes[30])
+        assert (void == 255).all()
+        assert set(np.unique(mask)) == {0, 12, 255}
+
+    def test_data_without_original_masks(self, kaggle):
+        made = dataclasses.replace(load(kaggle, image_size=8), source=None)
+        for data in (made, load("digits", image_size=8)):
+            with pytest.raises(ValueError, match="was not read from one"):
+                next(original_masks(data, data.ids))

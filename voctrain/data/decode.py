@@ -1,0 +1,123 @@
+"""Image files to square arrays of one size, decoded in parallel once and kept in the cache folder."""
+
+import hashlib
+import itertools
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from voctrain.data.class_names import VOC_CLASSES
+from voctrain.data.files import VOID, read_image
+from voctrain.data.layouts import Listing
+from voctrain.data.split import stratified_split
+
+FORMAT = 1  # version of the cached arrays: increment it when their names or the way they are computed change
+NEAREST = Image.Resampling.NEAREST
+
+
+def fingerprint(listing: Listing) -> str:
+    """32 hex digits that depend on the ids, the labels, and the relative path and the bytes of each file."""
+
+    def digest(path: Path) -> bytes:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "blake2b").digest()
+
+    labels = None if listing.labels is None else listing.labels.tolist()
+    total = hashlib.blake2b(json.dumps([listing.ids, listing.test_ids, labels]).encode(), digest_size=16)
+    with ThreadPoolExecutor() as pool:
+        for path, content in zip(listing.files, pool.map(digest, listing.files), strict=True):
+            total.update(path.relative_to(listing.root).as_posix().encode() + b"\0" + content)
+    return total.hexdigest()
+
+
+def decode_images(
+    listing: Listing, image_size: int, progress: Callable[[int, int], None] = lambda done, total: None
+) -> dict[str, np.ndarray]:
+    """Decode and resize all images. Returns the arrays of `Data` by name; `masks` only if the set has any.
+
+    `progress` is called with the number of decoded images and the total. Raises `ValueError` if there are fewer labeled
+    images than classes, or for a file that is damaged or malformed.
+    """
+    num_labeled, num_test, size = len(listing.ids), len(listing.test_ids), image_size
+    if num_labeled < len(VOC_CLASSES):
+        raise ValueError(
+            f"a set must have at least {len(VOC_CLASSES)} labeled images, one per class, but {str(listing.root)!r} has"
+            f" {num_labeled}: add more"
+        )
+    images, test_images = (np.empty((n, size, size, 3), np.uint8) for n in (num_labeled, num_test))
+    sizes, test_sizes = (np.empty((n, 2), np.int32) for n in (num_labeled, num_test))
+    labels = np.empty((num_labeled, len(VOC_CLASSES)), np.uint8)
+    masks = {"masks": np.full((num_labeled, size, size), VOID, np.uint8)} if any(listing.masks) else {}
+
+    def labeled(i: int) -> None:
+        image, mask, labels[i] = listing.read(i)
+        images[i], sizes[i] = resize_square(image, size), image.shape[:2]
+        if mask is not None:
+            masks["masks"][i] = resize_square(mask, size, NEAREST)
+
+    def unlabeled(i: int) -> None:
+        image = read_image(listing.test_images[i])
+        test_images[i], test_sizes[i] = resize_square(image, size), image.shape[:2]
+
+    with ThreadPoolExecutor() as pool:
+        reading = itertools.chain(pool.map(labeled, range(num_labeled)), pool.map(unlabeled, range(num_test)))
+        for done, _ in enumerate(reading, 1):
+            progress(done, num_labeled + num_test)
+    train, val = stratified_split(labels)
+    arrays = {"images": images, "labels": labels, "train": train, "val": val, "test_images": test_images}
+    return arrays | masks | {"sizes": sizes, "test_sizes": test_sizes}
+
+
+def resize_square(image: np.ndarray, size: int, resample: Image.Resampling = Image.Resampling.BILINEAR) -> np.ndarray:
+    """Resize (H, W) or (H, W, 3) to `size` × `size`, ignoring the aspect ratio.
+
+    PIL's bilinear filter antialiases: when shrinking, it averages over the area that each pixel covers.
+    """
+    return np.asarray(Image.fromarray(image).resize((size, size), resample))
+
+
+def read_or_build(
+    path: Path, build: Callable[[], dict[str, np.ndarray]]
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Read the arrays in the .npz file `path`; if it is missing or damaged, build them and write it.
+
+    Returns the arrays, and a warning if the file could not be written. Several processes may call this at once.
+    """
+    with suppress(Exception), np.load(path) as file:  # damaged files raise many types; zip's checksums detect them
+        return dict(file), ()
+    arrays = build()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as temporary:
+            named: dict[str, Any] = arrays  # else pyright matches arrays with the options of savez
+            np.savez(Path(temporary) / path.name, **named)
+            os.replace(Path(temporary) / path.name, path)
+    except OSError as error:
+        return arrays, (
+            f"images must be decoded at each start because the cache is not writable ({error}): set XDG_CACHE_HOME",
+        )
+    return arrays, ()
+
+
+def content_warnings(listing: Listing, arrays: dict[str, np.ndarray]) -> tuple[str, ...]:
+    """What the user should know about a valid set: classes without images, and missing masks; one line each."""
+    lines = []
+    labels = arrays["labels"]
+    counts = {"train": labels[arrays["train"]].sum(0), "validation": labels[arrays["val"]].sum(0)}
+    for c, name in enumerate(VOC_CLASSES):
+        absent = [part for part, count in counts.items() if not count[c]]
+        if len(absent) == 2:
+            lines.append(f"class {name!r} has no positive image: it is left out of the scores")
+        elif absent:
+            lines.append(f"class {name!r} has no positive image in {absent[0]}: it has too few images to split")
+    if "masks" in arrays and (missing := listing.masks.count(None)):
+        lines.append(f"{missing} of {len(listing.ids)} labeled images have no mask: all their pixels count as void")
+    return tuple(lines)
