@@ -239,7 +239,7 @@ def make_options(cls: type[Options], given: Mapping[str, Any]) -> Options:
     return cls(**as_tuples(given))
 
 
-def as_tuples(given: Mapping[str, Any]) -> dict[str, Any]:
+def as_tuples(given: Mapping[str, Any]) -> Mapping[str, Any]:
     """What was given, with tuples instead of lists, which options must not be."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
 

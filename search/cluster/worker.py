@@ -9,7 +9,6 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -39,8 +38,9 @@ class Job:
     min_score: float  # the weights are not kept below it
     last_epoch: int | None = None  # the training ends after it
 
-    def to_tune(self) -> dict[str, Any]:
-        return {**self.__dict__}
+    def to_tune(self) -> dict[str, object]:
+        """As Tune's configuration of a trial."""
+        return dict(vars(self))
 
 
 class Worker(tune.Trainable):
@@ -88,7 +88,7 @@ class Worker(tune.Trainable):
             if report["epoch"] == job.last_epoch:
                 return
 
-    def step(self) -> dict[str, Any]:
+    def step(self) -> dict:
         assert self.epochs is not None
         try:
             report = next(self.epochs)
@@ -110,11 +110,11 @@ class Worker(tune.Trainable):
         self._log(", ".join(f"{k} {v:.4g}" for k, v in report.items()))
         return report
 
-    def _broken(self, outcome: str, message: str) -> dict[str, Any]:
+    def _broken(self, outcome: str, message: str) -> dict:
         self._log(message)
         return self._last(outcome) | {"error": message}
 
-    def _last(self, outcome: str) -> dict[str, Any]:
+    def _last(self, outcome: str) -> dict:
         return {"done": True, "outcome": outcome, **self.costs}
 
     def _log(self, text: str) -> None:

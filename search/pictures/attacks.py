@@ -11,31 +11,33 @@ from PIL import Image
 from search.pictures.sheet import Tile, sheet
 from search.run_folder.files import replace
 from search.study.trials import Attr
-from voctrain.attack import AttackEvaluator
 
 SHOWN = 8  # images
 ANSWERS = 5  # most changed classes of an image
 
 
 def triptychs(
-    evaluator: AttackEvaluator, images: np.ndarray, attacked: np.ndarray, probabilities: np.ndarray
+    ids: Sequence[str],
+    classes: Sequence[str],
+    images: np.ndarray,
+    attacked: np.ndarray,
+    before: np.ndarray,
+    after: np.ndarray,
 ) -> Image.Image:
     """The images whose answers changed most: as they are, the perturbation stretched to the full range, and attacked.
 
-    images, attacked: uint8 (N, S, S, channels) of the evaluator's images; probabilities (N, C): for the attacked ones.
+    images, attacked: uint8 (N, S, S, channels). before, after: the victim's probabilities for them, (N, C).
     """
-    change = probabilities - evaluator.clean
+    change = after - before
     order = np.argsort(-np.abs(change).max(1), kind="stable")[:SHOWN]
     tiles = []
     for i in order:
         difference = attacked[i].astype(int) - images[i]
         low, high = int(difference.min()), int(difference.max())
         stretched = ((difference - low) * (255 / max(high - low, 1))).astype(np.uint8)
-        title = f"{evaluator.ids[i]}: image, perturbation ({low} to {high} of 255, stretched), attacked image"
+        title = f"{ids[i]}: image, perturbation ({low} to {high} of 255, stretched), attacked image"
         changed = np.argsort(-np.abs(change[i]), kind="stable")[:ANSWERS]
-        answers = (
-            f"{evaluator.victim.classes[c]} {evaluator.clean[i, c]:.2f} to {probabilities[i, c]:.2f}" for c in changed
-        )
+        answers = (f"{classes[c]} {before[i, c]:.2f} to {after[i, c]:.2f}" for c in changed)
         tiles.append(Tile((images[i], stretched, attacked[i]), (title, ", ".join(answers))))
     return sheet(tiles, across=2)
 

@@ -51,7 +51,7 @@ class SeededSampler(BaseSampler):
         self._relative = self._rebuild(trial.number)
         return self._relative.infer_relative_search_space(study, trial)
 
-    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict) -> dict[str, Any]:
+    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict) -> dict:
         return self._relative.sample_relative(study, trial, search_space)
 
     def sample_independent(

@@ -64,7 +64,8 @@ def compare_attacks(paths: RunPaths, saved: Checkpoint, data: Data, *, transfer:
 
     images = data.images[data.val]
     attacked = attack.predict(generator, images, config, factor=rows[0]["factor"], device=device)
-    picture = triptychs(evaluator, images, attacked, answers[GENERATOR]["prob_attacked"])
+    after = answers[GENERATOR]["prob_attacked"]
+    picture = triptychs(evaluator.ids, evaluator.victim.classes, images, attacked, evaluator.clean, after)
     replace(paths.pictures / "attacks.png", lambda file: picture.save(file, format="png"))
     front(paths.pictures / "front.png", started_trials(read_study(paths.journal)), config.min_ssim)
     return [_line(row) for row in rows]

@@ -117,8 +117,14 @@ class Segment(PretrainedTask):
 
     def conclude(self, paths: RunPaths, record: RunRecord, saved: Checkpoint, data: Data, reporter: Reporter) -> None:
         from search.pictures.masks import write_pictures
+        from voctrain import segment
 
-        write_pictures(paths.pictures, saved, data)
+        model, config = segment.restore(saved)
+        data = segment.with_masks(data)
+        assert data.masks is not None
+        images, ids = data.images[data.val], [data.ids[i] for i in data.val]
+        maps = np.stack(list(segment.predict(model, images, config)))
+        write_pictures(paths.pictures, ids, data.classes, images, data.masks[data.val], maps)
 
     def evidence(self, paths: RunPaths, best: BestRecord, data: Data | None) -> "Iterator[Block]":
         """IoU of each class, confusion, and the sheets of masks."""

@@ -4,13 +4,13 @@ import math
 import time
 from collections.abc import Container, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from search.run_folder.files import read_torch, write_torch
 from search.run_folder.history import EpochRecord
+from search.run_folder.records import Checkpoint
 from search.trial.protocol import TrainModule
 from voctrain.config import TrainConfig
 from voctrain.data import Data
@@ -67,11 +67,11 @@ def checkpointed_training(
         write_torch(folder / WEIGHTS, best)
 
 
-def pack(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+def pack(arrays: dict[str, np.ndarray]) -> Checkpoint:
     """Arrays as values that `torch.load(weights_only=True)` accepts."""
     return {k: v.tolist() if v.dtype.kind == "U" else torch.from_numpy(v) for k, v in arrays.items()}
 
 
-def unpack(packed: dict[str, Any]) -> dict[str, np.ndarray]:
+def unpack(packed: Checkpoint) -> dict[str, np.ndarray]:
     """The arrays that were packed."""
     return {k: np.asarray(v) for k, v in packed.items()}
