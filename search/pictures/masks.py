@@ -34,7 +34,7 @@ def write_pictures(
         pictures = images[i], palette[truths[i]], palette[maps[i]]
         return Tile(pictures, ("; ".join((f"{name}: image, truth, prediction", *facts)),))
 
-    order = np.argsort(-dice, kind="stable").tolist()
+    order: list[int] = np.argsort(-dice, kind="stable").tolist()
     pixels = np.stack([(truths == 1 + c).sum((1, 2)) for c in range(len(classes))])  # (C, N)
     sheets = {
         "best": [tile(i, ids[i], f"Dice {dice[i]:.2f}") for i in order[:SHOWN]],

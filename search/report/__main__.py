@@ -92,7 +92,7 @@ def beside_a_search(command: Callable[[], int], now: bool) -> int:
     def stop(number: int, frame: object) -> None:
         if child:
             os.kill(child, signal.SIGKILL)  # files are replaced atomically
-            Reporter().result("stopped before it was written")
+            Reporter().warning("stopped before the report was written")
         sys.exit(128 + number)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -120,5 +120,10 @@ def give_way() -> None:
         os.nice(19)
 
 
+def main_beside_a_search(argv: list[str] | None = None) -> int:
+    """As `main`, in a process that leaves the processors to a running search."""
+    return beside_a_search(*checked(argv))
+
+
 if __name__ == "__main__":
-    sys.exit(run_command(lambda: beside_a_search(*checked())))
+    sys.exit(run_command(main_beside_a_search))
