@@ -1,3 +1,3 @@
-"""Hyperparameter search with Ray Tune and Optuna: who tries what, and when. `search.api` has the commands as functions."""
+"""Hyperparameter search with Ray Tune and Optuna: who tries what, and when. See `search.api`."""
 
 __version__ = "0.1.0"
