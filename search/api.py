@@ -12,7 +12,6 @@ The options are those of the commands (python -m search.run --help), with unders
 """
 
 import shlex
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import pandas as pd
 
 from search.cluster.connection import RayStartError, connect
 from search.cluster.interrupt import Interrupt, Stopped
-from search.options import FinalOptions, SubmitOptions, flag, make_options, options_of
+from search.options import FinalOptions, SubmitOptions, checked, flag
 from search.report.page import write_report
 from search.reporter import Reporter
 from search.run_folder.files import read_torch
@@ -137,9 +136,9 @@ def finalize(run: Run | str | Path | None = None, *, reporter: Reporter | None =
     options: see python -m search.final --help. Raises `ValueError` or `OSError` for a mistake, `RayStartError` and
     `SelectionFailed` for a failure, and `Stopped` after Ctrl-C or SIGTERM; the same call continues it.
     """
-    _check_options(FinalOptions, options)
+    given = checked(FinalOptions, {"run": _folder(run), **options})
     with quiet_optuna():
-        selection = open_selection(make_options(FinalOptions, {"run": _folder(run), **options}), reporter or Reporter())
+        selection = open_selection(FinalOptions(**given), reporter or Reporter())
         try:
             if selection.address is None:
                 selection.reporter.status("starting Ray")
@@ -170,6 +169,10 @@ def submit(
     what = {task.name: kind for kind, task in submitted_tasks().items()}
     if unknown := runs.keys() - what.keys():
         raise ValueError(f"{min(unknown)} cannot be submitted: give a run of {' or '.join(what)}")
+    if not runs:
+        raise ValueError(f"there is nothing to submit: give a run of {' or '.join(what)}")
+    if gate and runs.keys() != what.keys():
+        raise ValueError(f"the gate needs runs of {' and '.join(what)}")
     options = SubmitOptions(data=data, out=out, gate=gate, flip=flip, scales=tuple(scales))
     given = {what[name]: str(_folder(run)) for name, run in runs.items()}
     return write_submission(given, options, reporter or Reporter())
@@ -177,13 +180,6 @@ def submit(
 
 def _folder(run: Run | str | Path | None) -> str | None:
     return None if run is None else str(run.folder if isinstance(run, Run) else run)
-
-
-def _check_options(cls: type, given: Mapping[str, Any]) -> None:
-    known = options_of(cls)
-    for name in given:
-        if name not in known:
-            raise ValueError(f"there is no option {name!r}: use one of {', '.join(known)}")
 
 
 def _look_back(session: Session) -> None:

@@ -3,6 +3,7 @@
 A task adds its own options in a subclass, in search/tasks/<task>.py. Nothing here imports torch, Ray or Optuna.
 """
 
+import argparse
 import dataclasses
 import importlib
 import pkgutil
@@ -244,15 +245,37 @@ def as_tuples(given: Mapping[str, Any]) -> Mapping[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
 
 
-def check_names(task: str, given: Mapping[str, Any]) -> None:
-    """Raise `ValueError` for an option that does not apply to this task."""
+def check_task(task: str, given: Mapping[str, Any]) -> None:
+    """Raise `ValueError` for an unknown task, or an option that does not apply to it."""
+    if task not in TASK_NAMES:
+        raise ValueError(f"the task must be one of {', '.join(TASK_NAMES)}, but got {task!r}")
     known = options_of(task_options(task))
-    for name in given:
-        if name not in known:
-            others = [other for other in TASK_NAMES if name in options_of(task_options(other))]
-            if not others:
-                raise ValueError(f"there is no option {name!r}: use one of {', '.join(known)}")
+    for name in given.keys() - known.keys():
+        others = [other for other in TASK_NAMES if name in options_of(task_options(other))]
+        if others:
             raise ValueError(f"{flag(name)} applies to {' and '.join(others)} only: leave it out")
+
+
+def checked(cls: type, given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Options that a program gives, with the values that the command line would make of them.
+
+    A number, or its text, is checked as the command line checks it. Raises `ValueError` for unknown names, too.
+    """
+    known, values = options_of(cls), dict(given)
+    for name, value in given.items():
+        if name not in known:
+            raise ValueError(f"there is no option {name!r}: use one of {', '.join(known)}")
+        how = known[name]
+        if how.choices and value not in how.choices:
+            raise ValueError(f"{flag(name)} must be one of {', '.join(how.choices)}, but got {value!r}")
+        if how.many or how.parse is str or value is None or isinstance(value, bool):
+            continue
+        text = f"{value}s" if how.parse is seconds and not isinstance(value, str) else str(value)
+        try:
+            values[name] = how.parse(text)
+        except argparse.ArgumentTypeError as error:
+            raise ValueError(f"{flag(name)} {error}") from None
+    return as_tuples(values)
 
 
 def run_parser() -> Parser:

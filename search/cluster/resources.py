@@ -1,4 +1,4 @@
-"""How the CPUs and GPUs of a machine or a cluster are shared among trials that run at the same time."""
+"""How concurrent trials share the CPUs and GPUs of a machine or a cluster."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from search.options import ResourceOptions
 
 @dataclass(frozen=True)
 class Resources:
-    """What runs at the same time. Ray Tune asserts that the number of concurrent trials is an int."""
+    """The share of each trial. Ray Tune asserts that the number of concurrent trials is an int."""
 
     concurrent: int  # trials, at least 1
     cpus: int  # per trial, at least 1
@@ -49,7 +49,7 @@ def share_resources(machines: Sequence[Mapping[str, float]], options: ResourceOp
         )
 
     def room(cpus: int, gpus: float) -> int:
-        """How many trials with these resources run at the same time."""
+        """How many trials with these resources can run at the same time."""
         return sum(min(c // cpus, _shares(g, gpus)) if gpus else c // cpus for c, g in have)
 
     if concurrent is None:  # one per GPU, else one per CPU
@@ -67,5 +67,5 @@ def share_resources(machines: Sequence[Mapping[str, float]], options: ResourceOp
 
 
 def _shares(gpus: int, share: float) -> int:
-    """How many trials these GPUs serve if each gets this share, a fraction or a whole number; no share spans two."""
+    """How many trials can have this share of the GPUs; a fraction does not span two of them."""
     return gpus * math.floor(1 / share + 1e-9) if share < 1 else int(gpus // share)

@@ -1,4 +1,4 @@
-"""What a page is made of: sections of text, tables, commands and figures; and figures as images for any background."""
+"""The blocks of a page: text, tables, commands, and figures that suit light and dark backgrounds."""
 
 import base64
 import io
@@ -12,13 +12,13 @@ from PIL import Image
 
 from search.text import readable
 
-INK = "#010203"  # in figures, what takes the page's text color
+INK = "#010203"  # replaced by the page's text color
 BLUE, ORANGE, GREEN, RED, GRAY = "#3f85c9", "#d97f21", "#3b9a5c", "#cf4c4c", "#8a8a8a"
-WIDTH, HEIGHT = 5.4, 3.4  # inches of a figure, two of which stand side by side on a wide screen
+WIDTH, HEIGHT = 5.4, 3.4  # inches of a figure; two fit side by side on a wide screen
 STYLE: dict[Any, Any] = {
     "font.size": 10,
-    "svg.fonttype": "path",  # looks alike everywhere, and nothing is cut
-    "svg.hashsalt": "report",  # the same figure is the same file
+    "svg.fonttype": "path",  # looks the same everywhere, and nothing is cut off
+    "svg.hashsalt": "report",  # equal figures are equal files
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.prop_cycle": cycler(color=[BLUE, ORANGE, GREEN, RED, GRAY]),
@@ -30,7 +30,7 @@ SCHEME = "<style>:root{color:#1c1f24}@media(prefers-color-scheme:dark){:root{col
 
 @dataclass(frozen=True)
 class Figure:
-    """An image as a data URL. alt: what it shows, for who cannot see it. wide: it takes the page's whole width."""
+    """An image as a data URL. alt: its description. wide: whether it spans the page."""
 
     title: str
     alt: str
@@ -41,7 +41,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under heads; numbers stand right."""
+    """Rows under heads; numbers are right-aligned."""
 
     heads: Sequence[str]
     rows: Sequence[Sequence[Any]]
@@ -49,7 +49,7 @@ class Table:
     kind: ClassVar[str] = "table"
 
     def plain(self) -> str:
-        """As text in columns."""
+        """The table as text in columns."""
         rows = [[readable(value) for value in row] for row in (self.heads, *self.rows)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ("  ".join(v.ljust(w) for v, w in zip(row, widths, strict=True)) for row in rows)
@@ -66,7 +66,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Code:
-    """Something to type or to keep."""
+    """Commands or data to copy."""
 
     text: str
     kind: ClassVar[str] = "code"
@@ -86,12 +86,12 @@ class Section:
 
 
 def canvas(width: float = WIDTH, height: float = HEIGHT) -> Canvas:
-    """An empty figure in the page's style; use within `matplotlib.rc_context(STYLE)`."""
+    """An empty figure; use it within `matplotlib.rc_context(STYLE)`."""
     return Canvas(figsize=(width, height), layout="constrained")
 
 
 def drawn(figure: Canvas, title: str, alt: str, *, wide: bool = False) -> Figure:
-    """A matplotlib figure for the page, in the colors of its reader."""
+    """A matplotlib figure for the page, in the colors of the reader's theme."""
     file = io.StringIO()
     figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     text = file.getvalue().replace(INK, "currentColor")
@@ -101,7 +101,7 @@ def drawn(figure: Canvas, title: str, alt: str, *, wide: bool = False) -> Figure
 
 
 def pictured(picture: Image.Image, title: str, alt: str, *, wide: bool = False) -> Figure:
-    """A picture for the page."""
+    """A photograph or sheet for the page."""
     file = io.BytesIO()
     picture.convert("RGB").save(file, format="jpeg", quality=88)
     return Figure(title, alt, _url("jpeg", file.getvalue()), wide)

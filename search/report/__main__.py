@@ -14,7 +14,7 @@ from search.run_folder.records import read_run
 from search.text import one_line
 
 WAITING_SECONDS = 20  # after which the user is told why it takes so long
-WAITING = "still waiting for processors that others leave idle; --now takes a share of them"
+WAITING = "still waiting for idle processors; --now takes a share of busy ones"
 
 
 def parser() -> Parser:

@@ -22,10 +22,10 @@ INTERVALS = (
 
 
 def compare(runs: Sequence[Path], out: Path) -> str:
-    """Write a page about these runs, and return its table and remarks as text.
+    """Write a page that compares runs of one task, and return its table and remarks as text.
 
-    Each run's lead over the first comes with its paired bootstrap interval. A run that was scored differently has no
-    lead; a remark says what differs. The runs must be of one task.
+    The lead of each run over the first has a paired bootstrap interval. A run that was scored differently has no lead,
+    and a remark tells what differs.
     """
     sources = [read_source(run, with_data=False) for run in runs]
     metric, names = sources[0].metric, [run.resolve().name for run in runs]

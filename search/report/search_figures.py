@@ -1,4 +1,4 @@
-"""Figures of a search: how it went, what it cost, and what its parameters do."""
+"""Figures of a search: its progress, its cost, and the effect of its parameters."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -39,7 +39,7 @@ def history(frame: pd.DataFrame, metric: str) -> Figure:
 
 
 def over_budget(trials: Sequence[FrozenTrial], sampler: str, metric: str) -> Figure:
-    """Best score over epochs spent, of the whole run and of its random trials alone, as far as these go."""
+    """Best score over the epochs spent, by the whole run and by its random trials alone."""
     figure = canvas()
     axes = figure.subplots()
     spent, best = best_over_epochs(trials)
@@ -55,7 +55,7 @@ def over_budget(trials: Sequence[FrozenTrial], sampler: str, metric: str) -> Fig
 
 
 def learning_curves(trials: Sequence[FrozenTrial], rungs: Sequence[int], metric: str) -> Figure:
-    """Scores by epoch of all trials; pruned ones are faint, the best is bold, and rungs are marked."""
+    """Scores by epoch of all trials; pruned trials are faint, the best is bold, and rungs are marked."""
     figure = canvas()
     axes = figure.subplots()
     ranked = rank_trials(trials)
@@ -75,7 +75,7 @@ def learning_curves(trials: Sequence[FrozenTrial], rungs: Sequence[int], metric:
 
 
 def budget(trials: Sequence[FrozenTrial], spent: Mapping[int, float]) -> Figure:
-    """Minutes of training by state; spent: by number, the seconds that unfinished trials have trained."""
+    """Minutes of training by state. spent: seconds that unfinished trials have trained, by number."""
     colors = {"complete": GREEN, "pruned": BLUE, "failed": RED, "unfinished": GRAY}
     minutes = dict.fromkeys(colors, 0.0)
     for trial in trials:
@@ -122,7 +122,7 @@ def importance(values: Mapping[str, Importance]) -> Figure:
 def slices(
     frame: pd.DataFrame, distributions: dict[str, BaseDistribution], names: Sequence[str], metric: str
 ) -> Iterator[Figure]:
-    """Score against each of these parameters, over the trials that have it."""
+    """Score against each parameter, over the trials that have it."""
     for name in names[:SLICES]:
         known = frame.dropna(subset=[name])
         figure = canvas(height=2.6)
@@ -163,7 +163,7 @@ def pairs(
 def parallel(
     frame: pd.DataFrame, distributions: dict[str, BaseDistribution], names: Sequence[str], metric: str
 ) -> Figure:
-    """Each trial as a line through its parameters, colored by score; a gap where it has none."""
+    """Each trial as a line through its parameters, colored by score, with gaps for parameters it lacks."""
     names = [name for name in names if name in frame][:LINES]
     values = coded(frame, {name: distributions[name] for name in names}).to_numpy()
     order = np.argsort(frame["score"].to_numpy())
@@ -187,7 +187,7 @@ def parallel(
 
 
 def _places(values: Any, distribution: BaseDistribution) -> np.ndarray:
-    """Where values lie on an axis: numbers as they are, choices by their index, a little apart."""
+    """Positions on an axis: numbers as they are, choices by index with jitter."""
     if not isinstance(distribution, CategoricalDistribution):
         return np.array(values, float)
     choices = list(distribution.choices)

@@ -1,4 +1,4 @@
-"""A page of sections that needs no other file."""
+"""A self-contained page of sections."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from search.text import readable
 
 
 def write_page(path: Path, title: str, sections: Sequence[Section]) -> None:
-    """Write a page that needs no other file."""
+    """Write a self-contained HTML page."""
     template = Path(__file__).with_name("page.html.j2").read_text()
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["shown"] = readable

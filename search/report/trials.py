@@ -1,4 +1,4 @@
-"""The trials of a run as a table, and what can be said of them: how the search went, and which parameters matter."""
+"""The trials of a run as a table, and what they tell: how the search went, and which parameters matter."""
 
 import math
 from collections import Counter
@@ -17,23 +17,23 @@ from sklearn.ensemble import BaggingRegressor, ExtraTreesRegressor
 from search.study.sampler import is_learned
 from search.study.trials import PORTFOLIO, Attr, state_name, trial_score
 
-LEAST = 10  # trials below which nothing is said of parameters
-# Scored trials from which the first of the importances is a parameter that matters in 80 % of synthetic searches: it is
-# in 76 % with 20 trials and in 87 % with 40 (tests/benchmarks/importances.py --seeds 12 --trials 20 40).
+LEAST = 10  # trials that it takes to rank parameters at all
+# Scored trials after which the most important parameter really matters in 80 % of synthetic searches: in 76 % with 20
+# trials, in 87 % with 40 (tests/benchmarks/importances.py --seeds 12 --trials 20 40).
 RELIABLE = 40
-RESAMPLES = 30  # of the trials, each with a forest of its own
-TREES = 20  # of each forest
-WITHIN = 0.8  # part of the resamples that an importance's interval covers
-PAIRED = 5  # most important parameters of which pairs are looked at
-GRID = 8  # values of a parameter, and GRID² trials, at which forests are evaluated for a pair
-PAIR_FORESTS = 5  # forests that are evaluated for a pair
-EDGE = 0.02  # part of a parameter's range that counts as its bound
+RESAMPLES = 30  # bootstrap resamples of the trials, each with its own forest
+TREES = 20  # per forest
+WITHIN = 0.8  # share of the resamples that the interval of an importance covers
+PAIRED = 5  # most important parameters whose pairs are examined
+GRID = 8  # values per parameter, and GRID² trials, that forests are evaluated at for a pair
+PAIR_FORESTS = 5  # forests evaluated for a pair
+EDGE = 0.02  # share of a parameter's range that counts as its bound
 
 Numeric = FloatDistribution | IntDistribution
 
 
 def origin_of(trial: FrozenTrial, sampler: str) -> str:
-    """portfolio, warm start, learned, random or quasi-random: where a trial of a run with this sampler comes from."""
+    """Where a trial comes from: portfolio, warm start, learned, random or quasi-random."""
     if origin := trial.user_attrs.get(Attr.ORIGIN):
         return "portfolio" if origin.startswith(PORTFOLIO) else "warm start"
     if is_learned(sampler, trial.number):
@@ -42,12 +42,12 @@ def origin_of(trial: FrozenTrial, sampler: str) -> str:
 
 
 def state(trial: FrozenTrial) -> str:
-    """A trial's state; one that seems to run may have been left by a stopped search."""
+    """A trial's state; unfinished if it runs or was interrupted."""
     return state_name(trial) if trial.state.is_finished() else "unfinished"
 
 
 def frame_of(trials: Sequence[FrozenTrial], sampler: str) -> pd.DataFrame:
-    """A row for each trial that scored, by number: score, origin, parameters."""
+    """One row per trial that scored, by number: score, origin, parameters."""
     rows = [
         {"number": t.number, "score": score, "origin": origin_of(t, sampler), **t.params}
         for t in trials
@@ -57,7 +57,7 @@ def frame_of(trials: Sequence[FrozenTrial], sampler: str) -> pd.DataFrame:
 
 
 def best_over_epochs(trials: Iterable[FrozenTrial]) -> tuple[list[int], list[float]]:
-    """The epochs that these trials had spent, one after the other, each time one scored; and their best score then."""
+    """The cumulative epochs of these trials, and the best score so far, after each trial that scored."""
     spent, best, points = 0, -math.inf, []
     for trial in trials:
         spent += len(trial.intermediate_values)
@@ -68,9 +68,9 @@ def best_over_epochs(trials: Iterable[FrozenTrial]) -> tuple[list[int], list[flo
 
 
 def distributions_of(trials: Sequence[FrozenTrial], fixed: Container[str] = ()) -> dict[str, BaseDistribution]:
-    """Of each parameter that was searched, its newest distribution.
+    """The newest distribution of each parameter that was searched.
 
-    Those in `fixed`, and those of which the trials that scored have but one value, were not.
+    Parameters in `fixed`, and those with a single value among the trials that scored, were not searched.
     """
     values = {(name, value) for t in trials if trial_score(t) is not None for name, value in t.params.items()}
     searched = {name for name, count in Counter(name for name, _ in values).items() if count > 1}
@@ -79,7 +79,7 @@ def distributions_of(trials: Sequence[FrozenTrial], fixed: Container[str] = ()) 
 
 
 def coded(frame: pd.DataFrame, distributions: dict[str, BaseDistribution]) -> pd.DataFrame:
-    """Parameters as numbers in [0, 1], on their own scale; a choice by its index; -1 where a trial has none."""
+    """Parameters as numbers in [0, 1], on their own scale; a choice by its index; -1 for a parameter a trial lacks."""
     columns = {}
     for name, distribution in distributions.items():
         if name not in frame:
@@ -104,7 +104,7 @@ def scaled(distribution: Numeric, value: float) -> float:
 
 
 class Importance(NamedTuple):
-    """A parameter's share of the importance of all, and the bounds of its 80 % interval, each in [0, 1]."""
+    """A parameter's share of the total importance, and the bounds of its 80 % interval, all in [0, 1]."""
 
     share: float
     low: float
@@ -115,8 +115,8 @@ class Importance(NamedTuple):
 class Surrogate:
     """Forests of extremely randomized trees that predict a trial's rank from its parameters.
 
-    Ranks say more than scores where a few trials collapse. Each forest is fitted to a bootstrap resample of the trials
-    and tested on those left out of it.
+    Ranks are more robust than scores if a few trials collapse. Each forest is fitted to a bootstrap resample of the
+    trials and tested on those left out of it.
     """
 
     inputs: pd.DataFrame  # (trials, parameters), as `coded`
@@ -133,12 +133,12 @@ def surrogate_of(frame: pd.DataFrame, distributions: dict[str, BaseDistribution]
 
 
 def importances(surrogate: Surrogate) -> dict[str, Importance]:
-    """How much each parameter decides a trial's rank, greatest first.
+    """How much each parameter decides a trial's rank, most important first.
 
-    Permutation importance (Breiman, 2001): by how much the squared error on held-out trials grows when a parameter's
-    values are permuted among the trials that have it. The shares of all parameters sum to 1 in each resample of the
-    trials; given are their means and the interval of the middle 80 % of resamples. A parameter that fewer than `LEAST`
-    trials have, or that never makes the error grow, is left out. Empty with fewer than `LEAST` trials, or where all are
+    Permutation importance (Breiman, 2001): the growth of the squared error on held-out trials when a parameter's values
+    are permuted among the trials that have it. The shares of all parameters sum to 1 in each resample of the trials;
+    the result is their mean and the middle 80 % of the resamples. A parameter that fewer than `LEAST` trials have, or
+    whose permutation never increases the error, is left out. Empty with fewer than `LEAST` trials, or if all trials are
     equally good.
     """
     inputs, ranks, rng = surrogate.inputs.to_numpy(), surrogate.ranks, np.random.default_rng(0)
@@ -159,7 +159,7 @@ def importances(surrogate: Surrogate) -> dict[str, Importance]:
     if not shares:
         return {}
     low, high = np.quantile(shares, [(1 - WITHIN) / 2, (1 + WITHIN) / 2], axis=0)
-    mean = np.mean(shares, 0)  # a rare large share may lift it out of the middle
+    mean = np.mean(shares, 0)  # a rare large share may lift it out of the interval
     columns = np.array([mean, np.minimum(low, mean), np.maximum(high, mean)])
     bars = zip(surrogate.inputs, columns.T.tolist(), strict=True)
     found = {name: Importance(*bar) for name, bar in bars if bar[0] > 0}
@@ -167,9 +167,10 @@ def importances(surrogate: Surrogate) -> dict[str, Importance]:
 
 
 def interactions(surrogate: Surrogate, names: Sequence[str]) -> dict[tuple[str, str], float]:
-    """For pairs of these parameters, the part of their joint effect that is not the sum of both, greatest first.
+    """For pairs of parameters, the share of their joint effect that is not the sum of both, greatest first.
 
-    The squared H statistic (Friedman and Popescu, 2008) over the trials that have both.
+    The squared H statistic (Friedman and Popescu, 2008) over the trials that have both. By hand, since scikit-learn's
+    `partial_dependence` asks the forests once per point of the grid: 10 s instead of 0.3 s for ten pairs.
     """
     found = {}
     for pair in combinations(names[:PAIRED], 2):
@@ -192,7 +193,7 @@ def _h_squared(surrogate: Surrogate, known: np.ndarray, columns: list[int]) -> f
 
 
 def at_bounds(trial: FrozenTrial, names: Container[str]) -> list[tuple[str, float, str]]:
-    """Those of these parameters of a trial that lie on a bound of the space: name, value, lower or upper."""
+    """The parameters of a trial that lie on a bound of the space: name, value, and lower or upper."""
     found = []
     for name, distribution in trial.distributions.items():
         if name not in names or isinstance(distribution, CategoricalDistribution) or distribution.single():

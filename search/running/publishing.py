@@ -54,7 +54,7 @@ class Publisher:
             return math.inf
         score = self.task.rescore(predictions, best.config)
         best_score = estimated(score, len(predictions["ids"]), resamples=200)
-        return (best_score.high - best_score.low) / 2 if best_score.holds else math.inf
+        return (best_score.high - best_score.low) / 2 if best_score.is_valid else math.inf
 
     def update(self) -> None:
         """After a trial has ended: publish the best, delete weights that are no longer needed, rewrite trials.csv."""

@@ -123,7 +123,7 @@ def make_problem(
     one_each = {c.architecture: c for c in configs}
     if of_file and "architecture" not in settings and len(one_each) > 1:
         raise ValueError(
-            f"{weights} does not say its architecture, and {len(one_each)} are searched: --set architecture=NAME"
+            f"{weights} does not name its architecture, and {len(one_each)} are searched: give --set architecture=NAME"
         )
     for config in one_each.values() if weights != "none" else ():  # downloads them, and raises for what does not fit
         task.module.new_model(config, data)

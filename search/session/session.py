@@ -11,7 +11,7 @@ from typing import Any
 from search.cluster.address import resolve_address
 from search.cluster.connection import available
 from search.cluster.resources import Resources, share_resources
-from search.options import SearchOptions, as_tuples, check_names, flag, options_of, task_options
+from search.options import SearchOptions, check_task, checked, flag, options_of, task_options
 from search.reporter import Reporter
 from search.run_folder.lock import RunLock, lock
 from search.run_folder.paths import RunPaths
@@ -82,8 +82,8 @@ def open_session(task_name: str, given: Mapping[str, Any], reporter: Reporter) -
 
     Raises `ValueError` or `OSError`, in one line, for a mistake of the user; nothing has been written then.
     """
-    check_names(task_name, given)
-    task, given = find_task(task_name), as_tuples(given)
+    check_task(task_name, given)
+    task, given = find_task(task_name), checked(task_options(task_name), given)
     resume = given.get("resume")
     if resume is None:
         options = _resolve(task, task_options(task_name)(**given))
@@ -198,7 +198,7 @@ def _continued_options(task: Task, given: Mapping[str, Any], record: RunRecord, 
     """The run's own options, with what may change as it was typed now."""
     before = record.options
     if task.name != record.task:
-        raise ValueError(f"{given['resume']} is a run of {record.task}, not of {task.name}: say {record.task}")
+        raise ValueError(f"{given['resume']} is a run of {record.task}, not of {task.name}: give {record.task}")
     # The cluster of an earlier part may be gone, and joining another one by chance is never meant.
     per_call = {"address": None, "dry_run": False, "quiet": False}
     asked = _resolve(task, replace(before, **{**per_call, **given}))

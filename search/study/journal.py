@@ -11,9 +11,9 @@ from optuna.storages.journal import JournalFileBackend
 
 
 def open_study(path: Path, sampler: BaseSampler) -> optuna.Study:
-    """The study in the journal at `path`, made where there is none. The caller holds the run's lock.
+    """The study in the journal at `path`, created if there is none. The caller must have locked the run.
 
-    What a killed driver left is repaired: its lock file, and a last line that it did not finish writing.
+    Repairs what a killed driver may have left: Optuna's lock file, and an incomplete last line.
     """
     Path(f"{path}.lock").unlink(missing_ok=True)
     if path.exists():
@@ -25,7 +25,7 @@ def open_study(path: Path, sampler: BaseSampler) -> optuna.Study:
 
 
 def read_study(path: Path) -> optuna.Study:
-    """The study of another run, which may be running. Raises `ValueError` where there is none."""
+    """The study of a run that may be running. Raises `ValueError` if there is none."""
     if not path.exists():
         raise ValueError(f"{path.parent} has no {path.name}: start the run again")
     return optuna.load_study(study_name="search", storage=JournalStorage(JournalFileBackend(str(path))))

@@ -1,4 +1,4 @@
-"""What proposes configurations, reproducibly."""
+"""The samplers, which propose configurations reproducibly."""
 
 import zlib
 from collections.abc import Mapping
@@ -15,10 +15,10 @@ STARTUP_TRIALS = 20  # random trials before a sampler learns
 
 
 class SeededSampler(BaseSampler):
-    """A sampler without memory: rebuilt before each draw from (seed, trial number, parameter).
+    """A sampler without memory: it is rebuilt from (seed, trial number, parameter) before each draw.
 
-    So a resumed search proposes what an uninterrupted one would, even for a trial that was cut off between two of its
-    parameters. Pinned parameters always get their value.
+    A resumed search therefore proposes what an uninterrupted one would, even for a trial that was interrupted between
+    two of its parameters. Pinned parameters always get their value.
     """
 
     def __init__(self, kind: str, seed: int, pins: Mapping[str, Any]):
@@ -34,7 +34,7 @@ class SeededSampler(BaseSampler):
                 )
             case "random":
                 sampler = optuna.samplers.RandomSampler(seed=seed)
-            case "qmc":  # one sequence for the whole study: its place in it is kept in the study
+            case "qmc":  # one sequence for the whole study, which knows its position
                 sampler = optuna.samplers.QMCSampler(
                     scramble=True,
                     seed=self.seed,
@@ -62,5 +62,5 @@ class SeededSampler(BaseSampler):
 
 
 def is_learned(sampler: str, number: int) -> bool:
-    """Whether this sampler proposes the trial of this number by the scores of others."""
+    """Whether this sampler proposes this trial from the scores of earlier ones."""
     return sampler in LEARNING_SAMPLERS and number >= STARTUP_TRIALS

@@ -1,4 +1,4 @@
-"""How long a search will still take, by what its trials have cost so far."""
+"""The time that a search will still take, predicted from the cost of its trials so far."""
 
 import itertools
 import math
@@ -12,11 +12,11 @@ from search.run_folder.records import RunRecord
 from search.study.sampler import PRUNING_SAMPLERS, is_learned
 from search.study.trials import Attr, asha_rungs
 
-# The part of trials that go on at each of ASHA's rungs. Those that run whole always do, random ones as ASHA has it; a
-# sampler that learns proposes trials like the best so far, which last longer: about so in searches with four seeds.
-GOING_ON = {"full": (1, 1), "random": (1 / 3, 1 / 3), "learned": (2 / 3, 1 / 2)}
-BEST = 2  # trials so far whose price learned ones are expected to have: dear, if dear ones are good
-TRUST = 2  # whole trials of a kind after which what they cost counts as much as what was expected of them
+# The share of trials that continue after each of ASHA's rungs. Full trials always do, random trials as ASHA decides. A
+# sampler that learns proposes trials like the best so far, which last longer: measured in searches with four seeds.
+CONTINUING = {"full": (1, 1), "random": (1 / 3, 1 / 3), "learned": (2 / 3, 1 / 2)}
+BEST = 2  # trials so far whose cost per epoch learned trials are expected to have
+TRUST = 2  # full trials of a kind after which their own cost counts as much as the expected one
 
 
 @dataclass(frozen=True)
@@ -45,18 +45,18 @@ class Workload:
         return "learned" if is_learned(self.sampler, number) else "random"
 
     def to_go(self, kind: str, done: int = 0) -> float:
-        """Epochs that a trial still runs after `done`, as a rule; that it stops early or fails is not foreseen."""
+        """Epochs that a trial is expected to run after `done`. Early stopping and failures are ignored."""
         expected, chance = 0.0, 1.0
-        for rung, part in zip(asha_rungs(self.epochs), GOING_ON[kind], strict=False):
+        for rung, part in zip(asha_rungs(self.epochs), CONTINUING[kind], strict=False):
             if rung > done:
                 expected, chance, done = expected + chance * (rung - done), chance * part, rung
         return expected + chance * (self.epochs - done)
 
 
 def seconds_left(workload: Workload, trials: Sequence[FrozenTrial], spent: Mapping[int, float]) -> float:
-    """Seconds until all trials have ended; infinite before an epoch has.
+    """Seconds until all trials have ended; infinite before the first epoch has ended.
 
-    trials: those begun; spent: by number, the seconds that running ones have trained.
+    trials: those that have started. spent: seconds that running trials have trained, by number.
     """
     seconds = {t.number: t.user_attrs.get(Attr.SECONDS, spent.get(t.number, 0.0)) for t in trials}
     known = [t for t in trials if t.intermediate_values and seconds[t.number]]
@@ -69,7 +69,7 @@ def seconds_left(workload: Workload, trials: Sequence[FrozenTrial], spent: Mappi
         return sum(seconds[t.number] for t in some), sum(len(t.intermediate_values) for t in some)
 
     def price(kind: str) -> float:
-        """Seconds an epoch."""
+        """Seconds per epoch."""
         expected, own = cost(best if kind == "learned" else known), cost([t for t in known if kind_of(t) == kind])
         weight = TRUST * workload.epochs
         return (weight * expected[0] / expected[1] + own[0]) / (weight + own[1])
@@ -91,5 +91,5 @@ def seconds_left(workload: Workload, trials: Sequence[FrozenTrial], spent: Mappi
 
 
 def expected_epochs(workload: Workload) -> float:
-    """Epochs that all trials will run, as a rule."""
+    """Epochs that all trials are expected to run."""
     return sum(workload.to_go(workload.kind(number)) for number in range(workload.trials))

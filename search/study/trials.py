@@ -1,4 +1,4 @@
-"""The trials of a study: asked for, listed, scored and ranked."""
+"""The trials of a study: ask, list, score and rank them."""
 
 import math
 import re
@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.text import assignments
 
-PORTFOLIO = "portfolio"  # the origin of a trial of the space's PORTFOLIO begins with it
+PORTFOLIO = "portfolio"  # prefix of the origin of trials from the space's PORTFOLIO
 
 
 class Attr:
@@ -20,19 +20,19 @@ class Attr:
     WORKER = "worker"  # hostname and process id
     SECONDS = "seconds"
     MEMORY = "memory_gb"
-    ORIGIN = "origin"  # of a trial that no sampler proposed
+    ORIGIN = "origin"  # where a trial comes from that no sampler proposed
     METRICS = "metrics"  # of its best epoch
-    DUPLICATE = "duplicate"  # the number of the trial that has the same configuration: this one was not run
+    DUPLICATE = "duplicate"  # the trial that already has this configuration; this one did not run
 
 
 def asha_rungs(epochs: int) -> list[int]:
-    """The epochs after which a trial of so many may be pruned: a ninth and a third of them."""
+    """The epochs after which a trial may be pruned: a ninth and a third of all epochs."""
     first = max(1, epochs / 9)
     return [math.ceil(epoch) for epoch in (first, 3 * first) if epoch < epochs]
 
 
 def ask_trial(study: optuna.Study, fits: Callable[[FrozenTrial], bool]) -> optuna.Trial:
-    """As `study.ask`, except that enqueued trials that do not fit go on waiting."""
+    """As `study.ask`, but enqueued trials that do not fit go on waiting."""
     study._thread_local.cached_all_trials = None
     storage = study._storage
     for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
@@ -42,7 +42,7 @@ def ask_trial(study: optuna.Study, fits: Callable[[FrozenTrial], bool]) -> optun
 
 
 def started_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials of the run so far, by number, without those that are only enqueued or repeat another one."""
+    """The trials so far, by number, without those that are only enqueued or duplicate another one."""
     return [
         t
         for t in study.get_trials(deepcopy=False)
@@ -51,7 +51,7 @@ def started_trials(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def portfolio_numbers(study: optuna.Study) -> set[int]:
-    """The numbers of the trials that try the space's PORTFOLIO, waiting ones included."""
+    """The numbers of the trials from the space's PORTFOLIO, including waiting ones."""
     return {
         t.number
         for t in study.get_trials(deepcopy=False)
@@ -60,26 +60,26 @@ def portfolio_numbers(study: optuna.Study) -> set[int]:
 
 
 def trial_score(trial: FrozenTrial) -> float | None:
-    """The best of a trial's epochs, pruned or not; None without any, or where it broke down."""
+    """The best score of a trial's epochs, pruned or not; None if there is none or the trial failed."""
     if Attr.ERROR in trial.user_attrs or not trial.intermediate_values:
         return None
     return max(trial.intermediate_values.values())
 
 
 def best_epoch(trial: FrozenTrial) -> int | None:
-    """The first epoch with the trial's score."""
+    """The first epoch that reached the trial's score."""
     value = trial_score(trial)
     return None if value is None else min(e for e, v in trial.intermediate_values.items() if v == value)
 
 
 def rank_trials(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
-    """Those of these trials that scored, best first; of equal ones the earlier."""
+    """The trials that scored, best first; earlier trials first among equals."""
     scored = [(score, t) for t in trials if (score := trial_score(t)) is not None]
     return [t for _, t in sorted(scored, key=lambda pair: (-pair[0], pair[1].number))]
 
 
 def state_name(trial: FrozenTrial) -> str:
-    """running, complete, pruned or failed (which includes diverged and out of memory)."""
+    """running, complete, pruned or failed (including diverged and out of memory)."""
     return "failed" if Attr.ERROR in trial.user_attrs or trial.state == TrialState.FAIL else trial.state.name.lower()
 
 

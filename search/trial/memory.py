@@ -1,4 +1,4 @@
-"""The most memory that a training took."""
+"""Peak memory of a training."""
 
 import contextlib
 import resource
@@ -9,7 +9,7 @@ import torch
 
 
 def reset_peak(device: str) -> None:
-    """Begin to measure. On a CPU the whole process is measured; where the system cannot begin anew, since its start."""
+    """Start measuring. On a CPU the whole process is measured, since its start if the system cannot reset the peak."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     with contextlib.suppress(OSError):  # Linux, see proc(5)
@@ -17,7 +17,7 @@ def reset_peak(device: str) -> None:
 
 
 def peak(device: str) -> float:
-    """GB since `reset_peak`: of the GPU where the training is there, else of this process."""
+    """Peak memory in GB since `reset_peak`: the GPU's if the training runs there, otherwise this process's."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 1e9
     with contextlib.suppress(OSError):

@@ -4,7 +4,7 @@ The bare loop trains the configurations of the search's trials, in their order a
 processes with as many threads, and does nothing else. It runs right after the search; both take minutes, so the figures
 mean something only on a machine that has nothing else to do.
 
-extra_seconds_a_trial: from the first training's start to the end of the command, less the bare loop, over the trials.
+extra_seconds_per_trial: from the first training's start to the end of the command, less the bare loop, over the trials.
 Before it are start_seconds: imports, data, the start of Ray and its workers; the bare loop's are not counted either. Of
 the difference, training_seconds are those that the trainings themselves took longer (of both processes together), and
 shutdown_seconds lie after the report.
@@ -29,6 +29,7 @@ import torch
 
 from search.cluster.connection import available
 from search.cluster.resources import share_resources
+from search.run_folder.records import RunRecord, read_run
 from search.study.journal import read_study
 from search.study.trials import Attr, started_trials
 from voctrain import classify
@@ -99,13 +100,13 @@ def trainings(run: Path) -> list[tuple[dict[str, Any], int]]:
     return [(t.user_attrs[Attr.CONFIG], len(t.intermediate_values) + (Attr.ERROR in t.user_attrs)) for t in trials]
 
 
-def bare_loop(jobs: list[tuple[dict[str, Any], int]], facts: dict[str, Any]) -> tuple[float, float, float]:
+def bare_loop(jobs: list[tuple[dict[str, Any], int]], record: RunRecord) -> tuple[float, float, float]:
     """Train them all: wall seconds, and wall and CPU seconds of the trainings themselves."""
-    arguments = facts["options"]
-    resources = share_resources(available(None, Path()), arguments)
+    options = record.options
+    resources = share_resources(available(None, Path()), options, trials=options.trials)
     concurrent, threads = resources.concurrent, resources.cpus
-    data = load(arguments["data"], image_size=arguments["image_size"], use_val=arguments["use_val"])
-    data = data.with_split(facts["split"]["train"], facts["split"]["val"])
+    data = load(options.data, image_size=record.image_size, use_val=options.use_val)
+    data = data.with_split(record.split.train, record.split.val)
     context = get_context("spawn")
     ready = context.Barrier(concurrent + 1)
     with context.Pool(concurrent, set_up, (data, threads, ready)) as pool:
@@ -146,12 +147,12 @@ def main() -> None:
         flags = [(f"--{name.replace('_', '-')}", str(value)) for name, value in given.items() if value is not None]
         search = run_search([text for flag in flags for text in flag], run)
         jobs = trainings(run)
-        bare, bare_training, bare_cpu = bare_loop(jobs, json.loads((run / "run.json").read_text()))
+        bare, bare_training, bare_cpu = bare_loop(jobs, read_run(run))
         reported = [t.user_attrs.get(Attr.SECONDS, 0.0) for t in started_trials(read_study(run / "study.journal"))]
     result = {
         "trials": len(jobs),
         "epochs": sum(epochs for _, epochs in jobs),
-        "extra_seconds_a_trial": (search["search"] - bare) / len(jobs),
+        "extra_seconds_per_trial": (search["search"] - bare) / len(jobs),
         "driver_cpu": {
             "of_one_core": search["driver_cpu"] / search["search"],
             "of_the_machine": search["driver_cpu"] / search["search"] / CORES,

@@ -1,8 +1,8 @@
-"""How true the time left was: finished runs are replayed, and asked at each hundredth of their time from 25 to 94.
+"""The accuracy of the predicted time left: finished runs are replayed, and asked at every hundredth from 25 to 94 %.
 
-python tests/benchmarks/time_left.py RUN …: prints JSON, a line a run that was not interrupted: the seconds it took; the
-part of the moments at which the time left was within 30 % of what it proved to be (`within`); its lowest and highest
-ratio to that (`left`); and those of the whole time, elapsed and left, to what that proved to be (`whole`).
+python tests/benchmarks/time_left.py RUN … prints JSON, one line per run that was not interrupted: the seconds it took;
+the share of the moments at which the predicted time was within 30 % of the true one (`within`); the lowest and highest
+ratio of both (`left`); and the same ratio for the whole time, elapsed plus left (`whole`).
 """
 
 import argparse
@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from search.report.evidence import epochs_of
+from search.run_folder.history import read_history
+from search.run_folder.paths import RunPaths
 from search.run_folder.records import read_run
-from search.running.publishing import trial_log
 from search.study.journal import read_study
-from search.study.time_left import Plan, seconds_left
+from search.study.time_left import Workload, seconds_left
 from search.study.trials import portfolio_numbers, started_trials
 
 
@@ -31,17 +31,17 @@ def main() -> None:
 
 def accuracy(run: Path) -> dict[str, float | list[float]]:
     """The measures above."""
-    facts, study = read_run(run), read_study(run / "study.journal")
+    record, study = read_run(run), read_study(RunPaths(run).journal)
     trials = started_trials(study)
     if not all(t.state.is_finished() for t in trials):
         raise SystemExit(f"error: {run} has not ended")
     begins, ends = ([t.timestamp() for t in times] for times in zip(*map(_times, trials), strict=True))
     whole = max(ends) - min(begins)
     concurrent = max(1, round((sum(ends) - sum(begins)) / whole))
-    plan = Plan.of(facts["options"], concurrent=concurrent, whole=portfolio_numbers(study))
-    logs = {t.number: epochs_of(trial_log(run, t.number)) for t in trials}
+    workload = Workload.of(record, concurrent=concurrent, protected=portfolio_numbers(study))
+    histories = {t.number: read_history(RunPaths(run).history(t.number)) for t in trials}
     elapsed = whole * np.arange(0.25, 0.95, 0.01)
-    left = np.array([seconds_left(plan, *as_of(min(begins) + moment, trials, logs)) for moment in elapsed])
+    left = np.array([seconds_left(workload, *as_of(min(begins) + moment, trials, histories)) for moment in elapsed])
     ratio = left / (whole - elapsed)
     return {
         "seconds": round(whole),
@@ -56,7 +56,7 @@ def _times(trial: FrozenTrial) -> tuple[datetime, datetime]:
 
 
 def as_of(
-    now: float, trials: Sequence[FrozenTrial], logs: Mapping[int, dict[int, dict[str, float]]]
+    now: float, trials: Sequence[FrozenTrial], histories: Mapping[int, dict[int, dict[str, float]]]
 ) -> tuple[list[FrozenTrial], dict[int, float]]:
     """The trials as they stood at a moment, and by number the seconds that running ones had trained."""
     known, spent = [], {}
@@ -65,7 +65,7 @@ def as_of(
         if end <= now:
             known.append(trial)
         elif begin <= now:
-            seconds = {epoch: entry["seconds"] for epoch, entry in logs[trial.number].items()}
+            seconds = {epoch: entry["seconds"] for epoch, entry in histories[trial.number].items()}
             done = {epoch: value for epoch, value in seconds.items() if begin + value <= now}
             scores = {epoch: trial.intermediate_values[epoch] for epoch in done}
             running = create_trial(state=TrialState.RUNNING, intermediate_values=scores)

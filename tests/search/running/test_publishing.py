@@ -224,7 +224,7 @@ def test_the_noise_of_a_score_is_half_of_its_interval(folder):
     np.savez(folder.paths.folder / "val_predictions.npz", ids=np.arange(80), y_true=y_true, y_prob=y_prob)
     write_json(folder.paths.best, BEST)
     best = estimated(lambda rows: classify_metrics(y_true[rows], y_prob[rows])["val_mAP"], 80, resamples=200)
-    assert best.holds
+    assert best.is_valid
     assert folder.noise() == pytest.approx((best.high - best.low) / 2)
 
 
