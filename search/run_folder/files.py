@@ -1,5 +1,7 @@
 """Files that are either complete or absent: written to a temporary file, then renamed."""
 
+from __future__ import annotations
+
 import io
 import json
 import os
@@ -8,17 +10,18 @@ import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class StorageError(OSError):
     """A file could not be written: a failure of the machine. The message is one line that names file and disk."""
 
     @classmethod
-    def of(cls, path: Path, error: OSError) -> "StorageError":
+    def of(cls, path: Path, error: OSError) -> StorageError:
         if isinstance(error, cls):
             return error
         here = next(p for p in (path, *path.parents) if p.exists())
@@ -59,6 +62,7 @@ def read_json(path: Path) -> Any | None:
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write an .npz file, which needs no `allow_pickle` to be read."""
+    import numpy as np  # here and below, imports that take longer than --help may
 
     def write(temporary: Path) -> None:
         with open(temporary, "wb") as file:
@@ -69,6 +73,8 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
     """The arrays of an .npz file; None if it is missing or damaged."""
+    import numpy as np
+
     try:
         with np.load(path) as arrays:
             return dict(arrays)
@@ -78,7 +84,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
 
 def write_torch(path: Path, value: Any) -> None:
     """Write a checkpoint. `torch.save` reports a full disk as "unexpected pos", so it writes to memory first."""
-    import torch  # only here, for commands that read nothing but JSON
+    import torch
 
     content = io.BytesIO()
     torch.save(value, content)

@@ -4,6 +4,8 @@ A task is `voctrain/<task>.py` (how a trial trains), `spaces/<task>.py` (what ma
 import torch only inside functions, because the command line reads the options of all tasks.
 """
 
+from __future__ import annotations
+
 import importlib
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
@@ -15,13 +17,13 @@ from search.run_folder.paths import RunPaths
 from search.run_folder.records import BestRecord, Checkpoint, Configuration, Details, RunRecord
 from search.trial.protocol import TrainModule
 from voctrain.config import TrainConfig
-from voctrain.data import DIGITS, Data
 
 if TYPE_CHECKING:
     import numpy as np
 
     from search.pictures.blocks import Block
     from search.pictures.sheet import Tile
+    from voctrain.data import Data
 
 Predictions = dict[str, "np.ndarray"]  # of the validation images, as a training yields them
 Score = Callable[[Any], float]  # the score over the validation images with these indices
@@ -39,7 +41,7 @@ class RunTask(Protocol):
     def conclude(
         self, paths: RunPaths, record: RunRecord, saved: Checkpoint, data: Data, reporter: Reporter
     ) -> None: ...
-    def evidence(self, paths: RunPaths, best: BestRecord, data: Data | None) -> "Iterator[Block]": ...
+    def evidence(self, paths: RunPaths, best: BestRecord, data: Data | None) -> Iterator[Block]: ...
 
 
 class Task:
@@ -72,6 +74,8 @@ class Task:
 
     def resolve(self, options: SearchOptions) -> SearchOptions:
         """The options with all that they imply. Raises `ValueError` for what this task cannot use."""
+        from voctrain.data import DIGITS
+
         if options.data in DIGITS and not self.digits:
             takers = " and ".join(name for name in TASK_NAMES if find_task(name).digits)
             raise ValueError(f"--data {options.data} applies to {takers} only: give a VOC-style folder")
@@ -114,11 +118,11 @@ class Task:
     def conclude(self, paths: RunPaths, record: RunRecord, saved: Checkpoint, data: Data, reporter: Reporter) -> None:
         """Write tables and pictures of the best checkpoint."""
 
-    def evidence(self, paths: RunPaths, best: BestRecord, data: Data | None) -> "Iterator[Block]":
+    def evidence(self, paths: RunPaths, best: BestRecord, data: Data | None) -> Iterator[Block]:
         """What the report shows of the best model."""
         yield from ()
 
-    def training_batch(self, data: Data, config: TrainConfig, count: int) -> "tuple[list[Tile], str]":
+    def training_batch(self, data: Data, config: TrainConfig, count: int) -> tuple[list[Tile], str]:
         """Images, and below each what a training sees instead; and a description of that."""
         raise NotImplementedError
 

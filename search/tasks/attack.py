@@ -1,5 +1,7 @@
 """Adversarial attack: a generator of perturbations that fools a classifier."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,11 +16,11 @@ from search.run_folder.paths import RunPaths
 from search.run_folder.records import BestRecord, Checkpoint, Configuration, RunRecord
 from search.tasks import Predictions, Score, Task
 from voctrain.config import AttackConfig, TrainConfig
-from voctrain.data import DIGITS, Data
 
 if TYPE_CHECKING:
     from search.pictures.blocks import Block
     from search.pictures.sheet import Tile
+    from voctrain.data import Data
 
 DIGITS_SIZE = 28
 SHEETS = {
@@ -81,6 +83,7 @@ class Attack(Task):
 
     def resolve(self, options: SearchOptions) -> SearchOptions:
         from search.tasks.victims import find_victim, image_size_of
+        from voctrain.data import DIGITS
 
         assert isinstance(options, AttackOptions)
         victim, transfer, size = options.victim, options.transfer, options.image_size
@@ -125,7 +128,7 @@ class Attack(Task):
         for line in compare_attacks(paths, saved, data, transfer=record.options.transfer):
             reporter.result(line)
 
-    def evidence(self, paths: RunPaths, best: BestRecord, data: Data | None) -> "Iterator[Block]":
+    def evidence(self, paths: RunPaths, best: BestRecord, data: Data | None) -> Iterator[Block]:
         """The table of attacks, success against visibility, and the pictures."""
         from search.pictures.blocks import Table, Text
         from search.pictures.figures import written_pictures
@@ -148,7 +151,7 @@ class Attack(Task):
                 )
         yield from written_pictures(paths, SHEETS)
 
-    def training_batch(self, data: Data, config: TrainConfig, count: int) -> "tuple[list[Tile], str]":
+    def training_batch(self, data: Data, config: TrainConfig, count: int) -> tuple[list[Tile], str]:
         import torch
 
         from search.pictures.batch import spread, tiles, to_bytes

@@ -1,9 +1,9 @@
 """Multi-label classification."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from search.run_folder.files import read_arrays
 from search.run_folder.paths import RunPaths
@@ -11,11 +11,13 @@ from search.run_folder.records import BestRecord, Checkpoint, Configuration, Det
 from search.tasks import Predictions, Score
 from search.tasks.pretrained import PretrainedTask
 from voctrain.config import ClassifyConfig, TrainConfig
-from voctrain.data import Data
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from search.pictures.blocks import Block
     from search.pictures.sheet import Tile
+    from voctrain.data import Data
 
 SHOWN = 8  # best and worst images
 
@@ -40,6 +42,8 @@ class Classify(PretrainedTask):
         return {"thresholds": thresholds.tolist(), "dice_cross_validated": dice}
 
     def describe(self, predictions: Predictions, saved: Checkpoint) -> Details:
+        import numpy as np
+
         from voctrain.metrics.classification import classify_report
 
         thresholds = np.array(saved["thresholds"])
@@ -63,8 +67,10 @@ class Classify(PretrainedTask):
         model, config = classify.restore(saved, device=device)
         return classify.predict(model, images, config, device=device, flip=flip)
 
-    def evidence(self, paths: RunPaths, best: BestRecord, data: Data | None) -> "Iterator[Block]":
+    def evidence(self, paths: RunPaths, best: BestRecord, data: Data | None) -> Iterator[Block]:
         """AP and threshold of each class, confusion, best and worst images."""
+        import numpy as np
+
         from search.pictures.blocks import Table, Text
         from search.pictures.figures import heat_map
 
@@ -85,7 +91,7 @@ class Classify(PretrainedTask):
         if data is not None:
             yield from _ranked_images(predictions, best, classes, data)
 
-    def training_batch(self, data: Data, config: TrainConfig, count: int) -> "tuple[list[Tile], str]":
+    def training_batch(self, data: Data, config: TrainConfig, count: int) -> tuple[list[Tile], str]:
         import torch
 
         from search.pictures.batch import spread, tiles, to_bytes
@@ -120,8 +126,10 @@ def _class_rows(predictions: Predictions, best: BestRecord, classes: list[str]) 
     return rows
 
 
-def _ranked_images(predictions: Predictions, best: BestRecord, classes: list[str], data: Data) -> "Iterator[Block]":
+def _ranked_images(predictions: Predictions, best: BestRecord, classes: list[str], data: Data) -> Iterator[Block]:
     """The validation images whose classes are predicted best and worst."""
+    import numpy as np
+
     from search.pictures.blocks import pictured
     from search.pictures.sheet import Tile, sheet
     from voctrain.metrics.classification import decide, row_dice

@@ -1,14 +1,18 @@
 """Tasks whose networks may start from pretrained weights."""
 
+from __future__ import annotations
+
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from search.options import PretrainedOptions, SearchOptions
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import Configuration
 from search.tasks import Task
-from voctrain.data import Data
+
+if TYPE_CHECKING:
+    from voctrain.data import Data
 
 
 class PretrainedTask(Task):

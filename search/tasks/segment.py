@@ -1,9 +1,9 @@
 """Semantic segmentation."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from search.reporter import Reporter
 from search.run_folder.paths import RunPaths
@@ -11,11 +11,13 @@ from search.run_folder.records import BestRecord, Checkpoint, Configuration, Det
 from search.tasks import Predictions, Score
 from search.tasks.pretrained import PretrainedTask
 from voctrain.config import SegmentConfig, TrainConfig
-from voctrain.data import Data, original_masks
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from search.pictures.blocks import Block
     from search.pictures.sheet import Tile
+    from voctrain.data import Data
 
 SHEETS = {
     "best": "Best masks, by Dice",
@@ -42,6 +44,8 @@ class Segment(PretrainedTask):
         return all_background(data.masks[data.val], 1 + len(data.classes))
 
     def describe(self, predictions: Predictions, saved: Checkpoint) -> Details:
+        import numpy as np
+
         from voctrain.metrics.segmentation import iou
 
         total = predictions["confusion"].sum(0)
@@ -55,6 +59,7 @@ class Segment(PretrainedTask):
 
     def at_original_size(self, saved: Checkpoint, data: Data) -> dict[str, float]:
         from voctrain import segment
+        from voctrain.data import original_masks
         from voctrain.metrics.segmentation import score_maps
 
         model, config = segment.restore(saved)
@@ -98,10 +103,12 @@ class Segment(PretrainedTask):
 
         log_priors: (N, priors, 1 + C).
         """
+        import numpy as np
         import torch
 
         from search.trial.device import pick_device
         from voctrain import segment
+        from voctrain.data import original_masks
         from voctrain.metrics.segmentation import mask_dice
 
         device = pick_device(1)
@@ -116,6 +123,8 @@ class Segment(PretrainedTask):
         return np.array(dice).T
 
     def conclude(self, paths: RunPaths, record: RunRecord, saved: Checkpoint, data: Data, reporter: Reporter) -> None:
+        import numpy as np
+
         from search.pictures.masks import write_pictures
         from voctrain import segment
 
@@ -126,8 +135,10 @@ class Segment(PretrainedTask):
         maps = np.stack(list(segment.predict(model, images, config)))
         write_pictures(paths.pictures, ids, data.classes, images, data.masks[data.val], maps)
 
-    def evidence(self, paths: RunPaths, best: BestRecord, data: Data | None) -> "Iterator[Block]":
+    def evidence(self, paths: RunPaths, best: BestRecord, data: Data | None) -> Iterator[Block]:
         """IoU of each class, confusion, and the sheets of masks."""
+        import numpy as np
+
         from search.pictures.blocks import Table
         from search.pictures.figures import heat_map, written_pictures
 
@@ -139,7 +150,7 @@ class Segment(PretrainedTask):
         yield heat_map(share, names, title, f"a {len(names)} by {len(names)} matrix")
         yield from written_pictures(paths, SHEETS)
 
-    def training_batch(self, data: Data, config: TrainConfig, count: int) -> "tuple[list[Tile], str]":
+    def training_batch(self, data: Data, config: TrainConfig, count: int) -> tuple[list[Tile], str]:
         import torch
 
         from search.pictures.batch import spread, tiles, to_bytes
