@@ -64,34 +64,60 @@ def test_only_the_command_of_the_data_prints_and_reads_arguments(file):
         assert not (isinstance(node, ast.Attribute) and node.attr == "argv"), f"line {node.lineno}"
 
 
+# Lowest first. A module imports only from lower floors and from its own room.
+TRAINING_FLOORS = (
+    ("config",),
+    ("data",),
+    ("augment", "losses", "metrics", "models", "optim", "sampling", "precision", "overflow"),
+    ("images", "checkpoint", "device_array", "seeding", "submission", "weight_averaging"),
+    ("loop",),
+    ("classify", "segment"),
+    ("attack",),
+)
+ATTACK_FLOORS = (("goals", "victim", "visibility"), ("objective",), ("training",), ("baselines",), ("__init__",))
+DATA_FLOORS = (
+    ("cache", "class_names", "dataset", "sample_classes", "split"),
+    ("palette",),
+    ("files",),
+    ("layouts",),
+    ("convert", "decode", "sample"),
+    ("digits", "named_sets"),
+    ("__init__",),
+    ("__main__",),
+)
+
+
+def upward_imports(folder, floors):
+    """Imports within a package folder that do not lead to a lower floor, as (importing file, imported room)."""
+    floor_of = {room: number for number, rooms in enumerate(floors) for room in rooms}
+    prefix = ".".join(folder.relative_to(ROOT).parts) + "."
+    for file in sorted(folder.rglob("*.py")):
+        room = file.relative_to(folder).with_suffix("").parts[0]
+        if file.relative_to(folder) == Path("__init__.py") and "__init__" not in floor_of:
+            continue
+        assert room in floor_of, f"{file} is on no floor"
+        for name in imported(file):
+            other = name.removeprefix(prefix).split(".")[0]
+            if name.startswith(prefix) and other != room and other in floor_of and floor_of[other] >= floor_of[room]:
+                yield file, other
+
+
 def test_layers_of_the_training():
-    """data, models, losses, metrics, augment, optim ← loop ← classify | segment ← victim ← objective ← attack."""
-    order = {"loop": 1, "classify": 2, "segment": 2, "attack": 3}
-    for file in sources("voctrain"):
-        room = file.relative_to(ROOT / "voctrain").with_suffix("").parts[0]
-        ours = {name.split(".")[1] for name in imported(file) if name.startswith("voctrain.")}
-        assert all(order.get(name, 0) < max(order.get(room, 0), 1) or name == room for name in ours), file
+    assert not list(upward_imports(ROOT / "voctrain", TRAINING_FLOORS))
+
+
+def test_layers_of_the_attack():
+    assert not list(upward_imports(ROOT / "voctrain" / "attack", ATTACK_FLOORS))
+    for file in (ROOT / "voctrain" / "attack").glob("*.py"):
+        assert "voctrain.attack" not in set(imported(file)), f"{file} imports from the package's door"
 
 
 def test_layers_of_the_data():
-    """Each module of voctrain/data imports only modules of lower layers, so there is no import cycle."""
-    layers = [
-        {"cache", "class_names", "dataset", "sample_classes", "split"},
-        {"palette"},
-        {"files"},
-        {"layouts"},
-        {"convert", "decode", "sample"},
-        {"digits", "named_sets"},
-        {"__init__"},
-        {"__main__"},
-    ]
-    layer = {name: number for number, names in enumerate(layers) for name in names}
-    files = sources("voctrain/data")
-    assert {file.stem for file in files} == layer.keys()
-    for file in files:
-        parts = [name.split(".") for name in imported(file) if name.startswith("voctrain.data.")]
-        modules = {part[2] if part[2] in layer else "__init__" for part in parts}
-        assert all(layer[name] < layer[file.stem] for name in modules), file
+    """Each module of voctrain/data imports only from lower floors, so there is no import cycle."""
+    folder = ROOT / "voctrain" / "data"
+    assert not list(upward_imports(folder, DATA_FLOORS))
+    for file in set(folder.glob("*.py")) - {folder / "__init__.py", folder / "__main__.py"}:
+        assert "voctrain.data" not in set(imported(file)), f"{file} imports from the package's door"
 
 
 @pytest.mark.parametrize("command", ["search.run", "search.final", "search.submit", "search.report", "voctrain.data"])

@@ -1,1 +1,1 @@
-"""How one trial trains: data, models and pure train functions for a VOC-style image set."""
+"""How one trial trains: data, models, and train functions that yield epochs, for VOC-style image sets."""

@@ -1,7 +1,7 @@
 """Every hyperparameter of a trial, with its default, its valid values and its meaning.
 
-A configuration is a frozen dataclass that checks itself: an unknown key, a value out of range or a field that
-belongs to a choice not made raises `ValueError` naming the rule, the value and the valid ones.
+A configuration is a frozen dataclass that validates itself. An unknown key, a value out of range, or a conditional
+field whose parent does not have the required value raises `ValueError` with the rule, the value and the valid values.
 """
 
 import dataclasses
@@ -12,18 +12,22 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-# Of a field: its allowed values, its bounds, and the choice that it belongs to (its name, its values, default then).
+# Keys of a field's metadata: its allowed values; its bounds; its parent field, the parent's values that it requires,
+# and its default with them.
 CHOICES, BOUNDS, NEEDS = "choices", "bounds", "needs"
+
+T = TypeVar("T")
 
 
 def choice(default: str, *others: str) -> Any:
+    """A string field with these allowed values."""
     return field(default=default, metadata={CHOICES: (default, *others)})
 
 
 def number(default: float | None, low: float, high: float = math.inf) -> Any:
-    """A number in [low, high], both ends included; a default of None means that None is allowed and turns it off."""
+    """A number in [low, high], inclusive. With a default of None, None is allowed and turns the feature off."""
     return field(default=default, metadata={BOUNDS: (low, high)})
 
 
@@ -35,38 +39,44 @@ def only_with(
     high: float = math.inf,
     choices: tuple[str, ...] = (),
 ) -> Any:
-    """A field that exists only where `parent` has one of `values` (patterns with *): None elsewhere, else `default`."""
+    """A conditional field: `default` if `parent` has one of `values` (patterns with *), None otherwise."""
     bounds = {} if isinstance(default, str | None) else {BOUNDS: (low, high)}
     bounds |= {CHOICES: choices} if choices else {}
     return field(default=None, metadata={NEEDS: (parent, values, default), **bounds})
 
 
+def given(value: T | None) -> T:
+    """The value of a conditional field where its parent guarantees that there is one."""
+    assert value is not None
+    return value
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """What every task shares: optimization, schedule, augmentation and the bookkeeping of a training."""
+    """The fields that all tasks share: optimization, schedule, augmentation, seed and precision."""
 
     seed: int = number(0, 0)
     epochs: int = number(27, 1)
-    image_size: int = number(300, 28)  # pixels, images are squares of this side
+    image_size: int = number(300, 28)  # side of the square images, in pixels
     batch_size: int = number(32, 1)
     precision: str = choice("auto", "float32", "bfloat16", "float16")  # auto: see voctrain.precision.precision_of
 
     optimizer: str = choice("adamw", "adam", "sgd", "adagrad")
-    lr: float = number(1e-3, 0)  # the highest learning rate of the schedule; of linear, the first
+    lr: float = number(1e-3, 0)  # peak learning rate of the schedule; with linear, the initial one
     momentum: float | None = only_with("optimizer", ("sgd",), 0.9, 0, 1)
     weight_decay: float = number(1e-4, 0)
-    clip_norm: float | None = number(None, 0)  # gradients scaled to at most this L2 norm
-    clip_value: float | None = number(None, 0)  # gradients clamped to ± this
-    ema_decay: float | None = number(None, 0, 1)  # final decay per step of the weights' average, which is evaluated
+    clip_norm: float | None = number(None, 0)  # maximum L2 norm of the gradients
+    clip_value: float | None = number(None, 0)  # gradients are clamped to ± this value
+    ema_decay: float | None = number(None, 0, 1)  # final decay per step of the weight average, which is then evaluated
 
     schedule: str = choice("one_cycle", "cosine", "step", "plateau", "linear", "constant", "replay")
-    warmup_epochs: float = number(0.0, 0)  # linear from 1 % of lr; not with one_cycle (which warms up) nor replay
-    div_factor: float | None = only_with("schedule", ("one_cycle",), 25.0, 1)  # it starts at lr / div_factor
+    warmup_epochs: float = number(0.0, 0)  # linear from 1% of lr; not for one_cycle (which warms up) or replay
+    div_factor: float | None = only_with("schedule", ("one_cycle",), 25.0, 1)  # the initial lr is lr / div_factor
     step_epochs: int | None = only_with("schedule", ("step",), 9, 1)  # epochs between two drops
-    gamma: float | None = only_with("schedule", ("step", "plateau"), 0.1, 0, 1)  # factor of a drop
+    gamma: float | None = only_with("schedule", ("step", "plateau"), 0.1, 0, 1)  # factor of each drop
     plateau_patience: int | None = only_with("schedule", ("plateau",), 2, 0)  # epochs without a better score
-    end_factor: float | None = only_with("schedule", ("linear",), 0.01, 0)  # it ends at lr · end_factor
-    lr_by_epoch: tuple[float, ...] | None = only_with("schedule", ("replay",), None)  # a recorded schedule, as it was
+    end_factor: float | None = only_with("schedule", ("linear",), 0.01, 0)  # the final lr is lr · end_factor
+    lr_by_epoch: tuple[float, ...] | None = only_with("schedule", ("replay",), None)  # a recorded schedule
 
     patience: int | None = number(None, 1)  # early stopping: epochs without a better score; None never stops
 
@@ -74,17 +84,17 @@ class TrainConfig:
     hflip: float = number(0.5, 0, 1)  # probabilities of the flips
     vflip: float = number(0.0, 0, 1)
     rotation: float = number(0.0, 0, 180)  # ± degrees
-    translate: float = number(0.0, 0, 1)  # ± this part of the side
+    translate: float = number(0.0, 0, 1)  # ± this fraction of the side
     zoom: float = number(0.0, 0, 0.9)  # by a factor in [1 - zoom, 1 + zoom]
     shear: float = number(0.0, 0, 80)  # ± degrees
-    perspective: float = number(0.0, 0, 1)  # corners move inwards by up to half of this part of the side
-    crop_scale: float = number(1.0, 0.01, 1)  # random resized crop of at least this part of the area; 1: none
-    brightness: float = number(0.0, 0, 1)  # colors vary by factors in [1 - x, 1 + x]
+    perspective: float = number(0.0, 0, 1)  # corners move inward by up to half of this fraction of the side
+    crop_scale: float = number(1.0, 0.01, 1)  # minimum area fraction of a random resized crop; 1: no crop
+    brightness: float = number(0.0, 0, 1)  # this and the next two: by a factor in [1 - x, 1 + x]
     contrast: float = number(0.0, 0, 1)
     saturation: float = number(0.0, 0, 1)
-    hue: float = number(0.0, 0, 0.5)  # ± this part of the color circle
+    hue: float = number(0.0, 0, 0.5)  # ± this fraction of the color circle
     grayscale: float = number(0.0, 0, 1)  # probability
-    one_color: bool = False  # brightness or grayscale for an image, never both
+    one_color: bool = False  # either brightness or grayscale per image, never both
     num_ops: int | None = number(None, 1)  # at most this many of the augmentations per image, chosen at random
 
     def __post_init__(self) -> None:
@@ -98,8 +108,8 @@ class TrainConfig:
                         object.__setattr__(self, name, default)
                 elif getattr(self, name) is not None:
                     raise ValueError(
-                        f"{name} goes with {parent}={'|'.join(values)} only, but {parent} is {getattr(self, parent)!r}:"
-                        f" leave {name} out or set {parent}={values[0]}"
+                        f"{name} requires {parent}={'|'.join(values)}, but {parent} is {getattr(self, parent)!r}:"
+                        f" omit {name} or set {parent}={values[0]}"
                     )
             object.__setattr__(self, name, _checked(name, getattr(self, name), hints[name], f.metadata))
         if self.warmup_epochs and self.schedule in ("one_cycle", "replay"):
@@ -108,16 +118,16 @@ class TrainConfig:
             raise ValueError(f"warmup_epochs must be below epochs={self.epochs}, but got {self.warmup_epochs}")
         if self.schedule == "replay" and len(self.lr_by_epoch or ()) < self.epochs:
             raise ValueError(
-                f"lr_by_epoch must hold epochs={self.epochs} values, but got {len(self.lr_by_epoch or ())}"
+                f"lr_by_epoch must have epochs={self.epochs} values, but got {len(self.lr_by_epoch or ())}"
             )
         if self.schedule == "replay" and not self.lr:
-            raise ValueError("lr must be above 0 with schedule=replay, whose rates it is a factor of: leave lr out")
+            raise ValueError("lr must be above 0 with schedule=replay, which scales its rates by it: omit lr")
         if self.one_color and not (self.brightness and self.grayscale):
-            raise ValueError("one_color needs brightness and grayscale above 0: set both or leave one_color out")
+            raise ValueError("one_color requires brightness and grayscale above 0: set both or omit one_color")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The configuration of these values. Raises `ValueError` for an unknown key or a bad value."""
+        """The configuration with these values. Raises `ValueError` for an unknown key or an invalid value."""
         known = [f.name for f in dataclasses.fields(cls)]
         for key in values:
             if key not in known:
@@ -128,106 +138,106 @@ class TrainConfig:
 
     @classmethod
     def applies(cls, name: str, values: Mapping[str, Any]) -> bool:
-        """Whether the choice that field `name` belongs to is made in `values`, or not made there at all."""
+        """Whether `values` allow field `name`: its parent has a required value there, or is not set there."""
         known = {f.name: f.metadata for f in dataclasses.fields(cls)}
         parent, allowed, _ = known.get(name, {}).get(NEEDS, (None, (), None))
         return parent not in values or _matches(values[parent], allowed)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as `from_dict`, JSON and `torch.load(weights_only=True)` take them."""
+        """Plain values, for `from_dict`, JSON and `torch.load(weights_only=True)`."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabeledConfig(TrainConfig):
-    """What the tasks that learn from labels share: the network, and which images an epoch draws."""
+    """The fields that the tasks with labels share: the network, and the sampling of an epoch's images."""
 
-    architecture: str = "resnet18"  # a name that the task's build function in voctrain.models knows
+    architecture: str = "resnet18"  # a name known to the task's build function in voctrain.models
     batch_size: int = number(32, 2)  # batch normalization needs two
-    weights: str = "none"  # none, imagenet, or the path of a weights file; segmenters have `published`, too
+    weights: str = "none"  # none, imagenet, or the path of a weights file; for segmenters also `published`
 
     sampling: str = choice("shuffle", "copies", "weighted", "oversample", "undersample")  # see voctrain.sampling
-    extra_copies: int | None = only_with("sampling", ("copies",), 4, 1)  # of each image, in the pool that is drawn from
-    copies_except: str | None = None  # no copies of the images of this class (with sampling=copies)
+    extra_copies: int | None = only_with("sampling", ("copies",), 4, 1)  # of each image, in the pool of an epoch
+    copies_except: str | None = None  # with sampling=copies: the class whose images are not copied
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.copies_except is not None and self.sampling != "copies":
-            raise ValueError(f"copies_except goes with sampling=copies only, but sampling is {self.sampling!r}")
+            raise ValueError(f"copies_except requires sampling=copies, but sampling is {self.sampling!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifyConfig(LabeledConfig):
-    """Multi-label classification. Sources of the choices: SEED.md §2; the losses name their papers."""
+    """Multi-label classification. The choices come from the course notebook; the losses cite their papers."""
 
     loss: str = choice("bce", "bce_weight", "focal", "asymmetric")
     reduction: str = choice("mean", "sum")  # over images and classes
     label_smoothing: float = number(0.0, 0, 0.5)  # targets become y (1 - s) + s / 2
-    pos_weight_cap: float | None = number(None, 1)  # positives weigh min(negatives / positives, cap); None: 1
+    pos_weight_cap: float | None = number(None, 1)  # positives have weight min(negatives / positives, cap); None: 1
     focal_gamma: float | None = only_with("loss", ("focal",), 2.0, 0)
     gamma_neg: float | None = only_with("loss", ("asymmetric",), 4.0, 0)
     gamma_pos: float | None = only_with("loss", ("asymmetric",), 0.0, 0)
     prob_shift: float | None = only_with("loss", ("asymmetric",), 0.05, 0, 1)  # negatives below it cost nothing
 
-    mask_loss: float = number(0.0, 0)  # weight of a loss that shows where the classes are, see models.mask_heads
-    mixup: float = number(0.0, 0)  # alpha of its beta distribution; 0: none (Zhang et al., 2018)
-    cutmix: float = number(0.0, 0)  # alpha; with mixup too, a coin a batch decides (Yun et al., 2019)
+    mask_loss: float = number(0.0, 0)  # weight of the auxiliary loss on masks, see models.mask_heads
+    mixup: float = number(0.0, 0)  # alpha of its beta distribution; 0: off (Zhang et al., 2018)
+    cutmix: float = number(0.0, 0)  # alpha; with mixup too, one of the two is drawn per batch (Yun et al., 2019)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.pos_weight_cap is not None and self.loss not in ("bce", "focal"):
-            raise ValueError(f"pos_weight_cap goes with loss=bce|focal only, but loss is {self.loss!r}: leave it out")
+            raise ValueError(f"pos_weight_cap requires loss=bce|focal, but loss is {self.loss!r}: omit it")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentConfig(LabeledConfig):
-    """Semantic segmentation. Sources of the choices: SEED.md §3; the losses name their papers."""
+    """Semantic segmentation. The U-Net comes from the course notebook; the losses cite their papers."""
 
     architecture: str = "unet"
-    width: int | None = only_with("architecture", ("unet", "fpn_*"), 64, 4, 512)  # of its finest maps
-    depth: int | None = only_with("architecture", ("unet",), 4, 1, 6)  # times that it halves the image
+    width: int | None = only_with("architecture", ("unet", "fpn_*"), 64, 4, 512)  # channels of the finest maps
+    depth: int | None = only_with("architecture", ("unet",), 4, 1, 6)  # number of times the image is halved
 
     loss: str = choice(
         "cross_entropy", "dice", "lovasz", "cross_entropy+dice", "cross_entropy+lovasz", "object_cross_entropy", "bce"
     )
-    class_balance: float | None = only_with("loss", ("cross_entropy*",), 0.0, 0, 1)  # weights ∝ frequency^-this
-    pos_weight: float | None = only_with("loss", ("bce",), 10.0, 0)  # of a class's pixels against all others
+    class_balance: float | None = only_with("loss", ("cross_entropy*",), 0.0, 0, 1)  # class weights ∝ frequency^-x
+    pos_weight: float | None = only_with("loss", ("bce",), 10.0, 0)  # weight of a class's own pixels
     aux_weight: float | None = only_with("architecture", ("fcn_*", "deeplabv3_*"), 0.4, 0)  # of the auxiliary loss
 
-    crop_focus: float = number(0.0, 0, 1)  # probability that a random crop holds a pixel of an object, see augment
+    crop_focus: float = number(0.0, 0, 1)  # probability that a random crop must contain a pixel of an object
     copy_paste: float = number(0.0, 0, 1)  # probability that an image gets an object of its neighbor in the batch
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.crop_focus and self.crop_scale == 1:
-            raise ValueError("crop_focus goes with crop_scale below 1 only: set crop_scale or leave crop_focus out")
+            raise ValueError("crop_focus requires crop_scale below 1: set crop_scale or omit crop_focus")
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttackConfig(TrainConfig):
-    """A generator of perturbations that fools a classifier. Sources of the choices: SEED.md §4."""
+    """A generator of perturbations that fool a classifier. The autoencoders come from the course notebook."""
 
     victim: str  # path of a classifier's checkpoint
     goal: str = "fake"  # see voctrain.attack.goals
-    min_ssim: float = number(0.85, 0, 1)  # mean similarity to the images at which attacks are judged
-    max_ssim: float | None = only_with("goal", ("privacy",), 0.5, 0.01, 0.99)  # at which an image counts as hidden
+    min_ssim: float = number(0.85, 0, 1)  # mean similarity to the images at which attacks are compared
+    max_ssim: float | None = only_with("goal", ("privacy",), 0.5, 0.01, 0.99)  # at most: the images count as hidden
 
-    architecture: str = "residual"  # a name that voctrain.models.build_generator knows
+    architecture: str = "residual"  # a name known to voctrain.models.build_generator
     activation: str | None = only_with(
         "architecture",
         ("residual", "guided", "*_adversarial*"),
         "relu",
-        choices=("relu", "leaky_relu", "gelu", "sigmoid", "identity"),  # identity: the notebook's fault 14
+        # The leaky ReLU of the course notebook had slope 1; `identity` reproduces it.
+        choices=("relu", "leaky_relu", "gelu", "sigmoid", "identity"),
     )
-    middle: bool | None = only_with("architecture", ("*_adversarial*",), False)  # a fully connected layer amid it
-    width: int | None = only_with(
-        "architecture", ("residual", "guided"), 16, 4, 128
-    )  # of its first maps (guided: of all)
-    contrast_masking: float = number(0.0, 0, 1)  # power with which texture draws the perturbation to itself; 0: none
-    scale: float = number(16 / 255, 0, 1)  # the most that a pixel changes in training, of [0, 1]
-    fake_label: float | None = only_with("goal", ("fake",), 0.0, 0, 1)  # what the victim is to answer for every class
+    middle: bool | None = only_with("architecture", ("*_adversarial*",), False)  # fully connected bottleneck
+    # Channels of the first maps; in `guided`, of all maps.
+    width: int | None = only_with("architecture", ("residual", "guided"), 16, 4, 128)
+    contrast_masking: float = number(0.0, 0, 1)  # power of the local contrast that scales perturbations; 0: off
+    scale: float = number(16 / 255, 0, 1)  # maximum change of a pixel in training, in units of [0, 1]
+    fake_label: float | None = only_with("goal", ("fake",), 0.0, 0, 1)  # the target probability of every class
     l2_penalty: float = number(0.0, 0)  # weight of the perturbation's squared L2 norm
-    ssim_penalty: float = number(0.0, 0)  # weight of the similarity that lacks to min_ssim
+    ssim_penalty: float = number(0.0, 0)  # weight of max(0, min_ssim - similarity)
 
 
 def _matches(value: Any, patterns: tuple[str, ...]) -> bool:
@@ -235,16 +245,16 @@ def _matches(value: Any, patterns: tuple[str, ...]) -> bool:
 
 
 def _checked(name: str, value: Any, hint: Any, rules: Mapping[str, Any]) -> Any:
-    """`value` as the field's type, or `ValueError`."""
+    """`value` converted to the field's type. Raises `ValueError` for an invalid value."""
     kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if value is None:
         if type(None) in kinds:
             return None
-        raise ValueError(f"{name} must not be empty")
+        raise ValueError(f"{name} must not be None")
     kind = next(k for k in kinds if k is not type(None))
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, list | tuple) or not all(type(v) in (int, float) and 0 <= v < math.inf for v in value):
-            raise ValueError(f"{name} must be a list of numbers from 0 upwards, but got {value!r}")
+            raise ValueError(f"{name} must be a list of numbers of at least 0, but got {value!r}")
         return tuple(float(v) for v in value)
     if kind is float and type(value) is int:
         value = float(value)
@@ -257,6 +267,6 @@ def _checked(name: str, value: Any, hint: Any, rules: Mapping[str, Any]) -> Any:
     if BOUNDS in rules:
         low, high = rules[BOUNDS]
         if not low <= value <= high or not math.isfinite(value):
-            top = f" <= {high:g}" if math.isfinite(high) else ""
-            raise ValueError(f"{low:g} <= {name}{top} must hold, but got {value!r}")
+            rule = f"between {low:g} and {high:g}" if math.isfinite(high) else f"at least {low:g}"
+            raise ValueError(f"{name} must be {rule}, but got {value!r}")
     return value

@@ -52,7 +52,7 @@ def fit(
     Every epoch is seeded from (seed, epoch): resumed from any state, training continues bit for bit on the same
     machine. Raises `FloatingPointError` when training has diverged, see `mean_loss`.
     """
-    model.to(device, memory_format=torch.channels_last)
+    model.to(device).to(memory_format=torch.channels_last)
     batches = batches_per_epoch(len(draw()), config.batch_size)
     training = Training(model, config, batches, device)
     history = [] if resume is None else training.load_state_dict(resume)

@@ -1,16 +1,16 @@
-"""Optimizers and learning-rate schedules, by configuration."""
+"""Optimizers and learning-rate schedules of a configuration."""
 
-import math
+import sys
 
 import torch
 from torch import nn
 from torch.optim import lr_scheduler
 
-from voctrain.config import TrainConfig
+from voctrain.config import TrainConfig, given
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """The optimizer of `config`, fused. Weight decay holds for weights, not for biases and normalization (1-D)."""
+    """The optimizer of `config`, fused. Weight decay applies to weights, not to biases and normalization (1-D)."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
@@ -18,16 +18,16 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
     ]
     groups = [group for group in groups if group["params"]]
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
+        return torch.optim.SGD(groups, lr=config.lr, momentum=given(config.momentum), fused=True)
     optimizers = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "adagrad": torch.optim.Adagrad}
     fused = None if config.optimizer == "adagrad" and parameters[0].device.type != "cpu" else True
     return optimizers[config.optimizer](groups, lr=config.lr, fused=fused)
 
 
 class Schedule:
-    """The learning rate, stepped once a batch, and once an epoch with the score for `plateau`.
+    """The learning rate, stepped once per batch, and once per epoch with the score for `plateau`.
 
-    The number of steps is the real number of batches. Warm-up multiplies whatever follows it.
+    The number of steps is the actual number of batches. Warm-up multiplies the schedule that it precedes.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, config: TrainConfig, steps_per_epoch: int):
@@ -38,31 +38,36 @@ class Schedule:
             warm = lr_scheduler.LinearLR(optimizer, start_factor=0.01, total_iters=warmup)
             main = lr_scheduler.ChainedScheduler([warm, main])
         self.batch = main
-        # Infinite patience: never a drop, which is what all but `plateau` want.
-        patience, gamma = (config.plateau_patience, config.gamma) if config.schedule == "plateau" else (math.inf, 0.1)
+        # Unlimited patience means no drop, for all schedules but `plateau`.
+        patience, gamma = sys.maxsize, 0.1
+        if config.schedule == "plateau":
+            patience, gamma = given(config.plateau_patience), given(config.gamma)
         self.epoch = lr_scheduler.ReduceLROnPlateau(optimizer, mode="max", factor=gamma, patience=patience)
 
     @staticmethod
-    def _main(optimizer, config: TrainConfig, steps_per_epoch: int, total: int) -> lr_scheduler.LRScheduler:
+    def _main(
+        optimizer: torch.optim.Optimizer, config: TrainConfig, steps_per_epoch: int, total: int
+    ) -> lr_scheduler.LRScheduler:
         match config.schedule:
             case "one_cycle":
-                # One step more than there are batches: the scheduler is stepped after the last batch, too.
+                # One step more than there are batches, because the scheduler is also stepped after the last batch.
                 # The momentum stays as configured; Adagrad has none to cycle.
                 return lr_scheduler.OneCycleLR(
-                    optimizer, config.lr, total + 1, div_factor=config.div_factor, cycle_momentum=False
+                    optimizer, config.lr, total + 1, div_factor=given(config.div_factor), cycle_momentum=False
                 )
             case "cosine":
                 return lr_scheduler.CosineAnnealingLR(optimizer, total)
             case "step":
-                return lr_scheduler.StepLR(optimizer, config.step_epochs * steps_per_epoch, config.gamma)
+                return lr_scheduler.StepLR(optimizer, given(config.step_epochs) * steps_per_epoch, given(config.gamma))
             case "linear":
+                end_factor = given(config.end_factor)
 
                 def factor(step: int) -> float:  # LinearLR cannot rise
-                    return 1 + (config.end_factor - 1) * step / total
+                    return 1 + (end_factor - 1) * step / total
 
                 return lr_scheduler.MultiplicativeLR(optimizer, lambda step: factor(step) / factor(step - 1))
             case "replay":
-                factors = [lr / config.lr for lr in config.lr_by_epoch]
+                factors = [lr / config.lr for lr in given(config.lr_by_epoch)]
                 last = len(factors) - 1
                 return lr_scheduler.LambdaLR(optimizer, lambda step: factors[min(step // steps_per_epoch, last)])
             case _:  # constant, plateau

@@ -1,4 +1,8 @@
-"""Which training images an epoch draws: shuffling and the measures against class imbalance (SEED.md §2)."""
+"""Which training images an epoch draws: shuffled, or resampled against class imbalance.
+
+Written by hand because an epoch draws its indices on the CPU from torch's seeded generator and needs no DataLoader, for
+which the samplers of libraries are made.
+"""
 
 from dataclasses import dataclass
 
@@ -6,18 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from voctrain.config import LabeledConfig
+from voctrain.config import LabeledConfig, given
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Images with sampling weights. An epoch is always as many draws as there are images."""
+    """Images with sampling weights. An epoch always draws as many images as there are."""
 
     weights: Tensor  # (N,)
-    copies: bool  # the weights are numbers of copies in a pool drawn from without replacement
+    copies: bool  # weights are numbers of copies, and drawing is without replacement
 
     def draw(self) -> Tensor:
-        """Positions of one epoch, (N,), from torch's global generator."""
+        """The positions of one epoch's images, (N,), drawn with torch's global generator."""
         if self.copies:
             positions = torch.arange(len(self.weights)).repeat_interleave(self.weights.long())
             return positions[torch.randperm(len(positions))[: len(self.weights)]]
@@ -25,7 +29,7 @@ class Pool:
 
 
 def check_sampling(config: LabeledConfig, classes: tuple[str, ...]) -> None:
-    """Raise `ValueError` where `config` names a class that there is not."""
+    """Raise `ValueError` if `config` names an unknown class."""
     if config.copies_except is not None and config.copies_except not in classes:
         raise ValueError(f"copies_except must be one of {', '.join(classes)}, but got {config.copies_except!r}")
 
@@ -33,9 +37,11 @@ def check_sampling(config: LabeledConfig, classes: tuple[str, ...]) -> None:
 def sampling_pool(labels: np.ndarray, config: LabeledConfig, classes: tuple[str, ...]) -> Pool:
     """The pool of the training fold with labels (N, C) 0/1.
 
-    shuffle: every image once. copies: `extra_copies` more of each image, or of each without `copies_except`.
-    weighted: by the mean inverse frequency of an image's classes. oversample: images whose rarest class is rarer than
-    the median class are drawn more often. undersample: images whose rarest class is commoner are drawn less often.
+    shuffle: every image once.
+    copies: `extra_copies` more of each image, except for images of the class `copies_except`.
+    weighted: weights are the mean inverse frequency of an image's classes.
+    oversample: images whose rarest class is rarer than the median class are drawn more often.
+    undersample: images whose rarest class is more common than the median class are drawn less often.
     """
     if config.sampling == "shuffle":
         return Pool(torch.ones(len(labels)), copies=True)
@@ -43,7 +49,7 @@ def sampling_pool(labels: np.ndarray, config: LabeledConfig, classes: tuple[str,
         kept_single = np.zeros(len(labels), dtype=bool)
         if config.copies_except is not None:
             kept_single = labels[:, classes.index(config.copies_except)] > 0
-        return Pool(torch.from_numpy(np.where(kept_single, 1, 1 + config.extra_copies)), copies=True)
+        return Pool(torch.from_numpy(np.where(kept_single, 1, 1 + given(config.extra_copies))), copies=True)
 
     frequency = labels.sum(0)
     median = np.median(frequency[frequency > 0])

@@ -1,4 +1,4 @@
-"""Semantic segmentation: one training, and the label maps of a trained model."""
+"""Semantic segmentation: training, checkpoints and prediction."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -34,12 +34,13 @@ METRIC = "val_mIoU"
 def train(
     config: SegmentConfig, data: Data, *, device: str | torch.device = "cpu", resume: dict[str, Any] | None = None
 ) -> Iterator[Epoch]:
-    """Train one segmenter on `data.train`, scored at this size on `data.val` after each epoch where there is one.
+    """Train a segmenter on `data.train`, evaluated at this size on `data.val` (if not empty) after each epoch.
 
-    `resume` is the `state` of an earlier `Epoch`. Predictions: ids, confusion (N, C, C) int32, dice (N,) float32.
+    resume: the `state` of an earlier `Epoch`. Predictions: ids, confusion (N, C, C) int32, dice (N,) float32.
     """
     check(config, data)
     data = with_masks(data)
+    assert data.masks is not None
     device = torch.device(device)
     seed_epoch(config.seed, 0)
     model = new_model(config, data)
@@ -93,36 +94,39 @@ def train(
 
 
 def with_masks(data: Data) -> Data:
-    """The data with only those images in train and val whose masks are not void everywhere, as missing ones are."""
+    """The data without images in train and val whose masks are entirely void, as missing masks are."""
+    assert data.masks is not None
     known = np.array([(mask != VOID).any() for mask in data.masks])
     return dataclasses.replace(data, train=data.train[known[data.train]], val=data.val[known[data.val]])
 
 
 def class_rarity(data: Data) -> Tensor:
-    """Weights (C,) of cropping and copying: rare classes come more often, though not as often as common ones."""
+    """Weights (C,) of the classes for cropping and copying, proportional to 1 / sqrt(number of images)."""
     return torch.tensor(data.labels[data.train].sum(0), dtype=torch.float32).clamp(min=1) ** -0.5
 
 
 def vary(images: Tensor, masks: Tensor, config: SegmentConfig, rarity: Tensor) -> tuple[Tensor, Tensor]:
-    """A batch as the model trains on it: images (B, 3, S, S) and masks (B, S, S) augmented, then objects pasted."""
+    """Augment images (B, 3, S, S) and masks (B, S, S) for training, then paste objects."""
     focus = draw_points(masks, rarity, config.crop_focus) if config.crop_focus else None
     images, masks = augment(images, config, masks, focus)
     return copy_paste(images, masks, rarity, config.copy_paste) if config.copy_paste else (images, masks)
 
 
 def check(config: SegmentConfig, data: Data) -> None:
-    """Raise `ValueError` where `config` asks for what there is not, or `data` do not have."""
+    """Raise `ValueError` if `config` names something unknown or does not fit `data`."""
     check_images(config, data)
     check_name(config.architecture)
     if data.masks is None:
-        raise ValueError("segmentation needs masks, and these data have none: give a set with SegmentationClass or seg")
-    if all((data.masks[i] == VOID).all() for i in data.train):  # ends at the first that is not: it is asked often
-        raise ValueError("segmentation needs masks, but all of those to train on are void everywhere: give other data")
+        raise ValueError(
+            "segmentation requires masks, but these data have none: use a set with SegmentationClass or seg"
+        )
+    if all((data.masks[i] == VOID).all() for i in data.train):  # stops at the first known pixel: it is called often
+        raise ValueError("segmentation requires masks, but all training masks are entirely void: use other data")
     check_sampling(config, data.classes)
 
 
 def new_model(config: SegmentConfig, data: Data) -> Segmenter:
-    """The untrained model; its normalization is that of its weights, else the statistics of the train fold."""
+    """The untrained model. It normalizes as its weights were trained, or else by the training fold's statistics."""
     model = build_segmenter(
         config.architecture,
         num_classes=1 + len(data.classes),
@@ -136,34 +140,34 @@ def new_model(config: SegmentConfig, data: Data) -> Segmenter:
 
 
 def pixel_counts(masks: np.ndarray, index: np.ndarray, num_classes: int) -> np.ndarray:
-    """Pixels of each class, (C,), in these masks; void is left out."""
+    """The number of pixels of each class, (C,), in these masks, without void."""
     return sum((np.bincount(masks[i].ravel(), minlength=VOID + 1)[:num_classes] for i in index), np.zeros(num_classes))
 
 
 def input_size(name: str, image_size: int) -> int:
-    """The size that the network sees: the images' own."""
+    """The size of the network's input: that of the images."""
     return image_size
 
 
 def file_architecture(path: str) -> str | None:
-    """The architecture that a weights file of ours is for; None where it does not say. A classifier becomes a FPN."""
+    """The architecture for a voc-search weights file, or None. A classifier becomes the encoder of an FPN."""
     task, architecture = file_origin(path)
     return f"fpn_{architecture}" if task == "classify" else architecture
 
 
 def checkpoint(config: SegmentConfig, data: Data, weights: dict[str, Tensor], metrics: dict[str, float]) -> dict:
-    """What a checkpoint file holds; `torch.load(weights_only=True)` reads it, `restore` rebuilds the model."""
+    """The contents of a checkpoint file, loadable with `torch.load(weights_only=True)`; see `restore`."""
     return pack_checkpoint("segment", config, data, weights, metrics)
 
 
 def restore(saved: dict, *, device: str | torch.device = "cpu") -> tuple[Segmenter, SegmentConfig]:
-    """The model of a checkpoint, in eval mode, [0, 1] images → logits, and its configuration."""
+    """The model of a checkpoint in eval mode, which maps [0, 1] images to logits, and its configuration."""
     config = SegmentConfig.from_dict(saved["config"])
     model = build_segmenter(
         config.architecture, num_classes=1 + len(saved["classes"]), width=config.width, depth=config.depth
     )
     model.load_state_dict(saved["model"])
-    return model.to(device, memory_format=torch.channels_last).eval(), config
+    return model.to(device).to(memory_format=torch.channels_last).eval(), config
 
 
 def predict(
@@ -175,10 +179,10 @@ def predict(
     log_prior: np.ndarray | None = None,
     **options: Any,
 ) -> Iterator[np.ndarray]:
-    """Label maps, uint8 (H, W), one after the other, of images uint8 (N, S, S, 3).
+    """Yield the label map, uint8 (H, W), of each of the images uint8 (N, S, S, 3).
 
-    sizes: height and width of each map, (N, 2); without it S. log_prior: of an image's classes, (N, C), background
-    first, added to its logits. options: see `predict_logits`.
+    sizes: height and width of each map, (N, 2); by default S. log_prior: log-probabilities of each image's classes,
+    (N, C), background first, which are added to its logits. options: see `predict_logits`.
     """
     sizes = np.full((len(images), 2), images.shape[1]) if sizes is None else sizes
     priors = np.zeros((len(images), 1)) if log_prior is None else log_prior
@@ -195,33 +199,33 @@ def predict_logits(
     flip: bool = False,
     scales: Sequence[float] = (1.0,),
 ) -> Iterator[Tensor]:
-    """Logits (C, S, S) float32, one after the other, of images uint8 (N, S, S, 3).
+    """Yield the logits (C, S, S) float32 of each of the images uint8 (N, S, S, 3).
 
-    flip, scales: averaged with those of the mirrored image, and over the image at these sizes.
+    flip: average with the logits of the mirrored image. scales: average over the image at these relative sizes.
     """
-    resident = DeviceArray(images, torch.device(device))
+    rows = DeviceArray(images, torch.device(device))
     for index in torch.arange(len(images)).split(EVAL_BATCH):
-        batch = resident[index]
-        with torch.inference_mode():  # not around the yield, which would be around the caller's work too
-            views = [
-                _logits(model, batch, config, scale, flips) for scale in scales for flips in ((), (-1,))[: 1 + flip]
-            ]
-            logits = sum(views) / len(views)
+        batch = rows[index]
+        with torch.inference_mode():  # must not include the yield: the caller's code would run in it
+            logits = torch.zeros(())
+            for scale in scales:
+                for flips in ((), (-1,))[: 1 + flip]:
+                    logits = logits + _logits(model, batch, config, scale, flips)
+            logits = logits / (len(scales) * (1 + flip))
         yield from logits
 
 
 @torch.inference_mode()
 def label_map(logits: Tensor, size: Sequence[int], prior: np.ndarray) -> np.ndarray:
-    """The class of greatest logit, uint8 (H, W) of this size, of logits (C, h, w) and a prior (C,) or (1,).
+    """The class with the greatest logit, uint8 (H, W) of this size, from logits (C, h, w) and a prior (C,) or (1,).
 
-    Logits are up-sampled, then compared, one class at a time: a large image takes two planes, not one a class.
+    Logits are up-sampled and compared one class at a time: a large image needs two planes, not one per class.
     """
-    size = tuple(int(side) for side in size)
+    size = [int(side) for side in size]
     best = torch.full(size, -torch.inf, device=logits.device)
     label = torch.zeros(size, dtype=torch.uint8, device=logits.device)
-    for number, plane in enumerate(
-        logits + torch.tensor(prior, dtype=logits.dtype, device=logits.device)[:, None, None]
-    ):
+    logits = logits + torch.tensor(prior, dtype=logits.dtype, device=logits.device)[:, None, None]
+    for number, plane in enumerate(logits):
         plane = F.interpolate(plane[None, None], size, mode="bilinear", align_corners=False)[0, 0]
         label[plane > best] = number
         best = torch.maximum(best, plane)
@@ -231,7 +235,7 @@ def label_map(logits: Tensor, size: Sequence[int], prior: np.ndarray) -> np.ndar
 def _logits(
     model: Segmenter, images: Tensor, config: SegmentConfig, scale: float = 1.0, flips: tuple[int, ...] = ()
 ) -> Tensor:
-    """Float32 (B, C, S, S) of uint8 (B, S, S, 3), by way of the images scaled and flipped."""
+    """Logits, float32 (B, C, S, S), of images uint8 (B, S, S, 3) that are scaled and flipped for the network."""
     batch, size = to_unit(images).flip(flips), images.shape[1:3]
     if scale != 1:
         batch = F.interpolate(batch, [max(1, round(side * scale)) for side in size], mode="bilinear", antialias=True)

@@ -21,7 +21,7 @@ def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
     """
     pairs = list(zip(average.state_dict().values(), model.state_dict().values(), strict=True))
     floating = [pair for pair in pairs if pair[0].is_floating_point()]
-    get_ema_multi_avg_fn(decay)(*map(list, zip(*floating, strict=True)), None)
+    get_ema_multi_avg_fn(decay)([averaged for averaged, _ in floating], [current for _, current in floating], None)
     for averaged, current in pairs:
         if not averaged.is_floating_point():  # counters
             averaged.copy_(current)

@@ -45,10 +45,10 @@ def test_arguments_that_do_not_parse(arguments, message, refused):
         (("--set", "lr"), "--set takes key=value, but got 'lr'"),
         (("--set", "architecture=resnet19"), "resnet19"),
         (("--set", "learning_rate=1"), "unknown configuration key 'learning_rate'"),
-        (("--set", "lr=-1"), "0 <= lr must hold, but got -1"),
+        (("--set", "lr=-1"), "lr must be at least 0, but got -1"),
         (("--set", "optimizer=lion"), "optimizer must be one of adamw"),
         (("--set", "optimizer=adam", "momentum=0.9"), "--set momentum has no effect beside"),
-        (("--set", "optimizer=adam", "momentum=0.3"), "momentum goes with optimizer=sgd"),
+        (("--set", "optimizer=adam", "momentum=0.3"), "momentum requires optimizer=sgd"),
         (("--set", "epochs=5"), "--epochs"),
         (("--gpus-per-trial", "64"), "--gpus-per-trial must be at most the"),
         (("--cpus-per-trial", "4096"), "--cpus-per-trial must be at most the"),
@@ -76,7 +76,7 @@ def test_arguments_of_run(arguments, message, refused, dataset):
         ("import nothing_of_this_name", "cannot be imported: ModuleNotFoundError"),
         ("def suggest(trial, problem):\n    raise KeyError('x')", "suggest of the space fails: KeyError"),
         ("def suggest(trial, problem):\n    return None", "must return a dict"),
-        ("def suggest(trial, problem):\n    return {'lr': -1.0}", "0 <= lr must hold"),
+        ("def suggest(trial, problem):\n    return {'lr': -1.0}", "lr must be at least 0"),
         ("def suggest(trial, problem):\n    return {'rate': 1.0}", "unknown configuration key 'rate'"),
         ("def suggest(trial, problem):\n    return {'architecture': 'resnet19'}", "resnet19"),
     ],
@@ -103,11 +103,11 @@ class TestWeights:
 
     def test_pickled_objects_are_not_loaded(self, refused, dataset, tmp_path):
         torch.save({"model": print}, tmp_path / "w.pt")
-        assert "holds pickled objects" in self.refuse(refused, dataset, tmp_path / "w.pt")
+        assert "contains pickled objects" in self.refuse(refused, dataset, tmp_path / "w.pt")
 
     def test_weights_of_another_model(self, refused, dataset, tmp_path):
         torch.save(build_classifier("complex", image_size=32).state_dict(), tmp_path / "w.pt")
-        assert "is of another model" in self.refuse(refused, dataset, tmp_path / "w.pt")
+        assert "belongs to another model" in self.refuse(refused, dataset, tmp_path / "w.pt")
 
 
 class TestResume:
@@ -223,7 +223,7 @@ class TestFinal:
     @pytest.mark.parametrize(
         ("config", "arguments", "message"),
         [
-            ({"lr": -1}, (), "0 <= lr must hold"),
+            ({"lr": -1}, (), "lr must be at least 0"),
             ({}, ("--gpus-per-trial", 64), "--gpus-per-trial must be at most"),
             ({"architecture": "resnet19"}, (), "resnet19"),
             ({"weights": "/missing.pt"}, (), "/missing.pt"),

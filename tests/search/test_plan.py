@@ -136,10 +136,10 @@ class TestProblem:
             ({"epochs": 3}, "--set epochs must be given as --epochs"),
             ({"image_size": 64}, "--set image_size must be given as --image-size"),
             ({"nothing": 3}, "unknown configuration key 'nothing'"),
-            ({"lr": -1}, "0 <= lr must hold"),
+            ({"lr": -1}, "lr must be at least 0"),
             ({"architecture": "resnet19"}, "unknown classifier 'resnet19'"),
             ({"schedule": "cosine", "div_factor": 10.0}, "--set div_factor has no effect"),
-            ({"optimizer": "adam", "momentum": 0.1}, "momentum goes with optimizer=sgd"),
+            ({"optimizer": "adam", "momentum": 0.1}, "momentum requires optimizer=sgd"),
         ],
     )
     def test_settings_that_cannot_be(self, settings, message):

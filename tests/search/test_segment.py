@@ -180,7 +180,7 @@ def test_a_set_without_masks_is_refused(call, data, dataset, tmp_path):
     shutil.rmtree(bare / "train" / "seg")
     outcome = call(run.main, "segment", "--data", bare, "--image-size", 32, "--out", tmp_path)
     assert outcome.status == 2
-    assert "segmentation needs masks" in outcome.err
+    assert "segmentation requires masks" in outcome.err
     assert not (tmp_path / "segment").exists()
 
 

@@ -247,7 +247,7 @@ def test_masks_teach_while_training_and_leave_nothing_behind(draw_data):
 
 def test_what_mask_loss_needs_is_said(draw_data):
     without = dataclasses.replace(draw_data(), masks=None)
-    with pytest.raises(ValueError, match="mask_loss needs masks, and these data have none: leave mask_loss=1 out"):
+    with pytest.raises(ValueError, match="mask_loss requires masks, but these data have none: omit mask_loss=1"):
         trained(without, mask_loss=1.0)
-    with pytest.raises(ValueError, match="mask_loss needs a convolutional network, but got architecture=vit_b_16"):
+    with pytest.raises(ValueError, match="mask_loss requires a convolutional network, but got architecture=vit_b_16"):
         trained(draw_data(), mask_loss=1.0, architecture="vit_b_16")

@@ -1,4 +1,4 @@
-"""Every field of a classification's configuration has an effect (SEED.md §6, fault 10)."""
+"""Every field of a classification's configuration has an effect."""
 
 import dataclasses
 import functools

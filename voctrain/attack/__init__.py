@@ -1,4 +1,4 @@
-"""Adversarial attack: a generator of perturbations that makes a classifier answer wrongly."""
+"""Adversarial attack: a generator of perturbations that fool a classifier."""
 
 from voctrain.attack.training import (
     METRIC,

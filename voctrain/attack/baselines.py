@@ -3,6 +3,9 @@
 Every attack returns perturbations within ± eps, (B, channels, S, S), that keep the images in [0, 1]. `losses` maps
 perturbed images to their distance from the goal, (B,); an attack minimizes it. `AttackEvaluator` rescales perturbations
 to the visibility budget, so what is evaluated may exceed eps.
+
+Written by hand rather than taken from torchattacks because the victims are multi-label, the losses are those of a goal,
+eps may differ between pixels, and the victim stays in eval mode with its normalization inside.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from voctrain.attack import AttackEvaluator
 from voctrain.attack.objective import Losses, gradient
+from voctrain.attack.training import AttackEvaluator
 from voctrain.attack.visibility import bisect, rounded, ssim
 from voctrain.config import AttackConfig
 from voctrain.data import Data
 
-BATCH = 32  # images a step
+BATCH = 32  # images per step
 
 
 def uniform_noise(images: Tensor, eps: float | Tensor) -> Tensor:
@@ -34,16 +37,17 @@ def fgsm(images: Tensor, eps: float, losses: Losses) -> Tensor:
 
 
 def pgd(images: Tensor, eps: float | Tensor, losses: Losses, *, steps: int = 40, restarts: int = 2) -> Tensor:
-    """Projected gradient descent from random starts; of each image the end nearest to the goal (Madry et al., 2018).
+    """Projected gradient descent from random starts, keeping each image's best restart (Madry et al., 2018).
 
-    eps may differ between pixels: a tensor that broadcasts to the images.
+    eps: a number, or a tensor that broadcasts to the images.
     """
+    bound = torch.as_tensor(eps, device=images.device)
     nearest, least = torch.zeros_like(images), torch.full((len(images),), torch.inf, device=images.device)
     for _ in range(restarts):
         change = uniform_noise(images, eps)
         for _ in range(steps):
             step = 2.5 * eps / steps * gradient(images + change, losses).sign()
-            change = _within(images, (change - step).clamp(-eps, eps))
+            change = _within(images, (change - step).clamp(-bound, bound))
         with torch.no_grad():
             reached = losses(images + change)
         better = reached < least
@@ -53,9 +57,9 @@ def pgd(images: Tensor, eps: float | Tensor, losses: Losses, *, steps: int = 40,
 
 
 def universal(images: Tensor, eps: float, losses_of: Callable[[Tensor], Losses], *, epochs: int = 5) -> Tensor:
-    """One perturbation (1, channels, S, S) for all images, by falling sign steps (after Moosavi-Dezfooli et al., 2017).
+    """One perturbation (1, channels, S, S) for all images, by decreasing sign steps.
 
-    losses_of: of a batch of images, its `losses`.
+    It follows Moosavi-Dezfooli et al. (2017). losses_of: maps a batch of images to its `losses`.
     """
     change = torch.zeros_like(images[:1])
     for epoch in range(epochs):
@@ -67,7 +71,7 @@ def universal(images: Tensor, eps: float, losses_of: Callable[[Tensor], Losses],
 
 
 def budget_eps(evaluator: AttackEvaluator, noise: Callable[[Tensor, float], Tensor] = random_sign) -> float:
-    """The eps with which this noise is just as visible as the budget allows (goal privacy: as it asks for)."""
+    """The eps at which this noise is just as visible as the budget allows (for goal privacy: as it requires)."""
     budget = evaluator.config.max_ssim or evaluator.config.min_ssim
 
     def seen(eps: float) -> bool:
@@ -79,14 +83,14 @@ def budget_eps(evaluator: AttackEvaluator, noise: Callable[[Tensor, float], Tens
 
 
 def seeded(attack: Callable[..., Tensor], *arguments: Any) -> Tensor:
-    """What the attack makes with the same random numbers each time."""
-    with torch.random.fork_rng():  # of all devices
+    """The result of the attack with a fixed random seed."""
+    with torch.random.fork_rng():  # restores the generators of all devices
         torch.manual_seed(0)
         return attack(*arguments)
 
 
 def random_sign_score(data: Data, fields: Mapping[str, Any]) -> dict[str, float]:
-    """Metrics of random signs as visible as the budget allows; fields: of an `AttackConfig`."""
+    """Metrics of random signs at the visibility budget; fields: those of an `AttackConfig`."""
     evaluator = AttackEvaluator(AttackConfig.from_dict(fields), data)
     return evaluator(seeded(random_sign, evaluator.images, budget_eps(evaluator)))[0]
 

@@ -1,4 +1,4 @@
-"""What an attack is to make of the victim's answers: how that is taught, and how its success is measured."""
+"""Goals of an attack: the loss that a generator is trained with, and the metrics of its success."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,41 +8,43 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from voctrain.config import given
 from voctrain.metrics.classification import average_precision, row_dice
 
-# Of hide and add:
-OTHERS = 2.0  # what the answer to another class weighs against that to the class aimed at
-MOST_DELTA = 0.05  # mean change of the other classes' probabilities above which they have not been kept
+# For hide and add:
+OTHERS = 2.0  # weight of the other classes in the loss, relative to the target class
+MAX_DELTA = 0.05  # maximum mean change of the other classes' probabilities
 GOALS = ("fake", "invert", "hide:CLASS", "add:CLASS", "privacy")
 
 
 @dataclass(frozen=True)
 class Goal:
-    """fake, invert, hide, add or privacy; of hide and add, the index of the class."""
+    """kind: fake, invert, hide, add or privacy. target: the index of the class, for hide and add."""
 
     kind: str
     target: int | None = None
 
 
 def parse_goal(text: str, classes: Sequence[str]) -> Goal:
-    """The goal that `--goal` names. Raises `ValueError` for an unknown goal or class."""
+    """Parse the value of `--goal`. Raises `ValueError` for an unknown goal or class."""
     kind, colon, name = text.partition(":")
     if kind in ("fake", "invert", "privacy") and not colon:
         return Goal(kind)
     if kind in ("hide", "add"):
         if name not in classes:
-            raise ValueError(f"goal {kind}:CLASS takes one of {', '.join(classes)}, but got {name!r}")
+            raise ValueError(f"CLASS in goal {kind}:CLASS must be one of {', '.join(classes)}, but got {name!r}")
         return Goal(kind, list(classes).index(name))
     raise ValueError(f"goal must be one of {', '.join(GOALS)}, but got {text!r}")
 
 
 def goal_losses(goal: Goal, logits: Tensor, clean: Tensor, decided: Tensor, fake_label: float | None) -> Tensor:
-    """How far the victim's logits on perturbed images, (B, C), are from the goal, (B,); no truth is needed.
+    """The distance (B,) of the victim's logits on perturbed images, (B, C), from the goal. It needs no labels.
 
-    clean: its logits on the images themselves; decided: its decisions there, 0 or 1.
+    clean: the victim's logits on the unperturbed images. decided: its decisions on them, 0 or 1. Both (B, C), and
+    unused for goal fake.
     """
     if goal.kind == "fake":
-        return _bce(logits, torch.full_like(logits, fake_label)).mean(1)
+        return _bce(logits, torch.full_like(logits, given(fake_label))).mean(1)
     if goal.kind == "invert":
         return _bce(logits, 1 - decided).mean(1)
     wanted, weights = clean.sigmoid(), torch.ones_like(clean[:1])
@@ -58,16 +60,18 @@ def goal_metrics(
     probabilities: tuple[np.ndarray, np.ndarray],
     decisions: tuple[np.ndarray, np.ndarray],
 ) -> dict[str, float]:
-    """Success `score` and its details; y_true (N, C) of 0/1, the victim's answers (N, C) before and after the attack.
+    """The `score` of an attack and its details.
 
-    score: of fake and invert, macro-F1 before - after; of hide and add, flip_rate - collateral; of privacy, agreement.
-    What else the last three must keep to: see `shortfall`.
+    y_true (N, C) of 0/1; probabilities and decisions: the victim's, (N, C), before and after the attack.
 
-    f1_macro, f1_micro and mAP are over the classes in y_true, each also as clean_…. flip_rate: of hide (add), the part
-    of the images in which the victim saw (did not see) the class and now does not (does); else the part of all
-    decisions that changed. collateral: the part of the decisions on other classes that changed; delta: mean |Δp| of
-    those classes. agreement: mean Dice of the classes before and after (1 where both are empty). empty: part of the
-    images with no label left; labels: labels an image; confidence: mean |p - 0.5|.
+    score: for fake and invert, the drop of macro-F1; for hide and add, flip_rate - collateral; for privacy, agreement.
+    The last three also have a constraint, see `shortfall`.
+    f1_macro, f1_micro, mAP: over the classes in y_true, each also as clean_… for the unperturbed images.
+    flip_rate: for hide (add), the fraction of the images in which the victim saw (did not see) the class and now does
+    not (does); otherwise the fraction of all decisions that changed.
+    collateral: the fraction of the decisions on other classes that changed. delta: mean |Δp| of those classes.
+    agreement: mean Dice of the decisions before and after, 1 if both are empty.
+    empty: the fraction of images without any label left. labels: labels per image. confidence: mean |p - 0.5|.
     """
     y_true, (clean, attacked), (before, after) = np.asarray(y_true, bool), probabilities, decisions
     others = np.arange(y_true.shape[1]) != (-1 if goal.target is None else goal.target)
@@ -91,20 +95,21 @@ def goal_metrics(
             score = values["clean_f1_macro"] - values["f1_macro"]
         case "hide" | "add":
             score = values["flip_rate"] - values["collateral"]
-        case "privacy":
+        case _:  # privacy
             score = values["agreement"]
     return {name: float(value) for name, value in ({"score": score} | values).items()}
 
 
 def shortfall(goal: Goal, delta: float, ssim: float, max_ssim: float | None) -> float:
-    """By how much an attack misses what its goal must keep to, in [0, 1]; 0: it keeps to it.
+    """How far an attack violates the constraint of its goal, in [0, 1]; 0 if it satisfies it.
 
-    hide and add: the other classes' probabilities change by at most 0.05 on average (`delta`). privacy: the mean
-    similarity to the images is at most max_ssim.
+    hide and add: the other classes' probabilities change by at most `MAX_DELTA` on average (`delta`).
+    privacy: the mean similarity to the images is at most max_ssim.
     """
     if goal.kind == "privacy":
+        max_ssim = given(max_ssim)
         return max(0.0, (ssim - max_ssim) / (1 - max_ssim))
-    return max(0.0, delta - MOST_DELTA) if goal.target is not None else 0.0
+    return max(0.0, delta - MAX_DELTA) if goal.target is not None else 0.0
 
 
 def quality(y_true: np.ndarray, y_pred: np.ndarray, y_prob: np.ndarray) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Where an attack is headed: how far a victim's answers are from the goal, which way is down, and what is a success."""
+"""The objective of an attack: a loss for the victim's answers, its gradient, and the score."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,21 +11,21 @@ from voctrain.attack.goals import goal_losses, goal_metrics, parse_goal, shortfa
 from voctrain.attack.victim import load_victim
 from voctrain.config import AttackConfig
 
-Losses = Callable[[Tensor], Tensor]  # of images (B, channels, S, S), each one's distance from the goal, (B,)
-CLIP = 3.0  # standard deviations of a gradient: a few pixels must not take all of a perturbation
+Losses = Callable[[Tensor], Tensor]  # maps images (B, channels, S, S) to their distances from the goal, (B,)
+CLIP = 3.0  # standard deviations of a gradient: a few pixels must not dominate a perturbation
 
 
 class Objective:
-    """The goal of a configuration against its victim, which is loaded onto the device."""
+    """The goal of a configuration against its victim, which is loaded to the device."""
 
     def __init__(self, config: AttackConfig, device: str | torch.device = "cpu"):
-        with torch.inference_mode(False):  # its weights must serve gradients, wherever they are first asked for
+        with torch.inference_mode(False):  # gradients through its weights are needed, wherever it is first loaded
             self.config, self.victim = config, load_victim(config.victim, device)
         self.goal = parse_goal(config.goal, self.victim.classes)
 
     def losses(self, images: Tensor) -> Losses:
-        """Of perturbed versions of these images, how far each is from the goal, (B,)."""
-        clean = decided = None
+        """A function from perturbed versions of these images to their distances from the goal, (B,)."""
+        clean = decided = torch.empty(0)  # goal fake does without them
         if self.goal.kind != "fake":
             with torch.no_grad(), torch.autocast(images.device.type, enabled=False):  # see `gradient`
                 clean = self.victim(images).float()
@@ -33,14 +33,14 @@ class Objective:
         return lambda x: goal_losses(self.goal, self.victim(x).float(), clean, decided, self.config.fake_label)
 
     def descent(self, images: Tensor) -> Tensor:
-        """Of each image the direction toward the goal, (B, channels, S, S): root mean square 1, but for outliers."""
+        """The direction toward the goal, (B, channels, S, S): root mean square 1 per image, with outliers clipped."""
         down = -gradient(images, self.losses(images))
         return (down / down.square().mean((1, 2, 3), keepdim=True).sqrt().clamp(min=1e-12)).clamp(-CLIP, CLIP)
 
     def measure(self, predictions: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """`goal_metrics` of y_true, prob_clean and prob_attacked, (N, C), and ssim, (N,).
+        """`goal_metrics` of the predictions y_true, prob_clean and prob_attacked, (N, C), and ssim, (N,).
 
-        The score of an attack that misses what its goal must keep to is by how much, as a negative number.
+        The score of an attack that violates the constraint of its goal is its negative `shortfall`.
         """
         metrics = self._answers(predictions)
         if missed := self._shortfall(metrics, predictions):
@@ -48,9 +48,9 @@ class Objective:
         return metrics
 
     def rescored(self, predictions: Mapping[str, np.ndarray]) -> Callable[[Any], float]:
-        """Of predictions as a training gives them, the score as a function of the indices of images.
+        """The score of a training's predictions as a function of image indices, for intervals over images.
 
-        Whether an attack keeps to what it must is decided once, on all images.
+        The constraint of the goal is checked once, on all images.
         """
         needed = ("y_true", "prob_clean", "prob_attacked")
         missed = self._shortfall(self._answers(predictions), predictions)
@@ -62,17 +62,17 @@ class Objective:
 
     def _answers(self, predictions: Mapping[str, np.ndarray]) -> dict[str, float]:
         answers = predictions["prob_clean"], predictions["prob_attacked"]
-        decisions = tuple(self.victim.decide(torch.from_numpy(part)).cpu().numpy() for part in answers)
-        return goal_metrics(self.goal, predictions["y_true"], answers, decisions)
+        before, after = (self.victim.decide(torch.from_numpy(part)).cpu().numpy() for part in answers)
+        return goal_metrics(self.goal, predictions["y_true"], answers, (before, after))
 
     def _shortfall(self, metrics: dict[str, float], predictions: Mapping[str, np.ndarray]) -> float:
         return shortfall(self.goal, metrics["delta"], float(predictions["ssim"].mean()), self.config.max_ssim)
 
 
 def gradient(images: Tensor, losses: Losses) -> Tensor:
-    """Of the summed losses, at these images; in float32 whatever autocast surrounds it.
+    """The gradient of the summed losses at these images, in float32 even within autocast.
 
-    Attacks take its sign, and of small values half precision leaves little more than noise.
+    Attacks use its sign, and in half precision the sign of small values is mostly noise.
     """
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
         images = images.detach().clone().requires_grad_()

@@ -1,4 +1,4 @@
-"""Adversarial attack: one training of a generator of perturbations against a frozen victim, and how it is judged."""
+"""Training and evaluation of a generator of perturbations against a frozen victim."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -26,16 +26,17 @@ from voctrain.precision import autocast
 from voctrain.seeding import seed_epoch
 
 METRIC = "val_score"
-HIDING = 10.0  # goal privacy: weight of the similarity that is left beyond max_ssim, against the victim's answers
+HIDING = 10.0  # goal privacy: weight of the similarity above max_ssim in the loss
 
 
 def train(
     config: AttackConfig, data: Data, *, device: str | torch.device = "cpu", resume: dict[str, Any] | None = None
 ) -> Iterator[Epoch]:
-    """Train one generator, judged on `data.val` at equal visibility after each epoch.
+    """Train a generator, evaluated on `data.val` (if not empty) at equal visibility after each epoch.
 
-    It sees the unlabeled test images, or `data.train` where there are none, and never a label. `resume` is the `state`
-    of an earlier `Epoch`. Predictions: ids, y_true, prob_clean and prob_attacked (N, C), ssim and linf (N,).
+    It is trained on the unlabeled test images, or on `data.train` if there are none, and never sees a label.
+    resume: the `state` of an earlier `Epoch`. Predictions: ids, y_true, prob_clean and prob_attacked (N, C), ssim and
+    linf (N,).
     """
     check(config, data)
     device = torch.device(device)
@@ -73,7 +74,7 @@ def train(
 
 
 class AttackEvaluator(Objective):
-    """Evaluates perturbations of the validation images, by what the victim answers to them at equal visibility."""
+    """Evaluates perturbations of the validation images by the victim's answers at equal visibility."""
 
     def __init__(self, config: AttackConfig, data: Data, device: str | torch.device = "cpu"):
         super().__init__(config, device)
@@ -84,12 +85,12 @@ class AttackEvaluator(Objective):
 
     @torch.inference_mode()
     def __call__(self, perturbations: Tensor) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        """Metrics and predictions of a perturbation of each image, (N, channels, S, S) or one for all.
+        """Metrics and predictions of perturbations (N, channels, S, S), or of a single one for all images.
 
-        They are scaled by one `factor`, down or up, to a mean SSIM of min_ssim as near as `scale_factor` gets (goal
-        privacy: not at all), and rounded to 8 bits. So they may exceed the scale or the eps that they were made with.
-        unscaled_…: success and similarity of the perturbations as they came. Raises `FloatingPointError` where they
-        are not finite: to NaN a victim sees nothing, which would be a perfect attack.
+        They are scaled by one `factor`, down or up, to a mean SSIM of min_ssim (see `scale_factor`; not for goal
+        privacy), and the attacked images are rounded to 8 bits. So they may exceed the scale or eps of their attack.
+        unscaled_…: score and similarity without scaling. Raises `FloatingPointError` if perturbations are not finite:
+        a victim recognizes nothing in NaN, which would count as a perfect attack.
         """
         if not perturbations.isfinite().all():
             raise FloatingPointError("the perturbations are no longer finite")
@@ -103,7 +104,7 @@ class AttackEvaluator(Objective):
 
     @torch.inference_mode()
     def at(self, perturbations: Tensor) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        """Metrics, without prefix, and predictions of these perturbations as they are."""
+        """Metrics, without prefix, and predictions of perturbations without scaling."""
         attacked = rounded(self.images + perturbations)
         seen, change = ssim(self.images, attacked), attacked - self.images
         linf = change.abs().amax((1, 2, 3))
@@ -112,7 +113,7 @@ class AttackEvaluator(Objective):
         predictions |= {"ssim": seen.cpu().numpy(), "linf": linf.cpu().numpy()}
         metrics = self.measure(predictions) | {
             "ssim": seen.mean().item(),
-            "psnr": psnr(self.images, attacked).clamp(max=100).mean().item(),  # infinite for an image left as it is
+            "psnr": psnr(self.images, attacked).clamp(max=100).mean().item(),  # infinite for an unchanged image
             "linf": linf.max().item(),
             "l2": change.square().sum((1, 2, 3)).sqrt().mean().item(),
         }
@@ -120,16 +121,16 @@ class AttackEvaluator(Objective):
 
 
 def training_images(data: Data) -> tuple[np.ndarray, np.ndarray]:
-    """The images that a generator may see, uint8 (M, S, S, channels), and the indices of those to use."""
+    """The images to train a generator on: an array uint8 (M, S, S, channels) and indices into it."""
     if len(data.test_ids):
         return data.test_images, np.arange(len(data.test_ids))
     return data.images, data.train
 
 
 def perturb(generator: nn.Module, images: Tensor, config: AttackConfig) -> Tensor:
-    """scale · tanh(m(x) · g(x)), cut so that the images stay in [0, 1]: what is added to them.
+    """The perturbation scale · tanh(m(x) · g(x)), clipped so that the attacked images stay in [0, 1].
 
-    m(x), the images' local variance to a power, puts it where their own texture hides it.
+    m(x), a power of the local contrast of the images, moves perturbations to where texture hides them.
     """
     output = generator(images).float()
     if config.contrast_masking:
@@ -139,7 +140,7 @@ def perturb(generator: nn.Module, images: Tensor, config: AttackConfig) -> Tenso
 
 @torch.inference_mode()
 def perturbations(generator: nn.Module, images: Tensor, config: AttackConfig) -> Tensor:
-    """Of all images, (N, channels, S, S) in [0, 1]."""
+    """The perturbations of images (N, channels, S, S) in [0, 1]."""
     with autocast(config, images.device):
         return torch.cat([perturb(generator, batch, config) for batch in images.split(EVAL_BATCH)])
 
@@ -152,7 +153,7 @@ def predict(
     factor: float = 1.0,
     device: str | torch.device = "cpu",
 ) -> np.ndarray:
-    """Attacked images, uint8 (N, S, S, channels), of images like that; `factor` is `val_factor` of the metrics."""
+    """Attacked versions of images uint8 (N, S, S, channels), of the same type; factor: `val_factor` of the metrics."""
     device = torch.device(device)
     unit = to_unit(DeviceArray(images, device)[torch.arange(len(images))])
     attacked = rounded(unit + factor * perturbations(generator, unit, config))
@@ -160,19 +161,19 @@ def predict(
 
 
 def check(config: AttackConfig, data: Data) -> None:
-    """Raise `ValueError` where `config` asks for what there is not, or `data` do not have."""
+    """Raise `ValueError` if `config` names something unknown or does not fit `data`."""
     check_images(config, data)
     check_name(config.architecture, config.image_size)
     parse_goal(config.goal, data.classes)
 
 
 def check_victim(file: str | Path, classes: tuple[str, ...], data: Data) -> None:
-    """Raise `ValueError` unless the victim in `file` knows the classes of the data."""
+    """Raise `ValueError` unless the victim in `file` has the classes of the data."""
     if classes != data.classes:
         victim, those = contrast(classes, data.classes)
         raise ValueError(
-            f"a victim must know the classes of the data, but {file} knows {victim}, while the data have {those}: give"
-            " a classify run on these data"
+            f"a victim must have the classes of the data, but {file} has {victim}, while the data have {those}: use a"
+            " classify run on these data"
         )
 
 
@@ -182,25 +183,25 @@ def new_model(config: AttackConfig, data: Data) -> nn.Module:
 
 
 def input_size(name: str, image_size: int) -> int:
-    """The size that the generator sees: the images' own."""
+    """The size of the generator's input: that of the images."""
     return image_size
 
 
 def checkpoint(config: AttackConfig, data: Data, weights: dict[str, Tensor], metrics: dict[str, float]) -> dict:
-    """What a checkpoint file holds; `torch.load(weights_only=True)` reads it, `restore` rebuilds the generator."""
+    """The contents of a checkpoint file, loadable with `torch.load(weights_only=True)`; see `restore`."""
     return pack_checkpoint("attack", config, data, weights, metrics) | {"channels": data.images.shape[-1]}
 
 
 def restore(saved: dict, *, device: str | torch.device = "cpu") -> tuple[nn.Module, AttackConfig]:
-    """The generator of a checkpoint, in eval mode, and its configuration."""
+    """The generator of a checkpoint in eval mode, and its configuration."""
     config = AttackConfig.from_dict(saved["config"])
     generator = _build(config, saved["channels"])
     generator.load_state_dict(saved["model"])
-    return generator.to(device, memory_format=torch.channels_last).eval(), config
+    return generator.to(device).to(memory_format=torch.channels_last).eval(), config
 
 
 def _build(config: AttackConfig, channels: int) -> nn.Module:
-    objective = cache(lambda device: Objective(config, device))  # the victim is loaded when it is asked
+    objective = cache(lambda device: Objective(config, device))  # the victim is loaded on first use
     return build_generator(
         config.architecture,
         image_size=config.image_size,

@@ -17,9 +17,9 @@ from voctrain.precision import autocast
 
 
 class Victim(nn.Module):
-    """[0, 1] images (B, channels, S, S) → logits (B, C), by a classifier of ours: frozen, always in eval mode.
+    """A voc-search classifier, frozen and always in eval mode: [0, 1] images (B, channels, S, S) → logits (B, C).
 
-    Its image size and normalization are inside. Gradients flow to the images, none to its parameters.
+    It resizes and normalizes the images itself. Gradients flow to the images, but not to its parameters.
     """
 
     def __init__(self, saved: dict[str, Any], device: str | torch.device = "cpu"):
@@ -28,11 +28,11 @@ class Victim(nn.Module):
         self.requires_grad_(False)
         self.train(False)
         self.classes = tuple(saved["classes"])
-        self.thresholds = torch.tensor(saved["thresholds"], device=device)  # (C,), of its decisions
+        self.thresholds = torch.tensor(saved["thresholds"], device=device)  # (C,), for its decisions
         self.exclusive = bool(self.thresholds.isinf().all())
 
     def train(self, mode: bool = True) -> "Victim":
-        """Nothing changes: it stays in eval mode."""
+        """Do nothing: a victim stays in eval mode."""
         return super().train(False)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -40,31 +40,31 @@ class Victim(nn.Module):
 
     @torch.inference_mode()
     def probabilities(self, images: Tensor) -> np.ndarray:
-        """(N, C) float32 of [0, 1] images, as many as there are."""
+        """Probabilities (N, C) float32 of any number of [0, 1] images."""
         with autocast(self.config, images.device):
             return torch.cat([self(batch).float() for batch in images.split(EVAL_BATCH)]).sigmoid().cpu().numpy()
 
     def decide(self, probabilities: Tensor) -> Tensor:
-        """Its decisions, bool (B, C); an image may get none. Of exclusive classes it is the most probable one."""
+        """Decisions, bool (B, C). An image may get no class; with exclusive classes it gets the most probable."""
         if self.exclusive:
             return F.one_hot(probabilities.argmax(1), len(self.classes)).bool()
         return probabilities >= self.thresholds.to(probabilities.device)
 
 
 def load_victim(path: str | Path, device: str | torch.device = "cpu") -> Victim:
-    """The victim in a checkpoint of a classification run. Raises `ValueError` for any other file."""
+    """Load the victim from a checkpoint of a classification run. Raises `ValueError` for any other file."""
     saved = load_file(path)
     if saved.get("task") != "classify":
-        raise ValueError(f"a victim is a classifier of ours, but {path} is none: give a classify run or its best.pt")
+        raise ValueError(f"a victim must be a voc-search classifier, but {path} is not: use a classify run's best.pt")
     if "thresholds" not in saved:
-        raise ValueError(f"a victim decides by its thresholds, but {path} has none: give a classify run or its best.pt")
+        raise ValueError(f"a victim must have decision thresholds, but {path} has none: use a classify run's best.pt")
     return Victim(saved, device)
 
 
 def digits_victim(data: Data, image_size: int) -> Path:
-    """A checkpoint of the notebook's two-convolution classifier for digits (SEED.md §4), trained on first use.
+    """The path of a checkpoint of the course notebook's classifier for digits, which is trained on first use.
 
-    Its classes are exclusive: its thresholds are infinite, so that only the most probable one is answered.
+    Its classes are exclusive: infinite thresholds mark that only the most probable class is chosen.
     """
     path = cache_dir() / "victims" / f"{data.fingerprint}-{image_size}.pt"
     if path.exists():
@@ -72,12 +72,12 @@ def digits_victim(data: Data, image_size: int) -> Path:
     config = ClassifyConfig(
         architecture="mnist_model", image_size=image_size, epochs=15, lr=3e-3, hflip=0.0, precision="float32"
     )
+    path.parent.mkdir(parents=True, exist_ok=True)
     for epoch in classify.train(config, data):
         if epoch.number == config.epochs:
             saved = classify.checkpoint(config, data, epoch.weights, epoch.metrics)
             saved["thresholds"] = [np.inf] * len(data.classes)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".tmp")
-    torch.save(saved, unfinished)
-    unfinished.replace(path)
+            unfinished = path.with_suffix(".tmp")
+            torch.save(saved, unfinished)
+            unfinished.replace(path)
     return path

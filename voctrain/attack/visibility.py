@@ -1,6 +1,9 @@
-"""How much of an attack is seen, and attacks brought to equal visibility.
+"""The visibility of an attack, and scaling attacks to equal visibility.
 
-Images are float (B, C, S, S) in [0, 1]; what is judged is rounded to 8 bit.
+Images are float (B, C, S, S) in [0, 1]; attacked images are rounded to 8 bits before they are evaluated.
+
+SSIM and PSNR are torchmetrics'. The scaling is written by hand because libraries compare attacks at equal eps, and
+perturbations of equal eps differ in how visible they are after rounding.
 """
 
 from collections.abc import Callable
@@ -11,39 +14,38 @@ from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 BISECTIONS = 12
-TOLERANCE = 0.002  # part of the visibility allowed, 1 - min_ssim, that an attack may leave unused
+TOLERANCE = 0.002  # fraction of the visibility budget, 1 - min_ssim, that may stay unused
 # Rounding errors of float32 perturbations, about 1e-7, stay below half of an 8-bit level, 2e-3, at this factor.
 MAX_FACTOR = 4096.0
 CHUNK = 64  # images at a time
-WINDOW = 5  # pixels: as wide as the Gaussian window of SSIM, whose standard deviation is 1.5
+WINDOW = 5  # pixels; about the width of SSIM's Gaussian window, whose standard deviation is 1.5
 TEXTURE = 0.1  # standard deviation of a texture whose masking is 1
-FLAT = 0.03**2 / 2  # variance below which similarity takes no notice: half of its constant (K2 L)²
+FLAT = 0.03**2 / 2  # variance below which SSIM ignores differences: half of its constant (K2 L)²
 
 
 def rounded(images: Tensor) -> Tensor:
-    """To the nearest of 256 levels, clamped to [0, 1]."""
+    """Images clamped to [0, 1] and rounded to 256 levels."""
     return (images.clamp(0, 1) * 255).round() / 255
 
 
 def ssim(images: Tensor, others: Tensor) -> Tensor:
     """Structural similarity of each image, (B,), with gradients (Wang et al., 2004; torchmetrics)."""
     parts = zip(images.split(CHUNK), others.split(CHUNK), strict=True)
-    with torch.autocast(images.device.type, enabled=False):  # variances as differences of means need all of float32
-        return torch.cat(
-            [structural_similarity_index_measure(y, x, data_range=1.0, reduction="none").view(-1) for x, y in parts]
-        )
+    with torch.autocast(images.device.type, enabled=False):  # variances as differences of means need full float32
+        values = [structural_similarity_index_measure(y, x, data_range=1.0, reduction="none") for x, y in parts]
+        return torch.cat([value.view(-1) for value in values if isinstance(value, Tensor)])  # never torchmetrics' pair
 
 
 def psnr(images: Tensor, others: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of each image, (B,), in dB (torchmetrics); infinite for equal ones."""
+    """Peak signal-to-noise ratio of each image, (B,), in dB (torchmetrics); infinite for equal images."""
     return peak_signal_noise_ratio(others, images, data_range=1.0, reduction="none", dim=(1, 2, 3))
 
 
 def contrast_masking(images: Tensor) -> Tensor:
-    """How well the texture around each pixel hides a perturbation there, (B, C, S, S), from 0.045 upwards.
+    """How well the texture around each pixel hides a perturbation there, (B, C, S, S), at least 0.045.
 
-    It is the local variance in units of `TEXTURE`². SSIM divides by it what a perturbation costs (Wang et al., 2004),
-    as people see less where there is more contrast (Legge and Foley, 1980).
+    It is the local variance in units of `TEXTURE`². SSIM divides the cost of a perturbation by it (Wang et al., 2004),
+    because people see less where there is more contrast (Legge and Foley, 1980).
     """
     with torch.autocast(images.device.type, enabled=False):
         padded = F.pad(images, 4 * (WINDOW // 2,), mode="reflect")
@@ -53,7 +55,7 @@ def contrast_masking(images: Tensor) -> Tensor:
 
 
 def bisect(seen: Callable[[float], bool]) -> tuple[float, float]:
-    """The last two ends of a bisection of [0, 1]: an amount that is not `seen`, and the next one that is."""
+    """Bisect [0, 1]: returns an amount that is not `seen` and a slightly larger one that is."""
     low, high = 0.0, 1.0
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
@@ -62,12 +64,12 @@ def bisect(seen: Callable[[float], bool]) -> tuple[float, float]:
 
 
 def scale_factor(images: Tensor, perturbations: Tensor, min_ssim: float) -> float:
-    """The factor, up to `MAX_FACTOR`, that brings the mean SSIM of the rounded attacks to the images down or up to
-    `min_ssim`: never below it, and hardly above it (`TOLERANCE`) where there is such a factor.
+    """The factor that scales perturbations so that the rounded attacks have a mean SSIM of `min_ssim` to the images.
 
-    There is none, and the attacks stay less visible than the bound, for perturbations that are all zero (the factor
-    is 1), that are too faint for `MAX_FACTOR`, or that touch too few pixels, which clamp at 0 and 1 (the factor is
-    `MAX_FACTOR`). Signs of one size all reach the next 8-bit level at nearly the same factor: they may miss by more.
+    The SSIM is never below `min_ssim`, and above it by at most `TOLERANCE`, if such a factor exists. It does not, and
+    the attacks stay less visible than allowed, if all perturbations are zero (the factor is 1), or if they are too
+    faint or change too few pixels, which are clamped at 0 and 1 (the factor is `MAX_FACTOR`). Perturbations of a single
+    magnitude reach the next 8-bit level all at nearly the same factor, so they may miss the tolerance.
     """
 
     def similarity(factor: float) -> float:

@@ -1,1 +1,1 @@
-"""Losses."""
+"""Training losses, one module per task."""

@@ -1,40 +1,47 @@
 """Losses of semantic segmentation: logits (B, C, H, W) against masks (B, H, W) of 0..C - 1 and void → scalar.
 
-All are computed in float32, void counts nowhere, and where there is nothing but void they are 0.
+All are computed in float32, ignore void, and are 0 if all pixels are void.
+
+Written by hand rather than taken from segmentation_models.pytorch because all losses here must treat void pixels and
+absent classes alike, and because Dice sums millions of pixels in an order that keeps rounding errors small.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from voctrain.config import SegmentConfig
+from voctrain.config import SegmentConfig, given
 from voctrain.data.layouts import VOID
 from voctrain.losses.classification import object_cross_entropy
 
 
 class MaskLoss(nn.Module):
-    """The criterion of `config.loss`, a sum where it names two. counts: pixels of each class in the train fold."""
+    """The criterion `config.loss`, or the sum of two. counts: pixels of each class in the training fold, (C,)."""
+
+    weights: Tensor
 
     def __init__(self, config: SegmentConfig, counts: np.ndarray):
         super().__init__()
         self.register_buffer("weights", balanced_weights(counts, config.class_balance or 0.0))
-        losses = {
+        losses: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
             "cross_entropy": lambda logits, masks: cross_entropy(logits, masks, self.weights),
             "dice": dice_loss,
             "lovasz": lovasz_softmax,
             "object_cross_entropy": object_cross_entropy,
-            "bce": lambda logits, masks: binary_cross_entropy(logits, masks, config.pos_weight),
+            "bce": lambda logits, masks: binary_cross_entropy(logits, masks, given(config.pos_weight)),
         }
         self.losses = [losses[name] for name in config.loss.split("+")]
 
     def forward(self, logits: Tensor, masks: Tensor) -> Tensor:
         logits = logits.float()
-        return sum(loss(logits, masks) for loss in self.losses)
+        return torch.stack([loss(logits, masks) for loss in self.losses]).sum()
 
 
 def balanced_weights(counts: np.ndarray, power: float) -> Tensor:
-    """Weights (C,) proportional to frequency^-power, of mean 1 over the pixels; an absent class counts as one pixel."""
+    """Weights (C,) proportional to frequency^-power, with mean 1 over pixels; an absent class counts as one pixel."""
     counts = np.maximum(counts, 1)
     frequency = torch.from_numpy(counts / counts.sum()).float()
     weights = frequency**-power
@@ -42,19 +49,19 @@ def balanced_weights(counts: np.ndarray, power: float) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, masks: Tensor, weights: Tensor) -> Tensor:
-    """Mean over the pixels, each weighing as its class, (C,)."""
+    """Mean cross-entropy over pixels, weighted by `weights` (C,) of their classes."""
     target, known = masks.long(), masks != VOID
     total = F.cross_entropy(logits, target, weights, ignore_index=VOID, reduction="sum")
     return total / (weights[target * known] * known).sum().clamp(min=1e-6)
 
 
 def dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    """1 - 2 Σ p t / (Σ p + Σ t), mean over the classes in these masks (Milletari et al., 2016)."""
+    """1 - 2 Σ p t / (Σ p + Σ t), averaged over the classes present in the masks (Milletari et al., 2016)."""
     known = masks != VOID
     target = masks.long() * known
     probabilities = logits.softmax(1) * known[:, None]
     of_truth = probabilities.gather(1, target[:, None])[:, 0]
-    # By row of the masks: a sum of millions, one after the other, would be rounded too often.
+    # Summed per row of the masks first: millions of sequential additions would accumulate rounding errors.
     rows, none = target.flatten(0, 1), logits.new_zeros(len(masks) * masks.shape[1], logits.shape[1])
     counts = none.scatter_add(1, rows, known.flatten(0, 1).to(logits.dtype)).sum(0)
     hits = none.scatter_add(1, rows, of_truth.flatten(0, 1)).sum(0)
@@ -64,7 +71,7 @@ def dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
 
 
 def lovasz_softmax(logits: Tensor, masks: Tensor) -> Tensor:
-    """The Lovász extension of 1 - IoU of a batch, mean over the classes in its masks (Berman et al., 2018)."""
+    """The Lovász extension of a batch's 1 - IoU, averaged over the classes in its masks (Berman et al., 2018)."""
     known = masks != VOID
     target = masks[known].long()  # (P,)
     present = target.unique()  # (K,)
@@ -81,7 +88,10 @@ def lovasz_softmax(logits: Tensor, masks: Tensor) -> Tensor:
 
 
 def binary_cross_entropy(logits: Tensor, masks: Tensor, pos_weight: float) -> Tensor:
-    """The notebook's: each class against all others, its pixels weighing `pos_weight`; mean over pixels and classes."""
+    """Each class against all others, as in the course notebook; mean over pixels and classes.
+
+    pos_weight: the weight of a class's own pixels.
+    """
     truth = (masks[:, None] == torch.arange(logits.shape[1], device=masks.device).view(-1, 1, 1)).float()
     weight = torch.tensor(pos_weight, device=logits.device)
     losses = F.binary_cross_entropy_with_logits(logits, truth, pos_weight=weight, reduction="none")

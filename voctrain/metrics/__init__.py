@@ -1,1 +1,1 @@
-"""Metrics, counted over all images and divided once."""
+"""Metrics: counts are accumulated over all images and divided once."""

@@ -1,6 +1,9 @@
-"""Metrics of multi-label classification, equal to scikit-learn's; those of every epoch are vectorized over classes.
+"""Metrics of multi-label classification.
 
-Everywhere y_true is (N, C) of 0/1 or bool and y_prob (N, C) of finite probabilities in [0, 1].
+y_true is always (N, C) of 0/1 or bool, and y_prob (N, C) of finite probabilities in [0, 1].
+
+Written by hand rather than called from scikit-learn because they are computed after every epoch and are vectorized over
+classes here; the tests compare them with scikit-learn's.
 """
 
 from collections.abc import Sequence
@@ -11,10 +14,13 @@ from sklearn.metrics import classification_report, multilabel_confusion_matrix
 
 
 def classify_metrics(y_true: np.ndarray, y_prob: np.ndarray, prefix: str = "val_") -> dict[str, float]:
-    """All of SEED.md §2 from the probabilities of a whole set, and `dice`, the competition's row score (SEED.md §1).
+    """The metrics of the probabilities of a whole set.
 
-    accuracy over all decisions at 0.5; precision, recall and f1 there, averaged by class frequency; f1_macro and
-    mAP over the classes present in y_true; what would divide by zero is 0.
+    accuracy: of all decisions at the threshold 0.5.
+    precision, recall, f1: at that threshold, averaged over classes weighted by their frequency.
+    f1_macro, mAP: averaged over the classes present in y_true.
+    dice: the competition's score, see `row_dice`; images without a decision get their most probable class.
+    Quotients with denominator 0 count as 0.
     """
     y_true = np.asarray(y_true, dtype=bool)
     y_pred = y_prob >= 0.5
@@ -34,14 +40,14 @@ def classify_metrics(y_true: np.ndarray, y_prob: np.ndarray, prefix: str = "val_
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """part / whole, and 0 where whole is 0."""
+    """part / whole, or 0 where whole is 0."""
     return np.divide(part, whole, out=np.zeros(np.shape(whole)), where=np.asarray(whole) > 0)
 
 
 def average_precision(y_true: np.ndarray, y_prob: np.ndarray) -> np.ndarray:
-    """Average precision a class, (C,) float64, as scikit-learn's `average_precision_score`; 0 without a positive.
+    """Average precision per class, (C,) float64, like scikit-learn's `average_precision_score`; 0 without positives.
 
-    Images of equal score stand or fall together: each takes the precision at the end of its group.
+    Images with equal scores are ranked together: each gets the precision at the end of its group.
     """
     order = np.argsort(-y_prob, axis=0, kind="stable")
     score, hit = np.take_along_axis(y_prob, order, 0), np.take_along_axis(np.asarray(y_true, dtype=bool), order, 0)
@@ -54,7 +60,10 @@ def average_precision(y_true: np.ndarray, y_prob: np.ndarray) -> np.ndarray:
 
 
 def decide(y_prob: np.ndarray, thresholds: np.ndarray | float) -> np.ndarray:
-    """Bool (N, C): probability >= threshold ((C,) or one); an image with none has its arg-max class (SEED.md §1)."""
+    """Decisions, bool (N, C): probability >= threshold, which is (C,) or one number for all classes.
+
+    The competition expects at least one class per image: an image with none gets its most probable class.
+    """
     chosen = y_prob >= thresholds
     empty = np.flatnonzero(~chosen.any(1))
     chosen[empty, y_prob[empty].argmax(1)] = True
@@ -62,7 +71,7 @@ def decide(y_prob: np.ndarray, thresholds: np.ndarray | float) -> np.ndarray:
 
 
 def row_dice(y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
-    """Dice of each image's vector of classes, (N,), in [0, 1]; 0 where both are empty."""
+    """The competition's score: the Dice of each image's vector of classes, (N,), in [0, 1]; 0 if both are empty."""
     y_true, y_pred = np.asarray(y_true, dtype=bool), np.asarray(y_pred, dtype=bool)
     return _ratio(2 * (y_true & y_pred).sum(1), y_true.sum(1) + y_pred.sum(1))
 
@@ -70,31 +79,33 @@ def row_dice(y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
 def random_baseline(
     train_labels: np.ndarray, val_labels: np.ndarray, seed: int, *, draws: int = 20, prefix: str = "val_"
 ) -> dict[str, float]:
-    """SEED.md §2, `random`: each label drawn with its training frequency, seeded; metrics are means over `draws`."""
+    """Metrics of random labels, drawn with their training frequencies; means over `draws` seeded draws."""
     frequency = np.asarray(train_labels).mean(0)
     rng = np.random.default_rng(seed)
     drawn = rng.random((draws, *np.shape(val_labels))) < frequency
-    # Half the frequency below each answer orders no class's images, but makes an empty draw fall back to the commonest.
+    # Adding the frequency does not change the ranking of a class's images, but an image without any label falls back to
+    # the most common class.
     scores = [classify_metrics(val_labels, (answer + frequency) / 2, prefix) for answer in drawn]
     return {name: float(np.mean([score[name] for score in scores])) for name in scores[0]}
 
 
 def co_confusion(y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
-    """Int (C, C): in how many images with true class i (row) class j (column) is predicted (SEED.md §2)."""
+    """The number of images with true class i (row) in which class j (column) is predicted, int (C, C)."""
     return np.asarray(y_true, dtype=int).T @ np.asarray(y_pred, dtype=int)
 
 
 def classify_report(
     y_true: np.ndarray, y_prob: np.ndarray, thresholds: np.ndarray | float, classes: Sequence[str]
 ) -> dict[str, Any]:
-    """Confusion matrices and classification report of `decide`'s answers, as plain values for JSON.
+    """Confusion matrices and classification report of the decisions of `decide`, as plain values for JSON.
 
-    multilabel_confusion: a class [[tn, fp], [fn, tp]]. co_confusion: see there. report: by class or average,
-    precision, recall, f1-score and support.
+    multilabel_confusion: [[tn, fp], [fn, tp]] per class. co_confusion: see the function of that name. report:
+    precision, recall, f1-score and support per class and per average.
     """
     y_true, y_pred = np.asarray(y_true, dtype=int), decide(y_prob, thresholds).astype(int)
-    options = {"target_names": list(classes), "zero_division": 0}
+    options: dict[str, Any] = {"target_names": list(classes), "zero_division": 0}  # 0 is missing in the stubs
     report = classification_report(y_true, y_pred, output_dict=True, **options)
+    assert isinstance(report, dict)
     return {
         "multilabel_confusion": multilabel_confusion_matrix(y_true, y_pred).tolist(),
         "co_confusion": co_confusion(y_true, y_pred).tolist(),

@@ -1,6 +1,9 @@
-"""Metrics of semantic segmentation: count an image, add up, then divide once.
+"""Metrics of semantic segmentation: count per image, add up, then divide once.
 
-Label maps are (B, H, W) of 0..C - 1; those of the truth may hold void, 255.
+Label maps are (B, H, W) of 0..C - 1; those of the ground truth may contain void, 255.
+
+Written by hand rather than taken from torchmetrics because the confusion of each image is kept, for intervals over
+images, and because counting void in a cell of its own never waits for the GPU.
 """
 
 from collections.abc import Iterable
@@ -13,20 +16,20 @@ from voctrain.data.layouts import VOID
 
 
 def confusion(truth: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
-    """Pixels of each true class (row) that were given each class (column), an image: int64 (B, C, C), without void."""
+    """Confusion matrix of each image, int64 (B, C, C): pixels of each true (row) and predicted class, without void."""
     image = torch.arange(len(truth), device=truth.device)[:, None, None]
     cell = (image * num_classes + truth.long()) * num_classes + predicted.long()
     size = len(truth) * num_classes**2
-    cell = torch.where(truth != VOID, cell, size)  # void has a cell of its own: nothing here waits for a GPU
+    cell = torch.where(truth != VOID, cell, size)  # a boolean index would wait for the GPU
     counts = torch.zeros(size + 1, dtype=torch.int64, device=truth.device)
     counts.scatter_add_(0, cell.flatten(), torch.ones_like(cell).flatten())
     return counts[:-1].view(len(truth), num_classes, num_classes)
 
 
 def mask_dice(truth: Tensor, predicted: Tensor) -> Tensor:
-    """The competition's score of each image (SEED.md §1), (B,) in [0, 1]: Dice of its stack of planes, one a class.
+    """The competition's score of each image, (B,) in [0, 1]: the Dice of its stack of binary masks, one per class.
 
-    Background has no plane, and void is background there. 0 where both have no object.
+    Background has no mask, and void counts as background. 0 if neither has an object.
     """
     object_pixels = (truth > 0) & (truth != VOID)
     hits = (object_pixels & (truth == predicted)).sum((1, 2))
@@ -35,13 +38,13 @@ def mask_dice(truth: Tensor, predicted: Tensor) -> Tensor:
 
 
 def iou(confusion: np.ndarray) -> np.ndarray:
-    """Intersection over union a class, (C,) in [0, 1], of confusion (C, C); NaN for a class that the truth has not."""
+    """Intersection over union per class, (C,) in [0, 1], from confusion (C, C); NaN for classes not in the truth."""
     hits, true, predicted = np.diag(confusion), confusion.sum(1), confusion.sum(0)
     return np.divide(hits, true + predicted - hits, out=np.full(len(hits), np.nan), where=true > 0)
 
 
 def mask_metrics(confusions: np.ndarray, prefix: str = "val_") -> dict[str, float]:
-    """mIoU over the classes in the truth, and accuracy over all pixels, of confusion matrices (N, C, C)."""
+    """mIoU over the classes in the truth, and accuracy over all pixels, from confusion matrices (N, C, C)."""
     total = confusions.sum(0)
     classes = iou(total)
     return {
@@ -51,7 +54,7 @@ def mask_metrics(confusions: np.ndarray, prefix: str = "val_") -> dict[str, floa
 
 
 def all_background(masks: np.ndarray, num_classes: int) -> dict[str, float]:
-    """The metrics of an answer without any object, a baseline beside every score."""
+    """The metrics of predicting background everywhere, the baseline of every score."""
     truth = torch.from_numpy(np.asarray(masks))
     predicted = torch.zeros_like(truth)
     counts = confusion(truth, predicted, num_classes).numpy()
@@ -61,7 +64,7 @@ def all_background(masks: np.ndarray, num_classes: int) -> dict[str, float]:
 def score_maps(
     truths: Iterable[np.ndarray], maps: Iterable[np.ndarray], num_classes: int
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """Metrics and their predictions (confusion (N, C, C), dice (N,)) of label maps, each of a size of its own."""
+    """Metrics of label maps of different sizes, and what they are computed from: confusion (N, C, C), dice (N,)."""
     counts, dice = [], []
     for pair in zip(truths, maps, strict=True):
         truth, predicted = (torch.from_numpy(each)[None] for each in pair)

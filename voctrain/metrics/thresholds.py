@@ -1,22 +1,22 @@
-"""Decision thresholds that serve the competition's row Dice (SEED.md §1), chosen by cross-validation."""
+"""Decision thresholds that maximize the mean Dice of an image's classes (the competition's score), cross-validated."""
 
 import numpy as np
 
 from voctrain.metrics.classification import decide, row_dice
 
-SHRINKAGE = 10  # a class's own threshold weighs P / (P + this) of P positives: with few, it is mostly noise
-SWEEPS = 3  # over the classes, in the search for their own thresholds
+SHRINKAGE = 10  # with P positives, a class's own threshold has weight P / (P + this): with few, it is mostly noise
+SWEEPS = 3  # over the classes, when searching for a threshold per class
 
 
 def fit_thresholds(
     y_true: np.ndarray, y_prob: np.ndarray, *, folds: int = 5, seed: int = 0, groups: np.ndarray | None = None
 ) -> tuple[np.ndarray, float]:
-    """Thresholds (C,) for `metrics.decide`, and their cross-validated mean row Dice in [0, 1].
+    """Thresholds (C,) for `decide`, and their cross-validated mean row Dice in [0, 1].
 
-    y_true (N, C) 0/1, y_prob (N, C). One threshold for all classes competes with one each, by predictions on folds that
-    took no part in the fit; thresholds of their own must win by more than the standard error of the difference. The
-    winner is then fitted on everything. `groups` (N,): rows of one image (predicted by several models) share a fold,
-    and are the evidence of one image.
+    y_true (N, C) 0/1, y_prob (N, C). One threshold for all classes competes with one per class on held-out folds;
+    thresholds per class must win by more than the standard error of the difference. The winner is then fitted on all
+    rows. groups (N,): the image of each row, if several models predicted it; rows of an image share a fold and count as
+    one observation.
     """
     y_true, y_prob = np.asarray(y_true, dtype=bool), np.asarray(y_prob, dtype=np.float64)
     _, group = np.unique(np.arange(len(y_true)) if groups is None else groups, return_inverse=True)
@@ -30,7 +30,7 @@ def fit_thresholds(
         for row, thresholds in zip(dice, (common, own), strict=True):
             row[held_out] = row_dice(y_true[held_out], decide(y_prob[held_out], thresholds))
 
-    gain = np.bincount(group, dice[1] - dice[0]) / copies  # (G,): copies of an image are no further evidence
+    gain = np.bincount(group, dice[1] - dice[0]) / copies  # (G,): the rows of an image are one observation
     thresholds = np.full(y_true.shape[1], _common_threshold(y_true, y_prob))
     if gain.mean() > gain.std() / np.sqrt(len(gain)):
         return _class_thresholds(y_true, y_prob, thresholds, copies.mean()), float(dice[1].mean())
@@ -38,21 +38,21 @@ def fit_thresholds(
 
 
 def _common_threshold(y_true: np.ndarray, y_prob: np.ndarray) -> float:
-    """The one threshold of greatest mean row Dice among all that answer differently."""
+    """The single threshold with the greatest mean row Dice, among all that give different decisions."""
     if not len(y_true):
         return 0.5
     order = np.argsort(-y_prob, axis=1, kind="stable")
-    ranked = np.take_along_axis(y_prob, order, 1)  # (N, C), falling
+    ranked = np.take_along_axis(y_prob, order, 1)  # (N, C), descending
     hits = np.take_along_axis(y_true, order, 1).cumsum(1)
     dice = 2 * hits / (np.arange(1, y_true.shape[1] + 1) + y_true.sum(1, keepdims=True))  # of the first k classes
-    # The first class is answered at any threshold, by the arg-max rule: only the later ones change the score.
+    # The first class is chosen at any threshold, by the arg-max rule: only the later ones change the score.
     return _best_cut(ranked[:, 1:].ravel(), np.diff(dice, axis=1).ravel())
 
 
 def _class_thresholds(y_true: np.ndarray, y_prob: np.ndarray, start: np.ndarray, copies: float = 1) -> np.ndarray:
-    """Thresholds (C,) by coordinate ascent on the mean row Dice, then drawn toward `start` for rare classes.
+    """Thresholds (C,) by coordinate ascent on the mean row Dice, then shrunk toward `start` for rare classes.
 
-    copies: rows an image.
+    copies: mean number of rows per image.
     """
     thresholds = start.copy()
     chosen = y_prob >= thresholds
@@ -75,10 +75,10 @@ def _class_thresholds(y_true: np.ndarray, y_prob: np.ndarray, start: np.ndarray,
 
 
 def _best_cut(scores: np.ndarray, gains: np.ndarray) -> float:
-    """The threshold t of greatest sum of `gains` over scores >= t, amid two neighbors among the scores, 0 and 1."""
+    """The threshold t with the greatest sum of `gains` over scores >= t, halfway between adjacent scores (or 0, 1)."""
     order = np.argsort(-scores, kind="stable")
     scores = np.concatenate([[1.0], scores[order], [0.0]])
     total = np.concatenate([[0.0], gains[order].cumsum()])
-    total[scores[:-1] == scores[1:]] = -np.inf  # no threshold parts equal scores
+    total[scores[:-1] == scores[1:]] = -np.inf  # no threshold separates equal scores
     best = int(total.argmax())
     return float((scores[best] + scores[best + 1]) / 2)

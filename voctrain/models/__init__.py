@@ -1,4 +1,4 @@
-"""The networks by name, and their published or saved weights."""
+"""Networks by name, and their published or saved weights."""
 
 from voctrain.models.classifiers import CLASSIFIERS, Classifier, build_classifier
 from voctrain.models.generators import GENERATORS, build_generator

@@ -1,4 +1,4 @@
-"""Classifiers: the notebook's (SEED.md §2), a small ResNet and torchvision's, each with its normalization inside."""
+"""Classifiers: those of the course notebook, a small ResNet, and torchvision's, each with its normalization inside."""
 
 import difflib
 import functools
@@ -11,25 +11,28 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torchvision import models
 
+from voctrain.models.mask_heads import MaskHeads
 from voctrain.models.normalized import Normalized
 from voctrain.models.weights import load_into, published_weights
 
-# The least sizes above 32: alexnet's last pooling, and the 17 × 17 map that inception_v3's auxiliary output wants.
+# Minimum sizes above 32: alexnet's last pooling, and the 17 × 17 map that inception_v3's auxiliary output needs.
 MIN_SIZES = {"alexnet": 63, "inception_v3": 299}
-FIXED_SIZE = ("vit_", "maxvit_")  # take the size of their published weights and no other
+FIXED_SIZE = ("vit_", "maxvit_")  # only work at the size of their published weights
 AUXILIARY = ("googlenet", "inception_v3")
 
 
 class Classifier(Normalized):
-    """Images (B, C, H, W) in [0, 1] → logits (B, num_classes), by a network and its normalization.
+    """A network with its normalization: images (B, C, H, W) in [0, 1] → logits (B, num_classes).
 
-    In train mode a network with auxiliary outputs returns (logits, *auxiliary logits), each (B, num_classes).
-    input_size: the side, in pixels, that the network sees; batches of another size are resized to it.
+    In train mode, a network with auxiliary outputs returns (logits, *auxiliary logits), each (B, num_classes).
+    input_size: the side of the network's input in pixels; images of another size are resized to it.
+    mask_heads: heads that only training with `mask_loss` needs.
     """
 
     def __init__(self, net: nn.Module, *, input_size: int, in_channels: int = 3):
         super().__init__(net, in_channels=in_channels)
         self.input_size = input_size
+        self.mask_heads: MaskHeads | None = None
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         if images.shape[-2:] != (self.input_size, self.input_size):
@@ -43,15 +46,15 @@ def build_classifier(
 ) -> Classifier:
     """The classifier `name`, one of `CLASSIFIERS`, for square images of side `image_size` >= 16 pixels.
 
-    weights: "none", "imagenet" (torchvision's default ones, read from torch hub's cache or downloaded) or the path of
-    a weights file (see `weights.load_file`). What of their last layer does not fit `num_classes` starts anew.
-    Raises `ValueError` for an unknown name, and for weights that cannot be had or are of another model.
+    weights: "none", "imagenet" (torchvision's default weights, from torch hub's cache or downloaded) or the path of a
+    weights file (see `weights.load_file`). If their last layer does not fit `num_classes`, it is initialized anew.
+    Raises `ValueError` for an unknown name, and for weights that are unavailable or belong to another model.
     """
     check_name(name)
     if image_size < 16:
         raise ValueError(f"image_size must be at least 16 pixels, but got {image_size}")
     if in_channels != 3 and name not in OURS:
-        raise ValueError(f"{name} takes 3 channels, but got in_channels={in_channels}: use {', '.join(OURS)}")
+        raise ValueError(f"{name} requires 3 channels, but got in_channels={in_channels}: use {', '.join(OURS)}")
     net = _build_net(name, num_classes, image_size, in_channels)
     model = Classifier(net, input_size=input_size(name, image_size), in_channels=in_channels)
     if weights != "none":
@@ -68,7 +71,7 @@ def check_name(name: str) -> None:
 
 
 def simple(num_classes: int, image_size: int, in_channels: int) -> nn.Sequential:
-    """Two convolutions and a linear layer, SEED.md §2."""
+    """Two convolutions and a linear layer, from the course notebook."""
     return nn.Sequential(
         *[nn.Conv2d(in_channels, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)],
         *[nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)],
@@ -78,7 +81,7 @@ def simple(num_classes: int, image_size: int, in_channels: int) -> nn.Sequential
 
 
 def complex_(num_classes: int, image_size: int, in_channels: int) -> nn.Sequential:
-    """Four convolutions with batch normalization and two linear layers, SEED.md §2."""
+    """Four convolutions with batch normalization and two linear layers, from the course notebook."""
     layers: list[nn.Module] = []
     for c_in, c_out in [(in_channels, 32), (32, 64), (64, 128), (128, 256)]:
         layers += [nn.Conv2d(c_in, c_out, 3, padding=1), nn.BatchNorm2d(c_out), nn.ReLU(), nn.MaxPool2d(2)]
@@ -87,7 +90,7 @@ def complex_(num_classes: int, image_size: int, in_channels: int) -> nn.Sequenti
 
 
 def tinyvgg(num_classes: int, image_size: int, in_channels: int) -> nn.Sequential:
-    """Five convolutions, each ReLU before batch normalization, with dropout, and two linear layers, SEED.md §2."""
+    """Five convolutions, with ReLU before batch normalization and dropout, and two linear layers (course notebook)."""
 
     def conv(c_in: int, c_out: int) -> list[nn.Module]:
         return [nn.Conv2d(c_in, c_out, 3, padding=1), nn.ReLU(), nn.BatchNorm2d(c_out)]
@@ -103,9 +106,10 @@ def tinyvgg(num_classes: int, image_size: int, in_channels: int) -> nn.Sequentia
 
 
 def resnet9(num_classes: int, image_size: int, in_channels: int) -> nn.Sequential:
-    """ResNet-9 (Page, "How to train your ResNet", 2018) of half the width, for small images and few of them.
+    """ResNet-9 (Page, "How to train your ResNet", 2018) with half the width, for small sets of small images.
 
-    Unlike there, the first convolution is pooled too, and the last maps are reduced to their averages and their maxima.
+    Unlike the original, it also pools after the first convolution and concatenates average and maximum pooling at the
+    end.
     """
 
     def conv(c_in: int, c_out: int) -> list[nn.Module]:
@@ -121,7 +125,7 @@ def resnet9(num_classes: int, image_size: int, in_channels: int) -> nn.Sequentia
 
 
 def mnist_model(num_classes: int, image_size: int, in_channels: int) -> nn.Sequential:
-    """Two convolutions without padding and two linear layers, for digits, SEED.md §4."""
+    """Two convolutions without padding and two linear layers, for digits, from the course notebook."""
     side = ((image_size - 4) // 2 - 4) // 2
     return nn.Sequential(
         *[nn.Conv2d(in_channels, 10, 5), nn.MaxPool2d(2), nn.ReLU()],
@@ -131,10 +135,10 @@ def mnist_model(num_classes: int, image_size: int, in_channels: int) -> nn.Seque
 
 
 class Residual(nn.Sequential):
-    """Adds what its layers make of the input to it."""
+    """Adds the input to the output of its layers."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x + super().forward(x)
+    def forward(self, input: Tensor) -> Tensor:
+        return input + super().forward(input)
 
 
 class AverageAndMaximum(nn.Module):
@@ -155,11 +159,13 @@ CLASSIFIERS: tuple[str, ...] = (*OURS, *models.list_models(module=models))
 
 
 def input_size(name: str, image_size: int) -> int:
-    """The size nearest to `image_size` that the network takes, in eval and in train mode."""
+    """The size nearest to `image_size` at which the network works, in eval and in train mode."""
     if name in OURS:
         return image_size
     if name.startswith(FIXED_SIZE):
-        return published_weights(name).transforms().crop_size[0]
+        published = published_weights(name)
+        assert published is not None
+        return published.transforms().crop_size[0]
     return max(image_size, MIN_SIZES.get(name, 32))
 
 
@@ -167,7 +173,9 @@ def _build_net(name: str, num_classes: int, image_size: int, in_channels: int = 
     if name in OURS:
         return OURS[name](num_classes, image_size, in_channels)
     options: dict[str, Any] = {}
-    if name in AUXILIARY:  # torchvision's own initialization of these two takes seconds, and is to be given up there
+    if (
+        name in AUXILIARY
+    ):  # torchvision's own initialization of these two takes seconds, and it warns that this will change
         options = {"aux_logits": True, "init_weights": False}
     if name.startswith("vit_"):
         options = {"image_size": input_size(name, image_size)}
@@ -175,7 +183,7 @@ def _build_net(name: str, num_classes: int, image_size: int, in_channels: int = 
 
 
 class _ShapesOnly(TorchFunctionMode):
-    """Modules built in it hold no memory. (Not `torch.device("meta")`: the regnets compute with small tensors.)"""
+    """Modules built in this mode use no memory. Not `torch.device("meta")`: regnets compute with small tensors."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         on_meta = {"device": "meta"} if func in (torch.empty, torch.zeros, torch.ones) else {}

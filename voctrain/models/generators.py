@@ -1,4 +1,7 @@
-"""Generators of perturbations: the notebook's autoencoders (SEED.md §4), a residual and a universal one."""
+"""Generators of perturbations: the course notebook's autoencoders, and residual, guided and universal ones.
+
+Written by hand because libraries of attacks such as torchattacks contain gradient attacks but no trained generators.
+"""
 
 import difflib
 from collections.abc import Callable
@@ -11,39 +14,41 @@ from torch import Tensor, nn
 
 from voctrain.models.classifiers import Residual
 
-# Pixels; of all others 64: below it, the notebook's kernels have nothing left to scale.
-MIN_SIZES = dict.fromkeys(("residual", "guided", "universal", "mnist_adversarial"), 28)
-BLOCKS = 6  # of the residual generator, as its paper has for small images
+# Minimum image size in pixels; 64 for all others: below it, the kernels of the notebook's networks vanish.
+MIN_SIZES: dict[str, int] = dict.fromkeys(("residual", "guided", "universal", "mnist_adversarial"), 28)
+BLOCKS = 6  # of the residual generator, as in its paper for small images
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
     "leaky_relu": lambda: nn.LeakyReLU(0.2),
     "gelu": nn.GELU,
     "sigmoid": nn.Sigmoid,
-    "identity": nn.Identity,  # the notebook's leaky ReLU of slope 1 (SEED.md §6, fault 14)
+    "identity": nn.Identity,  # what the notebook's leaky ReLU with slope 1 amounted to
 }
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A notebook's autoencoder: kernels at the image size `reference`, and how the maps shrink and grow by `pool`."""
+class Autoencoder:
+    """The layers of one of the course notebook's autoencoders."""
 
-    down: tuple[int, ...]
-    up: tuple[int, ...]
-    channels: tuple[int, ...]  # of the encoder's maps, those of the images first and left out; mirrored by the decoder
-    pool: int = 1
-    pool_each: bool = False  # before each convolution, not just the first
+    down: tuple[int, ...]  # kernel sizes of the encoder, at the image size `reference`
+    up: tuple[int, ...]  # kernel sizes of the decoder
+    channels: tuple[int, ...]  # of the encoder's maps, without the images; mirrored by the decoder
+    pool: int = 1  # factor of max pooling in the encoder and up-sampling in the decoder
+    pool_each: bool = False  # pool before each convolution, not just the first
     bias: bool = False
-    middle: int = 50  # width of the fully connected middle, where there is one
+    middle: int = 50  # width of the fully connected bottleneck, if there is one
     has_middle: bool = False  # by default
-    reference: int = 300
-    up_channels: tuple[int, ...] | None = None  # of the decoder's maps but the last; None: mirrored
+    reference: int = 300  # pixels
+    up_channels: tuple[int, ...] | None = None  # of the decoder's maps without the last; None: mirrored
 
 
 NOTEBOOK = {
-    "voc_adversarial": Plan((20, 20, 40, 60, 80, 20, 20, 20), (20, 20, 80, 60, 40, 20, 20, 20), (16,) + 7 * (32,)),
-    "voc_adversarial2": Plan((20, 20, 40), (40, 20, 20), (16, 32, 64), pool=3),
-    "voc_adversarial3": Plan(
+    "voc_adversarial": Autoencoder(
+        (20, 20, 40, 60, 80, 20, 20, 20), (20, 20, 80, 60, 40, 20, 20, 20), (16,) + 7 * (32,)
+    ),
+    "voc_adversarial2": Autoencoder((20, 20, 40), (40, 20, 20), (16, 32, 64), pool=3),
+    "voc_adversarial3": Autoencoder(
         (3, 5, 10),
         (10, 5, 3),
         (64, 32, 16),
@@ -54,13 +59,13 @@ NOTEBOOK = {
         has_middle=True,
         up_channels=(32, 64),
     ),
-    "mnist_adversarial": Plan((4, 8, 8), (10, 9), (16, 32, 32), reference=28, up_channels=(16,)),
+    "mnist_adversarial": Autoencoder((4, 8, 8), (10, 9), (16, 32, 32), reference=28, up_channels=(16,)),
 }
 GENERATORS = (*NOTEBOOK, "residual", "guided", "universal")
 
 
 class Generator(nn.Module):
-    """A network whose output, whatever its size, is resized to that of its input: (B, C, S, S) → (B, C, S, S)."""
+    """A network whose output is resized to the size of its input: (B, C, S, S) → (B, C, S, S)."""
 
     def __init__(self, net: nn.Module):
         super().__init__()
@@ -85,11 +90,12 @@ def build_generator(
 ) -> Generator:
     """The generator `name`, one of `GENERATORS`, for square images of side `image_size` >= 64 (mnist_…: 28) pixels.
 
-    activation: one of `ACTIVATIONS`; universal has none. middle: whether a notebook's network has a fully connected
-    one; by default only voc_adversarial3 has. width: of the first maps of `residual`, by default 16 below 128 pixels,
-    else 64; of all maps of `guided`, by default 16. descent: what `guided` asks of images, which way the victim would
-    be fooled; both are (B, in_channels, S, S).
-    Raises `ValueError` for an unknown name or activation, and for a size that the generator cannot take.
+    activation: one of `ACTIVATIONS`; universal has none.
+    middle: whether a notebook network has a fully connected bottleneck; by default, only voc_adversarial3 has one.
+    width: channels of the first maps of `residual`, by default 16 below 128 pixels and 64 otherwise; channels of all
+    maps of `guided`, by default 16.
+    descent: required by `guided`; maps images to the direction that fools the victim, both (B, in_channels, S, S).
+    Raises `ValueError` for an unknown name or activation, and for an image size that is too small.
     """
     check_name(name, image_size)
     if name == "universal":
@@ -101,26 +107,26 @@ def build_generator(
         return Generator(residual(in_channels, width or (16 if image_size < 128 else 64), act))
     if name == "guided":
         if descent is None:
-            raise ValueError("guided needs descent: of images, which way the victim would be fooled")
+            raise ValueError("guided requires descent: pass a function from images to the direction to fool the victim")
         return Generator(Guided(in_channels, width or 16, act, descent))
     plan = NOTEBOOK[name]
     return Generator(autoencoder(plan, image_size, in_channels, act, plan.has_middle if middle is None else middle))
 
 
 def check_name(name: str, image_size: int) -> None:
-    """Raise `ValueError` unless `name` is one of `GENERATORS` and takes images of this size."""
+    """Raise `ValueError` unless `name` is one of `GENERATORS` and works at this image size."""
     if name not in GENERATORS:
         close = difflib.get_close_matches(name, GENERATORS, 2)
         hint = f"did you mean {' or '.join(close)}?" if close else f"use {', '.join(GENERATORS)}"
         raise ValueError(f"unknown generator {name!r}: {hint}")
     if image_size < (least := MIN_SIZES.get(name, 64)):
-        raise ValueError(f"{name} takes images of at least {least} pixels, but got image_size={image_size}")
+        raise ValueError(f"{name} requires image_size of at least {least} pixels, but got {image_size}")
 
 
 def autoencoder(
-    plan: Plan, image_size: int, in_channels: int, act: Callable[[], nn.Module], middle: bool
+    plan: Autoencoder, image_size: int, in_channels: int, act: Callable[[], nn.Module], middle: bool
 ) -> nn.Sequential:
-    """A notebook's network, SEED.md §4, its kernels scaled to the image size; no activation follows the last layer."""
+    """A notebook network with its kernels scaled to the image size; no activation follows the last layer."""
 
     def scaled(kernel: int) -> int:
         return max(1, round(kernel * image_size / plan.reference))
@@ -150,7 +156,7 @@ def autoencoder(
 
 
 def residual(in_channels: int, width: int, act: Callable[[], nn.Module]) -> nn.Sequential:
-    """The ResNet generator of Generative Adversarial Perturbations (Poursaeed et al., 2018), instances normalized."""
+    """The ResNet generator of Generative Adversarial Perturbations (Poursaeed et al., 2018), instance-normalized."""
 
     def up(c_in: int, c_out: int) -> list[nn.Module]:
         return [nn.Upsample(scale_factor=2), *_conv(c_in, c_out, 3), act()]
@@ -165,9 +171,9 @@ def residual(in_channels: int, width: int, act: Callable[[], nn.Module]) -> nn.S
 
 
 class Guided(nn.Module):
-    """A small network that sees the image and, like FGSM, which way the victim's loss falls there (Jiang et al., 2021).
+    """A small network that sees the image and, like FGSM, the descent direction of the victim (Jiang et al., 2021).
 
-    What tells it that, `descent`, is none of its parts: no weight of the victim's is in its state.
+    `descent` is a function, not a module: the state dict contains no weights of the victim.
     """
 
     def __init__(self, in_channels: int, width: int, act: Callable[[], nn.Module], descent: Callable[[Tensor], Tensor]):
@@ -192,7 +198,7 @@ def _conv(c_in: int, c_out: int, kernel: int, stride: int = 1) -> list[nn.Module
 
 
 def _last(c_in: int, c_out: int, kernel: int) -> nn.Conv2d:
-    """It begins with hardly any perturbation: a saturated tanh learns nothing."""
+    """The last convolution. Its small weights start with hardly any perturbation: a saturated tanh learns nothing."""
     conv = nn.Conv2d(c_in, c_out, kernel, padding=kernel // 2, padding_mode="reflect")
     nn.init.normal_(conv.weight, std=1e-3)
     return conv

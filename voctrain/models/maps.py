@@ -1,4 +1,4 @@
-"""The maps (B, C, h, w) that the modules of a network make on the way."""
+"""The feature maps (B, C, h, w) of a network's modules."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def map_shapes(net: nn.Module, images: Tensor) -> dict[str, torch.Size]:
-    """Shape of the square map that each module of `net` makes of these images, in the order of their making."""
+    """The shape of the square map that each module of `net` outputs for these images, in the order of execution."""
     shapes: dict[str, torch.Size] = {}
 
     def note(name: str, output: Tensor) -> None:
@@ -26,7 +26,7 @@ def map_shapes(net: nn.Module, images: Tensor) -> dict[str, torch.Size]:
 
 @contextlib.contextmanager
 def hooked(net: nn.Module, names: Iterable[str], receive: Callable[[str, Any], None]) -> Iterator[None]:
-    """Give `receive` the name and the output of each of these modules of `net` as it runs."""
+    """While active, call `receive` with the name and the output of each of these modules of `net` as it runs."""
     with contextlib.ExitStack() as stack:
         for name in names:
             handle = net.get_submodule(name).register_forward_hook(lambda _m, _i, output, n=name: receive(n, output))

@@ -1,4 +1,4 @@
-"""Masks as a second teacher of a classifier: while it trains, its deepest maps must say where each class is."""
+"""Masks as auxiliary supervision of a classifier: in training, its deepest feature maps must locate each class."""
 
 import contextlib
 import math
@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from voctrain.models.maps import hooked, map_shapes
 
-STRIDES = (8, 32)  # pixels of the input to a cell: finer maps are too early to know classes, coarser ones too coarse
+STRIDES = (8, 32)  # input pixels per cell: finer maps come too early to know classes, coarser ones cannot locate them
 
 
 class MaskHeads(nn.Module):
-    """A 1×1 convolution on the last map of each size between `STRIDES` that a network makes, for training only.
+    """A 1×1 convolution on the last feature map of each size between `STRIDES`, for training only.
 
-    A network without one, which is a shallow one, is taught on its last map. net: takes (B, 3, image_size, image_size).
-    Raises `ValueError` where it makes no square maps at all.
+    A (shallow) network without maps of these sizes gets a head on its last map. net: maps (B, 3, image_size,
+    image_size). Raises `ValueError` if it has no square feature maps.
     """
 
     def __init__(self, net: nn.Module, *, image_size: int, num_classes: int):
@@ -25,7 +25,7 @@ class MaskHeads(nn.Module):
         finest, coarsest = math.ceil(image_size / STRIDES[0]), image_size // STRIDES[1]
         deepest = {shape[-1]: name for name, shape in shapes.items() if coarsest <= shape[-1] <= finest}
         if not shapes:
-            raise ValueError("mask_loss needs a network that makes maps (B, C, H, W): use another one, or mask_loss=0")
+            raise ValueError("mask_loss requires a network with feature maps (B, C, H, W): use another, or mask_loss=0")
         self.names = tuple(deepest.values()) or (list(shapes)[-1],)
         self.convs = nn.ModuleList(nn.Conv2d(shapes[name][1], 1 + num_classes, 1) for name in self.names)
 

@@ -1,4 +1,4 @@
-"""A network that takes images in [0, 1]: its normalization is a part of it."""
+"""A network that takes images in [0, 1] and normalizes them itself."""
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -8,11 +8,20 @@ import torch
 from torch import Tensor, nn
 
 
-class Normalized(nn.Module):
-    """A network `net` and the normalization of its input, (B, C, H, W) in [0, 1]; `forward` is the subclass's.
+class StateDict(OrderedDict[str, Tensor]):
+    """A state dict with torch's record of module versions, which torch attaches to a plain `OrderedDict`."""
 
-    own_normalization: whether the normalization came with the weights; else it is the identity until it is set.
+    _metadata: Any
+
+
+class Normalized(nn.Module):
+    """A network `net` and the normalization of its input, (B, C, H, W) in [0, 1]; subclasses define `forward`.
+
+    own_normalization: whether the normalization came with the weights. If not, it is the identity until it is set.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, net: nn.Module, *, in_channels: int = 3):
         super().__init__()
@@ -22,9 +31,9 @@ class Normalized(nn.Module):
         self.register_buffer("std", torch.ones(1, in_channels, 1, 1))
 
     def set_normalization(self, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor) -> None:
-        """Subtract `mean` and divide by `std`, a value a channel each, in units of [0, 1] images.
+        """Subtract `mean` and divide by `std`, one value per channel each, in units of [0, 1] images.
 
-        Of a channel that never varies, std counts as 1e-6: it becomes 0.
+        The std of a constant channel counts as 1e-6, so that the channel becomes 0.
         """
         self.mean.copy_(torch.as_tensor(mean).view_as(self.mean))
         self.std.copy_(torch.as_tensor(std).view_as(self.std).clamp(min=1e-6))
@@ -33,8 +42,8 @@ class Normalized(nn.Module):
         return (images - self.mean) / self.std
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """As torch's; a dict that lost torch's record of versions, which mnasnet asks for, counts as up to date."""
+        """Like torch's, but a dict without torch's record of versions, which mnasnet reads, counts as current."""
         if not hasattr(state_dict, "_metadata"):
-            state_dict = OrderedDict(state_dict)
-            state_dict._metadata = self.state_dict()._metadata
+            state_dict = StateDict(state_dict)
+            state_dict._metadata = getattr(self.state_dict(), "_metadata", None)
         return super().load_state_dict(state_dict, *args, **kwargs)

@@ -1,4 +1,9 @@
-"""Segmenters: the notebook's U-Net (SEED.md §3), a feature pyramid on any classifier, and torchvision's."""
+"""Segmenters: a U-Net, a feature pyramid on any of the classifiers, and torchvision's.
+
+U-Net and feature pyramid are written by hand rather than taken from segmentation_models.pytorch because the U-Net must
+be that of the course notebook, and the pyramid must build on the same classifiers, with the same weights files, that
+this project trains.
+"""
 
 import difflib
 import warnings
@@ -17,14 +22,14 @@ from voctrain.models.weights import PUBLISHED, load_encoder, load_file, load_int
 
 TORCHVISION = tuple(models.list_models(module=models.segmentation))
 SEGMENTERS: tuple[str, ...] = ("unet", *TORCHVISION, *(f"fpn_{name}" for name in CLASSIFIERS))
-TRACED_SIZE = 64  # pixels of the images that show the maps of a classifier
-STRIDES = (2, 4, 8, 16, 32)  # pixels to a cell of the maps of a pyramid, as far as the classifier makes them
+TRACED_SIZE = 64  # pixels; the image size at which a classifier is traced to find its feature maps
+STRIDES = (2, 4, 8, 16, 32)  # input pixels per cell of the maps of a pyramid, if the classifier has them
 
 
 class Segmenter(Normalized):
-    """Images (B, 3, H, W) in [0, 1] of any size → logits (B, num_classes, H, W), by a network and its normalization.
+    """A network with its normalization: images (B, 3, H, W) in [0, 1] of any size → logits (B, num_classes, H, W).
 
-    In train mode a network with an auxiliary output returns (logits, auxiliary logits).
+    In train mode, a network with an auxiliary output returns (logits, auxiliary logits).
     """
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
@@ -37,13 +42,13 @@ class Segmenter(Normalized):
 def build_segmenter(
     name: str, *, num_classes: int = 21, width: int | None = None, depth: int | None = None, weights: str = "none"
 ) -> Segmenter:
-    """The segmenter `name`, one of `SEGMENTERS`; num_classes counts background.
+    """The segmenter `name`, one of `SEGMENTERS`; num_classes includes background.
 
-    width, depth: of unet (64, 4 by default), width of fpn_… (64), see there.
-    weights: "none", "imagenet" (the encoder's, torchvision's default ones), "published" (torchvision's of the whole
-    segmenter, trained on COCO's masks of VOC's classes), or the path of a weights file: of a segmenter, or of a
-    classifier that is the encoder.
-    Raises `ValueError` for an unknown name, and for weights that cannot be had or are of another model.
+    width: of `UNet` or `FPN`, by default 64. depth: of `UNet`, by default 4.
+    weights: "none", "imagenet" (torchvision's default weights for the encoder), "published" (torchvision's weights for
+    the whole segmenter, trained on COCO's masks of VOC's classes), or the path of a weights file of a segmenter or of
+    the encoder's classifier.
+    Raises `ValueError` for an unknown name, and for weights that are unavailable or belong to another model.
     """
     check_name(name)
     encoder = name.partition("_")[2]
@@ -58,8 +63,8 @@ def build_segmenter(
     if weights != "none":
         if weights == "imagenet" or (weights not in PUBLISHED and _of_classifier(weights, model)):
             if name == "unet":
-                raise ValueError(f"unet has no encoder of another network for weights={weights}: --weights none")
-            part = model.net.encoder if name.startswith("fpn_") else model.net.backbone
+                raise ValueError(f"unet has no pretrained encoder for weights={weights}: use --weights none")
+            part = model.net.get_submodule("encoder" if name.startswith("fpn_") else "backbone")
             load_encoder(model, part, encoder, weights)
         else:
             load_into(model, name, weights, head=_head(model, num_classes))
@@ -75,7 +80,7 @@ def check_name(name: str) -> None:
 
 
 def _of_classifier(weights: str, model: Segmenter) -> bool:
-    """Whether a weights file is of a classifier: ours says so, another shares no name with a segmenter."""
+    """Whether a weights file is of a classifier: voc-search's name their task, others share no key with `model`."""
     saved, own = load_file(weights), model.state_dict().keys()
     if "task" in saved:
         return saved["task"] == "classify"
@@ -83,7 +88,7 @@ def _of_classifier(weights: str, model: Segmenter) -> bool:
 
 
 def _head(model: Segmenter, num_classes: int) -> frozenset[str]:
-    """The tensors whose shape depends on the number of classes: those of the last layers."""
+    """The names of the tensors whose shape depends on the number of classes: those of the last layers."""
     return frozenset(
         f"{name}.{key}"
         for name, module in model.named_modules()
@@ -102,9 +107,10 @@ def convolution(c_in: int, c_out: int, kernel: int) -> list[nn.Module]:
 
 
 class UNet(nn.Module):
-    """U-Net (Ronneberger et al., 2015) with padding, SEED.md §3: `width` channels, twice as many after each halving.
+    """U-Net (Ronneberger et al., 2015) with padding, as in the course notebook.
 
-    Sides that cannot be halved are rounded up on the way down, and cut off again on the way up.
+    It has `width` channels, doubled at each of `depth` halvings of the image. Odd sides are rounded up on the way down
+    and cropped again on the way up.
     """
 
     def __init__(self, num_classes: int, *, width: int = 64, depth: int = 4):
@@ -130,10 +136,10 @@ class UNet(nn.Module):
 
 
 class FPN(nn.Module):
-    """A semantic feature pyramid (Kirillov et al., 2019) on the deepest map of each stride of a classifier.
+    """A semantic feature pyramid (Kirillov et al., 2019) on the deepest feature map of each stride of a classifier.
 
-    From the coarsest up, each map, brought to `width` channels, is added to what comes from below it, up-sampled, and
-    smoothed by a 3×3 convolution. Raises `ValueError` for a classifier that makes no such maps, or is not traceable.
+    From coarse to fine, each map is projected to `width` channels, added to the up-sampled coarser result, and smoothed
+    by a 3×3 convolution. Raises `ValueError` for a classifier that cannot be traced or has no such maps.
     """
 
     def __init__(self, classifier: str, num_classes: int, *, width: int = 64):
@@ -144,12 +150,12 @@ class FPN(nn.Module):
             shapes = map_shapes(net, torch.zeros(1, 3, TRACED_SIZE, TRACED_SIZE))
             deepest = {shape[-1]: name for name, shape in shapes.items() if shape[-1] in sizes}
             names = list(deepest.values())
-            with warnings.catch_warnings(action="ignore"):  # dropout makes one graph of training, one of evaluation
+            with warnings.catch_warnings(action="ignore"):  # dropout makes the graphs of train and eval mode differ
                 self.encoder = create_feature_extractor(net, names)
-        except Exception as error:  # whatever tracing meets in a network that it cannot follow
+        except Exception as error:  # tracing fails in many ways
             raise ValueError(f"no feature pyramid can be built on {classifier} ({error}): use a ResNet") from None
         if len(names) < 2:
-            raise ValueError(f"no feature pyramid can be built on {classifier}: it makes fewer than two maps")
+            raise ValueError(f"no feature pyramid can be built on {classifier} (fewer than two maps): use a ResNet")
         names.sort(key=lambda name: -shapes[name][-1])  # the finest first
         self.names = names
         self.lateral = nn.ModuleList(nn.Sequential(*convolution(shapes[name][1], width, 1)) for name in names)

@@ -41,7 +41,7 @@ def test_the_fully_connected_middle_is_an_option(name, width):
 
 @pytest.mark.parametrize("activation", ["identity", "relu", "leaky_relu", "gelu", "sigmoid"])
 def test_only_identity_is_linear(activation):
-    """It has neither biases nor pooling (SEED.md §6, fault 14)."""
+    """With `identity` and without biases and pooling, the network is linear."""
     images = torch.rand(2, 3, 64, 64)
     generator = build_generator("voc_adversarial", image_size=64, activation=activation).double()
     plus, minus = generator(images.double()), generator(-images.double())
@@ -71,10 +71,10 @@ def test_the_guided_generator_sees_the_victims_gradient_and_holds_none_of_its_we
     ("options", "message"),
     [
         ({"name": "voc_adversarial4"}, "did you mean voc_adversarial"),
-        ({"name": "voc_adversarial", "image_size": 63}, "at least 64 pixels, but got image_size=63"),
+        ({"name": "voc_adversarial", "image_size": 63}, "at least 64 pixels, but got 63"),
         ({"name": "mnist_adversarial", "image_size": 27}, "at least 28 pixels"),
         ({"name": "residual", "activation": "tanh"}, "activation must be one of relu"),
-        ({"name": "guided"}, "guided needs descent"),
+        ({"name": "guided"}, "guided requires descent"),
     ],
 )
 def test_what_cannot_be_is_refused(options, message):

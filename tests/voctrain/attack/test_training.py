@@ -249,22 +249,22 @@ def test_without_validation_it_trains_unjudged(draw_data, config):
 
 def test_what_cannot_be_is_refused(draw_data, config, victims, tmp_path):
     data = draw_data()
-    with pytest.raises(ValueError, match="takes images of at least 64 pixels"):
+    with pytest.raises(ValueError, match="requires image_size of at least 64 pixels"):
         attack.check(config(architecture="voc_adversarial3"), data)
-    with pytest.raises(ValueError, match="goal hide:CLASS takes one of cat, dog, person, but got 'cow'"):
+    with pytest.raises(ValueError, match="goal hide:CLASS must be one of cat, dog, person, but got 'cow'"):
         attack.check(config(goal="hide:cow"), data)
-    with pytest.raises(ValueError, match=r"victim\.pt knows cat, dog, person, while the data have a, b, c: give"):
+    with pytest.raises(ValueError, match=r"victim\.pt has cat, dog, person, while the data have a, b, c: use"):
         next(attack.train(config(), dataclasses.replace(data, classes=("a", "b", "c"))))
     saved = torch.load(victims / "victim.pt", weights_only=True)
     torch.save(saved | {"task": "segment"}, tmp_path / "other.pt")
-    with pytest.raises(ValueError, match="a victim is a classifier of ours"):
+    with pytest.raises(ValueError, match="a victim must be a voc-search classifier"):
         load_victim(tmp_path / "other.pt")
     del saved["thresholds"]
     torch.save(saved, tmp_path / "bare.pt")
     with pytest.raises(ValueError, match="has none"):
         load_victim(tmp_path / "bare.pt")
     for wrong in ({"fake_label": 0.5, "goal": "invert"}, {"max_ssim": 0.5}, {"width": 8, "architecture": "universal"}):
-        with pytest.raises(ValueError, match="goes with"):
+        with pytest.raises(ValueError, match="requires"):
             config(**wrong)
 
 

@@ -109,11 +109,9 @@ def test_a_segmenter_of_another_number_of_classes_keeps_all_but_its_head(tmp_pat
 def test_files_of_other_networks_are_explained(tmp_path):
     path = str(tmp_path / "best.pt")
     classifier_file(path, "resnet9")
-    assert "is of a resnet9, but the architecture is resnet18" in error_of(
-        build_segmenter, "fpn_resnet18", weights=path
-    )
-    assert "unet has no encoder" in error_of(build_segmenter, "unet", weights=path)
-    assert "unet has no encoder" in error_of(build_segmenter, "unet", weights="imagenet")
+    assert "contains a resnet9, but architecture is resnet18" in error_of(build_segmenter, "fpn_resnet18", weights=path)
+    assert "unet has no pretrained encoder" in error_of(build_segmenter, "unet", weights=path)
+    assert "unet has no pretrained encoder" in error_of(build_segmenter, "unet", weights="imagenet")
     torch.save(models.get_model("resnet34").state_dict(), tmp_path / "plain.pth")
     assert "--set architecture" in error_of(build_segmenter, "fpn_resnet50", weights=str(tmp_path / "plain.pth"))
 

@@ -172,7 +172,7 @@ def test_a_plain_dict_of_its_tensors_restores_a_model(name):
             "unknown classifier 'q': use simple, complex, tinyvgg, resnet9, mnist_model or a torchvision name",
         ),
         ({"name": "fcn_resnet50"}, "unknown classifier 'fcn_resnet50'"),
-        ({"name": "resnet18", "in_channels": 1}, "resnet18 takes 3 channels, but got in_channels=1"),
+        ({"name": "resnet18", "in_channels": 1}, "resnet18 requires 3 channels, but got in_channels=1"),
         ({"name": "simple", "image_size": 8}, "image_size must be at least 16 pixels, but got 8"),
         ({"name": "simple", "weights": "imagenet"}, "simple has no published weights"),
     ],
