@@ -1,1 +1,3 @@
-"""The search: who tries what, when. The commands are `python -m search.<verb>`."""
+"""Hyperparameter search with Ray Tune and Optuna: who tries what, and when. See `search.api`."""
+
+__version__ = "0.1.0"

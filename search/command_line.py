@@ -1,13 +1,163 @@
-"""Standard output and error that never fail: `| head -1` or a closed terminal must not end a search."""
+"""How command lines are parsed, and how commands end. Light, so that --help answers at once.
 
+The options of a command are the fields of a frozen dataclass, each declared with `option`. The parser, the defaults and
+the "(default: …)" of the help text are derived from it.
+"""
+
+import argparse
+import dataclasses
 import io
+import math
+import re
+import signal
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+GROUPS = ("data", "search", "model")  # come first in the help text
+
+
+@dataclass(frozen=True)
+class Option:
+    """How an option is typed on the command line."""
+
+    help: str
+    parse: Callable[[str], Any] = str
+    metavar: str | None = None
+    choices: Sequence[str] | None = None
+    group: str = "options"
+    shown: str | None = None  # the default as the help text shows it, if not as it is
+    many: bool = False  # takes one or more values
+    positional: bool = False
+    resumable: bool = False  # may change when a run is continued
+    per_call: bool = False  # belongs to one call, not to the search
+
+
+def option(default: Any, help: str, **how: Any) -> Any:
+    """A dataclass field that is an option, see `Option`."""
+    return field(default=default, metadata={"option": Option(help, **how)})
+
+
+def integer(minimum: int) -> Callable[[str], int]:
+    """An option type: an integer of at least `minimum`."""
+
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"-?\d+", text) or int(text) < minimum:
+            raise argparse.ArgumentTypeError(f"must be an integer of at least {minimum}, but got {text!r}")
+        return int(text)
+
+    return parse
+
+
+def gpu_share(text: str) -> float:
+    """An option type: 0, a fraction below 1 or an integer."""
+    share = _number(text)
+    if not 0 <= share < math.inf or (share > 1 and share != int(share)):
+        raise argparse.ArgumentTypeError(f"must be 0, a fraction or an integer number of GPUs, but got {text!r}")
+    return share
+
+
+def fraction(text: str) -> float:
+    """An option type: a number between 0 and 1, both excluded."""
+    if not 0 < _number(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be above 0 and below 1, but got {text!r}")
+    return float(text)
+
+
+def scale(text: str) -> float:
+    """An option type: a factor of the image size."""
+    if not 0.1 <= _number(text) <= 4:
+        raise argparse.ArgumentTypeError(f"must lie between 0.1 and 4, but got {text!r}")
+    return float(text)
+
+
+def seconds(text: str) -> float:
+    """An option type: a duration such as 90s, 45m, 2h or 1h30m, in seconds."""
+    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text)
+    parts = match.groups() if match else ()
+    total = sum(float(part or 0) * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
+    if not total:
+        raise argparse.ArgumentTypeError(f"must be a duration such as 90s, 45m, 2h or 1h30m, but got {text!r}")
+    return total
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def options_of(cls: type) -> dict[str, Option]:
+    """The options of a dataclass, by field name."""
+    return {f.name: f.metadata["option"] for f in dataclasses.fields(cls) if "option" in f.metadata}
+
+
+def flag(name: str) -> str:
+    """The command-line flag of an option."""
+    return f"--{name.replace('_', '-')}"
+
+
+class Parser(argparse.ArgumentParser):
+    """Prints a mistake on one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
+def make_parser(prog: str, description: str, examples: str, *classes: type) -> Parser:
+    """A parser for the options of these dataclasses, by group. It leaves out what was not typed."""
+    parser = Parser(
+        prog=prog,
+        description=description,
+        epilog=f"examples:\n{examples}",
+        argument_default=argparse.SUPPRESS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    names = [how.group for cls in classes for how in options_of(cls).values()]
+    order = sorted(dict.fromkeys(names), key=lambda name: GROUPS.index(name) if name in GROUPS else len(GROUPS))
+    groups: dict[str, Any] = {name: parser.add_argument_group(name) for name in order if name != "options"}
+    groups["options"] = parser
+    added: set[str] = set()
+    for cls in classes:
+        defaults = {f.name: f.default for f in dataclasses.fields(cls)}
+        for name, how in options_of(cls).items():
+            if name in added:
+                continue
+            added.add(name)
+            _add(groups[how.group], name, how, defaults[name])
+    return parser
+
+
+def _add(group: Any, name: str, how: Option, default: Any) -> None:
+    if default is False:
+        group.add_argument(flag(name), action="store_true", help=how.help)
+        return
+    text = how.help if how.positional else f"{how.help} (default: {how.shown or default})"
+    kind: dict[str, Any] = {"help": text, "type": how.parse, "metavar": how.metavar}
+    if how.choices:
+        kind |= {"choices": how.choices}
+    if how.many:
+        kind |= {"nargs": "+"} if how.positional else {"nargs": "+", "action": "extend"}
+    elif how.positional:
+        kind |= {"nargs": "?"}
+    group.add_argument(name if how.positional else flag(name), **kind)
+
+
+def run_command(main: Callable[[], int]) -> int:
+    """The exit status of a command. Ctrl-C ends it without a traceback; a reader of its output that leaves does not."""
+    outlive_readers()
+    try:
+        return main()
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
 
 
 class _Output(io.FileIO):
-    """A file descriptor that drops what it cannot write: nobody reads it any more, or its disk is full."""
+    """A file descriptor that drops what it cannot write: its reader has left, or its disk is full."""
 
-    def write(self, content) -> int | None:
+    def write(self, content: Any) -> int:
         try:
             return super().write(content)
         except OSError:
@@ -15,7 +165,10 @@ class _Output(io.FileIO):
 
 
 def outlive_readers() -> None:
-    """Replace sys.stdout and sys.stderr by streams whose writes always succeed, and show each line at once."""
+    """Replace sys.stdout and sys.stderr by line-buffered streams whose writes always succeed.
+
+    A search must not end because of `| head -1` or a closed terminal.
+    """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         raw = _Output(stream.fileno(), "w", closefd=False)

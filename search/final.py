@@ -1,50 +1,47 @@
-"""python -m search.final: retrain the best configurations, choose honestly, train the final model."""
+"""python -m search.final: retrain the best configurations, choose one, train the final model."""
 
 import sys
 
-from search.options import Parser, announce_start, share, whole, without_traceback
+from search.cluster.address import describe_start
+from search.command_line import Parser, make_parser, run_command
+from search.options import FinalOptions
+from search.reporter import Reporter
+from search.text import one_line
 
 
 def parser() -> Parser:
-    result = Parser(
-        prog="python -m search.final",
-        description="Retrain the best configurations of a run with several seeds, then the winner on all images.",
+    return make_parser(
+        "python -m search.final",
+        "Retrain the best configurations of a run with several seeds, then the winner on all labeled images.",
+        "  python -m search.final runs/classify-…\n  python -m search.final --config best.json --data DIR --seeds 5",
+        FinalOptions,
     )
-    add = result.add_argument
-    add("run", nargs="?", metavar="RUN", help="a run folder; the final model goes into its final/")
-    add("--config", metavar="best.json", help="instead of a run: one configuration, with --data")
-    add("--data", metavar="DIR", help="a VOC folder, voc2009 or sample (the run's own)")
-    add("--top", type=whole(1), default=3, metavar="K", help="configurations that are retrained (3)")
-    add("--seeds", type=whole(1), default=3, metavar="N", help="seeds of each (3)")
-    add("--out", metavar="FOLDER", help="with --config: where final/ goes (runs/<task>-final)")
-    add("--concurrent", type=whole(1), metavar="N", help="trainings at a time (one a GPU, else one a CPU core)")
-    add("--cpus-per-trial", type=whole(1), metavar="N", help="CPUs of a training")
-    add("--gpus-per-trial", type=share, metavar="F", help="GPUs of a training")
-    add("--address", metavar="ADDR", help="Ray cluster to join, or local (RAY_ADDRESS, else local)")
-    return result
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit status: 0 done, 1 a training failed, 2 a mistake of the user, 128 + a signal's number."""
-    arguments = parser().parse_args(argv)
-    if (arguments.run is None) == (arguments.config is None):
+    """Returns the exit status: 0 done, 1 a failure, 2 a mistake of the user, 128 + its number after a signal."""
+    given = vars(parser().parse_args(argv))
+    if ("run" in given) == ("config" in given):
         parser().error("give a run folder, or --config best.json with --data")
-    if arguments.config is not None and arguments.data is None:
+    if "config" in given and "data" not in given:
         parser().error("--config needs --data: the set to train on")
-    announce_start(arguments.address)
-    from search.cluster.connection import RayStartError
-    from search.selection.selection import finish, prepare
+    reporter = Reporter()
+    reporter.status(describe_start(given.get("address")))
+    from search import api
 
     try:
-        plan = prepare(arguments)
-    except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except RayStartError as error:
-        print(f"error: {error}", file=sys.stderr)
+        api.finalize(reporter=reporter, **given)
+    except api.Stopped as stop:
+        reporter.result("stopped; the same command continues it")
+        return 128 + stop.signal
+    except (api.RayStartError, api.SelectionFailed) as error:
+        reporter.error(str(error))
         return 1
-    return finish(plan)
+    except (ValueError, OSError) as error:
+        reporter.error(one_line(error))
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(without_traceback(main))
+    sys.exit(run_command(main))

@@ -1,174 +1,269 @@
-"""The command line of `search.run`: light, so that --help answers at once."""
+"""Every command-line option, declared once: its name, type, default, help and rules.
 
-import argparse
-import math
-import os
-import re
-import signal
-from collections.abc import Callable
-from typing import Any
+A task adds its own options in a subclass, in search/tasks/<task>.py. Nothing here imports torch, Ray or Optuna.
+"""
 
-from search.command_line import outlive_readers
+import dataclasses
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
-TASK_NAMES = ("classify", "segment", "attack")
+import spaces
+from search.command_line import (
+    Parser,
+    flag,
+    gpu_share,
+    integer,
+    make_parser,
+    option,
+    options_of,
+    scale,
+    seconds,
+)
+
+TASK_NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(spaces.__path__)))
 SAMPLERS = ("tpe", "random", "qmc", "gp")
-DEFAULTS: dict[str, Any] = {
-    "data": "sample",
-    "use_val": False,
-    "trials": 50,
-    "epochs": None,  # 27; the sample's own defaults are smaller
-    "image_size": None,  # 300
-    "sampler": "tpe",
-    "seed": 0,
-    "time_budget": None,
-    "concurrent": None,
-    "cpus_per_trial": None,
-    "gpus_per_trial": None,
-    "address": None,
-    "out": "runs",
-    "name": None,
-    "resume": None,
-    "warm_start": None,
-    "space": None,
-    "set": [],
-    "weights": "none",
-    "victim": None,
-    "transfer": None,
-    "goal": "fake",
-    "min_ssim": 0.85,
-    "max_ssim": None,  # 0.5, of the goal privacy
-    "dry_run": False,
-    "quiet": False,
-}
-# What may differ when a run is continued; the rest is the run's own. Files may have moved: they are checked to be the
-# same.
-CHANGEABLE = {
-    *("data", "victim", "weights"),
-    *("trials", "time_budget", "concurrent", "cpus_per_trial", "gpus_per_trial", "address"),
-    *("dry_run", "quiet", "resume"),
-}
-# Of some arguments, the only tasks that take them.
-TASKS_OF = {
-    "weights": ("classify", "segment"),
-    **dict.fromkeys(("victim", "transfer", "goal", "min_ssim", "max_ssim"), ("attack",)),
-}
 
 
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+@dataclass(frozen=True, kw_only=True)
+class ResourceOptions:
+    """Where trainings run, and with how much of it."""
 
-    def error(self, message: str) -> None:
-        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
-
-
-def without_traceback(main: Callable[[], int]) -> int:
-    """The exit status of a command, which Ctrl-C may end anywhere, and a reader of its output that leaves never."""
-    outlive_readers()
-    try:
-        return main()
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-
-
-def resolve_address(address: str | None) -> str | None:
-    """The address of the Ray cluster to join: `address`, else RAY_ADDRESS, as in `ray.init`; None for this machine."""
-    address = address or os.environ.get("RAY_ADDRESS")
-    return None if address in (None, "", "local") else address
-
-
-def announce_start(address: str | None) -> None:
-    """Say where Ray will run, at once: the imports that follow take seconds."""
-    cluster = resolve_address(address)
-    place = "this machine" if cluster is None else f"the Ray cluster at {cluster}"
-    print(f"running on {place}; loading PyTorch, Ray and Optuna", flush=True)
-
-
-def whole(low: int) -> Any:
-    """An argument type: a whole number of at least `low`."""
-
-    def parse(text: str) -> int:
-        if not re.fullmatch(r"-?\d+", text) or int(text) < low:
-            raise argparse.ArgumentTypeError(f"must be a whole number of at least {low}, but got {text!r}")
-        return int(text)
-
-    return parse
-
-
-def share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < math.inf or (value > 1 and value != int(value)):
-        raise argparse.ArgumentTypeError(f"must be 0, a fraction or a whole number of GPUs, but got {text!r}")
-    return value
+    concurrent: int | None = option(
+        None,
+        "trials that run at the same time",
+        parse=integer(1),
+        metavar="N",
+        group="resources",
+        shown="one per GPU, or one per CPU core",
+        resumable=True,
+    )
+    cpus_per_trial: int | None = option(
+        None,
+        "CPU cores of each trial",
+        parse=integer(1),
+        metavar="N",
+        group="resources",
+        shown="all cores divided by --concurrent",
+        resumable=True,
+    )
+    gpus_per_trial: float | None = option(
+        None,
+        "GPUs of each trial, may be a fraction",
+        parse=gpu_share,
+        metavar="F",
+        group="resources",
+        shown="all GPUs divided by --concurrent, at most 1",
+        resumable=True,
+    )
+    address: str | None = option(
+        None,
+        "Ray cluster to join, or local",
+        metavar="ADDR",
+        group="resources",
+        shown="the variable RAY_ADDRESS, or local",
+        resumable=True,
+        per_call=True,
+    )
 
 
-def part(text: str) -> float:
-    """An argument type: a number between 0 and 1, both excluded."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"must be above 0 and below 1, but got {text!r}")
-    return value
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions(ResourceOptions):
+    """The options of `search.run` that all tasks share."""
+
+    data: str = option(
+        "sample",
+        "a VOC-style folder (devkit or Kaggle layout), voc2009, or sample",
+        metavar="DIR",
+        group="data",
+        resumable=True,
+    )
+    use_val: bool = option(False, "devkit layout: the labeled images are those of train.txt and val.txt", group="data")
+    image_size: int | None = option(
+        None,
+        "side of the square images, in pixels",
+        parse=integer(28),
+        metavar="PX",
+        group="data",
+        shown="300; 64 for the sample",
+    )
+
+    trials: int = option(
+        50,
+        "total number of trials, including those of a continued run",
+        parse=integer(1),
+        metavar="N",
+        group="search",
+        resumable=True,
+    )
+    epochs: int | None = option(
+        None,
+        "epochs of a trial that is not pruned",
+        parse=integer(1),
+        metavar="N",
+        group="search",
+        shown="27; 15 for the sample",
+    )
+    time_budget: float | None = option(
+        None,
+        "stop after this time, such as 45m or 2h, including earlier parts of the run",
+        parse=seconds,
+        metavar="TIME",
+        group="search",
+        shown="unlimited",
+        resumable=True,
+    )
+    sampler: str = option(
+        "tpe",
+        "what proposes configurations; gp learns from complete trials only, so it prunes nothing",
+        choices=SAMPLERS,
+        group="search",
+    )
+    seed: int = option(0, "random seed for sampling and training", parse=integer(0), metavar="N", group="search")
+    space: str | None = option(
+        None,
+        "your own search space: a file that defines suggest(trial, problem), as in spaces/",
+        metavar="FILE.py",
+        group="search",
+        shown="the task's",
+    )
+    set: tuple[str, ...] = option(
+        (),
+        "fix searched parameters or configuration fields",
+        metavar="key=value",
+        group="search",
+        many=True,
+        shown="none",
+    )
+
+    out: str = option("runs", "folder of the run folders", metavar="DIR", group="run")
+    name: str | None = option(
+        None, "name of the run folder", metavar="NAME", group="run", shown="the task and the time", per_call=True
+    )
+    resume: str | None = option(
+        None,
+        "continue or extend this run; only the number of trials, the time budget and the resources may change",
+        metavar="RUN",
+        group="run",
+        shown="start a new run",
+        resumable=True,
+        per_call=True,
+    )
+    warm_start: str | None = option(
+        None,
+        "try the best configurations of another run first",
+        metavar="RUN",
+        group="run",
+        shown="no run",
+    )
+    dry_run: bool = option(
+        False,
+        "print what would run and how long it would take, then stop",
+        group="run",
+        resumable=True,
+        per_call=True,
+    )
+    quiet: bool = option(False, "print only the result", group="run", resumable=True, per_call=True)
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
 
 
-def seconds(text: str) -> float:
-    """Seconds of a time such as 90s, 45m, 2h or 1h30m."""
-    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text)
-    if (
-        not text
-        or not match
-        or not (total := sum(float(n or 0) * f for n, f in zip(match.groups(), (3600, 60, 1), strict=True)))
-    ):
-        raise argparse.ArgumentTypeError(f"must be a time such as 90s, 45m, 2h or 1h30m, but got {text!r}")
-    return total
+@dataclass(frozen=True, kw_only=True)
+class PretrainedOptions(SearchOptions):
+    """The options of a task whose networks may start from pretrained weights."""
+
+    weights: str = option(
+        "none",
+        "initial weights: none, imagenet, published (whole segmenters), a weights file, or a run",
+        metavar="W",
+        group="model",
+        resumable=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalOptions(ResourceOptions):
+    """The options of `search.final`."""
+
+    run: str | None = option(None, "a run folder; the final model goes into its final/", metavar="RUN", positional=True)
+    config: str | None = option(
+        None, "instead of a run: one configuration, together with --data", metavar="best.json", shown="none"
+    )
+    data: str | None = option(None, "a VOC-style folder, voc2009, or sample", metavar="DIR", shown="the run's")
+    top: int = option(3, "number of configurations to retrain", parse=integer(1), metavar="K")
+    seeds: int = option(3, "number of seeds of each configuration", parse=integer(1), metavar="N")
+    out: str | None = option(
+        None, "with --config: the folder that final/ is created in", metavar="DIR", shown="runs/<task>-final"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubmitOptions:
+    """The options of `search.submit` beside one --<task> RUN for each task that the competition scores."""
+
+    data: str = option("", "a VOC-style folder with test images, voc2009, or sample", metavar="DIR", shown="required")
+    gate: bool = option(False, "suppress classes in the masks that the classifier does not see; needs both runs")
+    out: str = option("submission.csv", "the file to write", metavar="FILE")
+    flip: bool = option(False, "average the predictions of the images and the mirrored images")
+    scales: tuple[float, ...] = option(
+        (1.0,), "average masks over these image scales", parse=scale, metavar="F", many=True, shown="1"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """The options of `search.report`."""
+
+    runs: tuple[str, ...] = option(
+        (), "run folders; several are compared and must be of one task", metavar="RUN", positional=True, many=True
+    )
+    out: str = option("compare.html", "the file that a comparison is written to", metavar="FILE")
+    best: bool = option(False, "print the best configuration instead")
+    format: str = option("yaml", "the format of --best", choices=("yaml", "json", "py"))
+    now: bool = option(False, "do not wait for processors that a running search leaves idle")
+
+
+Options = TypeVar("Options")
+
+
+def task_options(task: str) -> type[SearchOptions]:
+    """The options of `search.run` for a task. Tasks are found by name, in search/tasks/."""
+    return importlib.import_module(f"search.tasks.{task}").TASK.options
+
+
+def make_options(cls: type[Options], given: Mapping[str, Any]) -> Options:
+    """Options from what was typed, or from JSON. Raises `TypeError` for unknown names."""
+    return cls(**as_tuples(given))
+
+
+def as_tuples(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What was given, with tuples instead of lists, which options must not be."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+
+
+def check_names(task: str, given: Mapping[str, Any]) -> None:
+    """Raise `ValueError` for an option that does not apply to this task."""
+    known = options_of(task_options(task))
+    for name in given:
+        if name not in known:
+            others = [other for other in TASK_NAMES if name in options_of(task_options(other))]
+            if not others:
+                raise ValueError(f"there is no option {name!r}: use one of {', '.join(known)}")
+            raise ValueError(f"{flag(name)} applies to {' and '.join(others)} only: leave it out")
 
 
 def run_parser() -> Parser:
-    """The parser of `search.run`; it leaves out what was not typed, see `DEFAULTS`."""
-    parser = Parser(
-        prog="python -m search.run",
-        description="Search the hyperparameters of a task; keep the best checkpoint.",
-        argument_default=argparse.SUPPRESS,
+    """The parser of `search.run`; its task groups hold the options that only some tasks have."""
+    parser = make_parser(
+        "python -m search.run",
+        "Search the hyperparameters of a task and keep the best checkpoint.",
+        "  python -m search.run classify --trials 50\n"
+        "  python -m search.run classify --data DIR --weights imagenet --image-size 224 --time-budget 2h",
+        SearchOptions,
+        *map(task_options, TASK_NAMES),
     )
-    add = parser.add_argument
-    add("task", choices=TASK_NAMES)
-    add("--data", metavar="DIR", help="a VOC folder (Kaggle or devkit layout), voc2009, or sample (default)")
-    add("--use-val", action="store_true", help="devkit: the labeled images are train.txt and val.txt")
-    add("--trials", type=whole(1), metavar="N", help="trials in all, those of a continued run included (50)")
-    add("--epochs", type=whole(1), metavar="N", help="epochs of a trial that is not pruned (27; the sample's are 15)")
-    add("--image-size", type=whole(28), metavar="PX", help="side of the square images (300; the sample's is 64)")
-    add("--sampler", choices=SAMPLERS, help="tpe (default); gp prunes nothing")
-    add("--seed", type=whole(0), metavar="N", help="of the proposals and of the trainings (0)")
-    add("--time-budget", type=seconds, metavar="TIME", help="such as 45m or 2h, earlier parts of the run included")
-    add("--concurrent", type=whole(1), metavar="N", help="trials at a time (one a GPU, else one a CPU core)")
-    add("--cpus-per-trial", type=whole(1), metavar="N", help="(the cores divided by --concurrent)")
-    add(
-        "--gpus-per-trial",
-        type=share,
-        metavar="F",
-        help="may be a fraction (the GPUs divided by --concurrent, at most 1)",
-    )
-    add("--address", metavar="ADDR", help="Ray cluster to join, or local (RAY_ADDRESS, else local)")
-    add("--out", metavar="DIR", help="where run folders go (runs)")
-    add("--name", metavar="NAME", help="of the run folder (the task and the time)")
-    add("--resume", metavar="RUN", help="continue or extend this run; only trials, time and resources may change")
-    add("--warm-start", metavar="RUN", help="try the best configurations of another run first")
-    add("--space", metavar="FILE.py", help="a search space of your own: suggest(trial, problem), as in spaces/")
-    add(
-        "--set", nargs="+", action="extend", metavar="key=value", help="pin searched parameters or configuration fields"
-    )
-    add("--weights", metavar="W", help="none (default), imagenet, published (segment), a weights file, or a run")
-    of_attack = parser.add_argument_group("attack only")
-    attack = of_attack.add_argument
-    attack("--victim", metavar="V", help="a classify run or its best.pt (the newest classify run in --out)")
-    attack("--transfer", metavar="V", help="another one, which the best attack is tried on when the run ends")
-    attack("--goal", metavar="GOAL", help="fake (default), invert, hide:CLASS, add:CLASS or privacy")
-    attack("--min-ssim", type=part, metavar="F", help="similarity to the images at which attacks are judged (0.85)")
-    attack("--max-ssim", type=part, metavar="F", help="goal privacy: similarity at which an image is hidden (0.5)")
-    add("--dry-run", action="store_true", help="say what would run, and how long, and stop")
-    add("--quiet", action="store_true", help="print only the result")
+    parser.add_argument("task", choices=TASK_NAMES, help="what to search")
     return parser

@@ -2,40 +2,35 @@
 
 import sys
 
-from search.options import announce_start, run_parser, without_traceback
+from search.cluster.address import describe_start
+from search.command_line import run_command
+from search.options import run_parser
+from search.reporter import Reporter
+from search.text import one_line
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit status: 0 done, 1 nothing scored, 2 a mistake of the user, 128 + its number after a signal."""
+    """Returns the exit status: 0 done, 1 a failure, 2 a mistake of the user, 128 + its number after a signal."""
     given = vars(run_parser().parse_args(argv))
-    if not given.get("quiet"):
-        announce_start(given.get("address"))
-    # torch, ray and optuna load only after the arguments are known to be good
-    from search.cluster.connection import RayStartError, connect
-    from search.session.session import announce, claim, prepare
+    task, reporter = given.pop("task"), Reporter(given.get("quiet", False))
+    reporter.status(describe_start(given.get("address")))
+    from search import api  # loads torch, Ray and Optuna
 
     try:
-        session = prepare(given)
-        if session.arguments["dry_run"]:
-            from search.session.dry_run import describe_session
-
-            return describe_session(session)
-        from search.running.driver import search
-
-        dashboard = "nothing left to run"
-        if not session.complete:
-            if session.address is None:
-                announce(session.arguments, "starting Ray")
-            dashboard = connect(session.address, session.resources.total_cpus)
-        session = claim(session)
-    except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except RayStartError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if given.get("dry_run"):
+            for line in api.dry_run(task, reporter=reporter, **given):
+                reporter.result(line)
+            return 0
+        run = api.search(task, reporter=reporter, **given)
+    except (api.RayStartError, api.SearchFailed) as error:
+        reporter.error(str(error))
         return 1
-    return search(session, dashboard)
+    except (ValueError, OSError) as error:
+        reporter.error(one_line(error))
+        return 2
+    assert run.outcome is not None
+    return 0 if run.outcome.signal is None else 128 + run.outcome.signal
 
 
 if __name__ == "__main__":
-    sys.exit(without_traceback(main))
+    sys.exit(run_command(main))

@@ -2,36 +2,52 @@
 
 import sys
 
-from search.options import Parser, without_traceback
+from search.command_line import Parser, make_parser, run_command
+from search.options import SubmitOptions, make_options
+from search.reporter import Reporter
+from search.tasks import submitted_tasks
+from search.text import one_line
+
+WITHOUT = {"labels": "the classes are those of the masks", "masks": "the segmentation rows are empty"}
+
+
+def parser() -> Parser:
+    names = [task.name for task in submitted_tasks().values()]
+    result = make_parser(
+        "python -m search.submit",
+        "Write the submission for the test images of a set.",
+        f"  python -m search.submit --data DIR --{names[0]} runs/{names[0]}-…\n"
+        f"  python -m search.submit --data DIR {' '.join(f'--{name} runs/{name}-…' for name in names)} --gate",
+        SubmitOptions,
+    )
+    for what, task in submitted_tasks().items():
+        text = f"a run, or a checkpoint file; without it {WITHOUT[what]}"
+        result.add_argument(f"--{task.name}", metavar="RUN", help=text)
+    return result
 
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0 written, 2 a mistake of the user."""
-    parser = Parser(prog="python -m search.submit", description="Write the submission for the test images of a set.")
-    add = parser.add_argument
-    add("--data", required=True, metavar="DIR", help="a VOC folder, voc2009 or sample")
-    add("--classify", metavar="RUN", help="a run, or a checkpoint file; without it classes are those of the masks")
-    add("--segment", metavar="RUN", help="a run, or a checkpoint file; without it segmentation rows are empty")
-    add("--gate", action="store_true", help="suppress classes that the classifier does not see; needs two runs")
-    add("--out", default="submission.csv", metavar="FILE", help="(submission.csv)")
-    add("--flip", action="store_true", help="average with the predictions of the mirrored images")
-    add("--scales", nargs="+", type=float, default=[1.0], metavar="F", help="average masks over these sizes (1)")
-    arguments = parser.parse_args(argv)
-    if arguments.classify is None and arguments.segment is None:
-        parser.error("give --classify RUN, --segment RUN or both")
-    if arguments.gate and (arguments.classify is None or arguments.segment is None):
-        parser.error("--gate needs --classify RUN and --segment RUN")
-    if any(not 0.1 <= scale <= 4 for scale in arguments.scales):
-        parser.error("--scales must lie in 0.1 to 4")
+    given = vars(parser().parse_args(argv))
+    runs = {what: given.pop(task.name) for what, task in submitted_tasks().items() if task.name in given}
+    options = make_options(SubmitOptions, given)
+    names = [f"--{task.name} RUN" for task in submitted_tasks().values()]
+    if not options.data:
+        parser().error("the following arguments are required: --data")
+    if not runs:
+        parser().error(f"give {' or '.join(names)}, or both")
+    if options.gate and len(runs) < len(names):
+        parser().error(f"--gate needs {' and '.join(names)}")
     from search.submission.submission import submit
 
+    reporter = Reporter()
     try:
-        print(submit(arguments))
+        reporter.result(str(submit(runs, options, reporter)))
     except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        reporter.error(one_line(error))
         return 2
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(without_traceback(main))
+    sys.exit(run_command(main))

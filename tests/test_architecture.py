@@ -1,4 +1,4 @@
-"""The law of the house: who may import whom, who may print, and what --help may load."""
+"""The laws of the architecture: who may import whom, who may print, and what --help may load."""
 
 import ast
 import re
@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from search.options import TASK_NAMES
 
 ROOT = Path(__file__).parent.parent
 OURS = ("search", "spaces", "voctrain")
@@ -103,6 +105,88 @@ def upward_imports(folder, floors):
                 yield file, other
 
 
+# The doors parse, print one error line and return an exit status; `api` does what they ask for.
+SEARCH_FLOORS = (
+    ("text", "reporter", "command_line"),
+    ("options",),
+    ("run_folder",),
+    ("study",),
+    ("trial",),
+    ("pictures",),
+    ("tasks",),
+    ("cluster",),
+    ("session",),
+    ("running", "selection", "submission", "report"),
+    ("api",),
+    ("run", "final", "submit"),
+    ("__main__",),
+)
+
+
+def test_layers_of_the_search():
+    assert not list(upward_imports(ROOT / "search", SEARCH_FLOORS))
+
+
+def test_a_worker_loads_nothing_that_only_serves_the_end_of_a_run():
+    modules = "search.cluster.worker, " + ", ".join(f"voctrain.{task}" for task in TASK_NAMES)
+    code = f"import sys, {modules}\nfrom search.tasks import find_task\n"
+    code += f"assert [find_task(name).module for name in {TASK_NAMES}]\n"
+    code += "print(*(name for name in sys.modules if name.startswith('search.')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    rooms = {name.split(".")[1] for name in done.stdout.split()}
+    assert "trial" in rooms
+    assert not rooms & {"pictures", "report", "running", "selection", "submission", "session"}
+
+
+@pytest.mark.parametrize("file", sources("search"), ids=lambda f: str(f.relative_to(ROOT)))
+def test_only_the_file_of_a_task_knows_it(file):
+    """A new task needs a configuration class, voctrain/<task>.py, spaces/<task>.py and search/tasks/<task>.py."""
+    if file.parent == ROOT / "search" / "tasks" and file.stem != "__init__":
+        return
+    for node in ast.walk(ast.parse(file.read_text())):
+        names = {getattr(node, part, None) for part in ("id", "attr", "arg", "name", "value")}
+        assert not {name for name in names if isinstance(name, str)} & set(TASK_NAMES), f"line {node.lineno}"
+    ours = {name for name in imported(file) if name.split(".")[0] in OURS}
+    assert not {name for name in ours if set(name.split(".")) & set(TASK_NAMES)}
+
+
+@pytest.mark.parametrize("file", sources(*OURS), ids=lambda f: str(f.relative_to(ROOT)))
+def test_importing_a_module_changes_nothing(file):
+    """No environment variable, warnings filter or log level: statements at the top only define names."""
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.Expr):
+            assert isinstance(node.value, ast.Constant), f"line {node.lineno} calls something"
+        if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            assert not any(isinstance(target, ast.Attribute | ast.Subscript) for target in targets), f"{node.lineno}"
+
+
+@pytest.mark.parametrize("file", sources("search"), ids=lambda f: str(f.relative_to(ROOT)))
+def test_only_the_reporter_prints(file):
+    if file == ROOT / "search" / "reporter.py":
+        return
+    for node in ast.walk(ast.parse(file.read_text())):
+        assert not (isinstance(node, ast.Name) and node.id in ("print", "input")), f"line {node.lineno}"
+
+
+@pytest.mark.parametrize("file", sources("search"), ids=lambda f: str(f.relative_to(ROOT)))
+def test_public_signatures_are_typed(file):
+    """Records instead of dictionaries of anything; `Configuration` and its like name what a user or torch defines."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and node.name != "to_json":
+            hints = [a.annotation for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+            assert "dict[str, Any]" not in " ".join(ast.unparse(h) for h in (*hints, node.returns) if h), node.name
+
+
+@pytest.mark.parametrize("file", sources(*OURS), ids=lambda f: str(f.relative_to(ROOT)))
+def test_files_and_functions_are_short(file):
+    text = file.read_text()
+    assert len(text.splitlines()) <= 300
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < 60, node.name
+
+
 def test_layers_of_the_training():
     assert not list(upward_imports(ROOT / "voctrain", TRAINING_FLOORS))
 
@@ -169,4 +253,7 @@ def test_each_dependency_names_a_file_that_needs_it():
     assert len(lines) == len(re.findall(r'^ +"[\w-]+.*[<>=].*",', project, re.M)) > 10
     for name, place in lines:
         files = sorted((ROOT / place).rglob("*.py")) if place.endswith("/") else [ROOT / place]
-        assert any(name == "ruff" or modules.get(name, name) in top(imported(file)) for file in files), (name, place)
+        assert any(name in ("ruff", "pyright") or modules.get(name, name) in top(imported(file)) for file in files), (
+            name,
+            place,
+        )

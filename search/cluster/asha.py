@@ -1,4 +1,4 @@
-"""What Ray Tune stops: ASHA, whose rungs are taken from the study."""
+"""What Ray Tune prunes: ASHA, with rungs that are refilled from the study."""
 
 import math
 from collections.abc import Callable, Container
@@ -9,17 +9,19 @@ import optuna
 from optuna.trial import TrialState
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
-from search.cluster.searcher import NeverRestored, finish
+from search.cluster.pickling import NotPickled
+from search.cluster.searcher import finish
 from search.study.trials import asha_rungs, started_trials
 
 
-class StudyASHA(NeverRestored, ASHAScheduler):
+class StudyASHA(NotPickled, ASHAScheduler):
     """ASHA (Li et al., 2020) whose rungs are keyed by the study's trial number and survive a restart.
 
-    Rungs as `study.rungs` has them, a third goes on. `refill` feeds it what the study holds.
-    whole: numbers of trials that are known to be good. They are stopped only at the last rung, and only where they lie
-    below the best of them that has finished by more than `noise`, the uncertainty of a score, there and at the rung
-    before.
+    The rungs are `asha_rungs`; a third of the trials continues after each. `refill` restores them from the study.
+
+    protected: numbers of trials whose configurations are known to be good. One is pruned only at the last rung, and
+    only if at both rungs it lies behind the best of them that has finished by more than `noise`, the uncertainty of a
+    score.
     """
 
     def __init__(
@@ -27,7 +29,7 @@ class StudyASHA(NeverRestored, ASHAScheduler):
         *,
         metric: str,
         epochs: int,
-        whole: Container[int] = (),
+        protected: Container[int] = (),
         noise: Callable[[], float] = lambda: math.inf,
     ):
         super().__init__(
@@ -35,17 +37,17 @@ class StudyASHA(NeverRestored, ASHAScheduler):
             metric=metric,
             mode="max",
             max_t=epochs,
-            grace_period=max(1, epochs / 9),
+            grace_period=max(1, epochs / 9),  # pyright: ignore[reportArgumentType]  # a float, see asha_rungs
             reduction_factor=3,
         )
-        self.epochs, self.whole, self.noise = epochs, whole, noise
-        self.curves: dict[int, dict[int, float]] = {}  # scores by epoch of those
+        self.epochs, self.protected, self.noise = epochs, protected, noise
+        self.curves: dict[int, dict[int, float]] = {}  # scores of protected trials, by epoch
 
     def refill(self, study: optuna.Study) -> None:
-        """Restore the rungs, and end the running trials whose last epoch already decided it."""
+        """Restore the rungs, and end the running trials whose last epoch already decided that."""
         trials = sorted(started_trials(study), key=lambda t: (not t.state.is_finished(), t.number))
         for trial in trials:
-            key = SimpleNamespace(config={"number": trial.number})
+            key = SimpleNamespace(config={"training": trial.number})
             self.on_trial_add(None, key)
             decision = TrialScheduler.CONTINUE
             for epoch, value in sorted(trial.intermediate_values.items()):
@@ -53,13 +55,13 @@ class StudyASHA(NeverRestored, ASHAScheduler):
             if trial.state == TrialState.RUNNING and decision == TrialScheduler.STOP:
                 study.tell(trial.number, *finish(trial.intermediate_values, self.epochs, ended=False))
 
-    def on_trial_add(self, controller, trial):
-        super().on_trial_add(controller, _by_number(trial))
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        super().on_trial_add(tune_controller, _by_number(trial))
 
-    def on_trial_result(self, controller, trial, result):
-        decision = super().on_trial_result(controller, _by_number(trial), result)
-        number, epoch = trial.config["number"], result[self._time_attr]
-        if number not in self.whole:
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict) -> str:
+        decision = super().on_trial_result(tune_controller, _by_number(trial), result)
+        number, epoch = trial.config["training"], result[self._time_attr]
+        if number not in self.protected:
             return decision
         self.curves.setdefault(number, {})[epoch] = result[self._metric]
         return TrialScheduler.STOP if epoch >= self.epochs or self._beaten(number, epoch) else TrialScheduler.CONTINUE
@@ -73,12 +75,12 @@ class StudyASHA(NeverRestored, ASHAScheduler):
         behind = min(best[rung] - self.curves[number].get(rung, math.inf) for rung in rungs)
         return behind > 0 and behind > self.noise()
 
-    def on_trial_complete(self, controller, trial, result):
-        super().on_trial_complete(controller, _by_number(trial), result)
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict) -> None:
+        super().on_trial_complete(tune_controller, _by_number(trial), result)
 
-    def on_trial_remove(self, controller, trial):
-        super().on_trial_remove(controller, _by_number(trial))
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        super().on_trial_remove(tune_controller, _by_number(trial))
 
 
-def _by_number(trial: Any) -> SimpleNamespace:
-    return SimpleNamespace(trial_id=trial.config["number"])
+def _by_number(trial: Any) -> Any:
+    return SimpleNamespace(trial_id=trial.config["training"])

@@ -1,86 +1,89 @@
-"""Ray Tune executing what the study asks for."""
+"""Ray Tune runs what a searcher suggests."""
 
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ray import tune
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
 
-from search.cluster.asha import StudyASHA
+from search.cluster.pickling import NotPickled
 from search.cluster.resources import Resources
-from search.cluster.searcher import NeverRestored, StudySearcher
 from search.cluster.tensorboard import TensorBoard
 from search.cluster.worker import Worker
-from search.running.live import Progress
-from search.study.trials import asha_rungs
+from search.run_folder.paths import RunPaths, training_name
+from search.tasks import Task
 from voctrain.data import Data
 
-LOST_WORKERS = 3  # times that a trial is continued from its last checkpoint after its worker was lost
+LOST_WORKERS = 3  # times that a training is continued from its last checkpoint after its worker was lost
 
 
-class StopWhen(NeverRestored, tune.Stopper):
-    """Ends the whole search when `condition` holds; running trials stay unfinished in the study."""
+class StopWhen(NotPickled, tune.Stopper):
+    """Ends the whole search when `condition` returns True; running trials stay unfinished in the study."""
 
     def __init__(self, condition: Callable[[], bool]):
         self.condition = condition
 
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+    def __call__(self, trial_id: str, result: dict) -> bool:
         return False
 
     def stop_all(self) -> bool:
         return self.condition()
 
 
-class Ticker(NeverRestored, tune.Callback):
-    """Tells `progress` when a training starts, and after each step of Tune's loop: at least ten times per second."""
+class Ticker(NotPickled, tune.Callback):
+    """Calls `on_start` when a training starts, and `on_step` after each step of Tune's loop: ten times per second."""
 
-    def __init__(self, progress: Progress):
-        self.progress = progress
+    def __init__(self, on_start: Callable[[], None], on_step: Callable[[], None]):
+        self.on_start, self.on_step = on_start, on_step
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        self.progress.training_starts()
+        self.on_start()
 
     def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
-        self.progress.tick()
+        self.on_step()
 
 
 def execute(
-    searcher: StudySearcher,
-    scheduler: StudyASHA | None,
+    searcher: Searcher,
+    scheduler: TrialScheduler | None,
     *,
     data: Data,
-    task: str,
-    run: Path,
+    task: Task,
+    paths: RunPaths,
+    rungs: Sequence[int],
     resources: Resources,
     stop: Callable[[], bool],
-    progress: Progress,
+    ticker: Ticker,
 ) -> None:
-    """Run the searcher's trials on the cluster until it is finished or `stop` says so."""
-    rungs = asha_rungs(searcher.epochs) if scheduler else []
-    worker = tune.with_parameters(Worker, data=data, task=task, run=str(run), rungs=rungs, resources=resources)
+    """Run the searcher's jobs on the connected cluster until it has no more, or `stop` returns True.
+
+    rungs: the epochs before whose report the best weights are written.
+    """
+    worker: Any = tune.with_parameters(Worker, data=data, task=task.name, paths=paths, rungs=rungs, resources=resources)
     worker = tune.with_resources(worker, {"CPU": resources.cpus, "GPU": resources.gpus})
-    worker.__name__ = worker.__qualname__ = task  # what Ray's dashboard calls the actors
+    worker.__name__ = worker.__qualname__ = task.name  # the actors' name in Ray's dashboard
     tuner = tune.Tuner(
         worker,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=scheduler,
             num_samples=-1,
-            # Without it Tune starts one worker after the other, and while a worker starts all trials go to the first.
+            # Without it Tune starts one worker at a time, and all trials go to the first until the next is ready.
             max_concurrent_trials=resources.concurrent,
             reuse_actors=True,
-            trial_name_creator=lambda trial: f"trial-{trial.config['number']:04d}",
-            trial_dirname_creator=lambda trial: f"{trial.config['number']:04d}-{time.strftime('%H%M%S')}",
+            trial_name_creator=lambda trial: f"training-{training_name(trial.config['training'])}",
+            trial_dirname_creator=lambda trial: f"{training_name(trial.config['training'])}-{time.strftime('%H%M%S')}",
         ),
         run_config=tune.RunConfig(
-            name="ray",
-            storage_path=str(run),
+            name=paths.tensorboard.name,
+            storage_path=str(paths.folder),
             verbose=0,
             stop=StopWhen(stop),
-            callbacks=[Ticker(progress), TensorBoard(run / "ray", searcher.metric)],
+            callbacks=[ticker, TensorBoard(paths, task.metric)],
             failure_config=tune.FailureConfig(max_failures=LOST_WORKERS),
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # ours are kept by the worker
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the worker keeps its own
         ),
     )
     tuner.fit()

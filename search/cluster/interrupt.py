@@ -1,17 +1,30 @@
 """Ctrl-C and SIGTERM as a flag."""
 
 import signal
+import threading
 from typing import Any
 
 
+class Stopped(KeyboardInterrupt):
+    """The user has stopped the work, by this signal."""
+
+    def __init__(self, signal: int):
+        super().__init__(f"stopped by signal {signal}")
+        self.signal = signal
+
+
 class Interrupt:
-    """Ctrl-C and SIGTERM as a flag, so that nothing is cut off in the middle. A second one is not waited for."""
+    """The signal that was received, so that nothing is cut off in the middle. A second one interrupts at once.
+
+    Outside of the main thread, signals stay as they are.
+    """
 
     def __init__(self) -> None:
         self.signal: int | None = None
 
     def __enter__(self) -> "Interrupt":
-        self._before = {s: signal.signal(s, self._receive) for s in (signal.SIGINT, signal.SIGTERM)}
+        numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+        self._before = {number: signal.signal(number, self._receive) for number in numbers}
         return self
 
     def __exit__(self, *exception: Any) -> None:

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from search.options import ResourceOptions
 
 
 @dataclass(frozen=True)
@@ -27,15 +28,15 @@ class Resources:
         return self.concurrent * self.cpus
 
 
-def share_resources(machines: Sequence[Mapping[str, float]], arguments: Mapping[str, Any]) -> Resources:
+def share_resources(machines: Sequence[Mapping[str, float]], options: ResourceOptions, *, trials: int) -> Resources:
     """Share what the machines have among trials, each of which runs on one machine.
 
-    machines: Ray's resources ("CPU", "GPU") of each machine. arguments: concurrent, cpus_per_trial and gpus_per_trial,
-    None where the user left the choice to us, and trials.
+    machines: Ray's resources ("CPU", "GPU") of each machine. options: what the user left open is None. trials: how many
+    there are in all.
 
     Raises `ValueError` if no machine has what was asked for.
     """
-    concurrent, cpus, gpus = (arguments[name] for name in ("concurrent", "cpus_per_trial", "gpus_per_trial"))
+    concurrent, cpus, gpus = options.concurrent, options.cpus_per_trial, options.gpus_per_trial
     have = [(int(machine.get("CPU", 0)), int(machine.get("GPU", 0))) for machine in machines]
     most_cpus, most_gpus, all_gpus = max(c for c, _ in have), max(g for _, g in have), sum(g for _, g in have)
     if gpus is not None and gpus > most_gpus:
@@ -53,7 +54,7 @@ def share_resources(machines: Sequence[Mapping[str, float]], arguments: Mapping[
 
     if concurrent is None:  # one per GPU, else one per CPU
         concurrent = room(cpus or 1, 1.0 if gpus is None else gpus) or room(cpus or 1, 0.0)
-    concurrent = min(concurrent, arguments["trials"])
+    concurrent = min(concurrent, trials)
     if gpus is None:
         gpus = 1 / math.ceil(concurrent / all_gpus) if all_gpus else 0.0
     concurrent = min(concurrent, room(cpus or 1, gpus))

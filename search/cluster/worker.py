@@ -1,4 +1,4 @@
-"""What runs on a Ray worker: one trial after the other in one process."""
+"""The Ray worker: one training after another in one process."""
 
 import contextlib
 import gc
@@ -7,9 +7,8 @@ import random
 import socket
 import time
 import traceback
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,85 +16,114 @@ from ray import tune
 
 from search.cluster.resources import Resources
 from search.run_folder.files import StorageError
-from search.running.publishing import trial_folder, trial_log
-from search.tasks import TASKS
+from search.run_folder.history import EpochRecord, append_epoch, start_history
+from search.run_folder.paths import RunPaths
+from search.run_folder.records import Configuration
+from search.tasks import find_task
 from search.trial import memory
-from search.trial.training import checkpointed_training, pick_device
+from search.trial.device import pick_device
+from search.trial.training import checkpointed_training
 from voctrain.data import Data
+
+ENDED, DIVERGED, OUT_OF_MEMORY, FAILED, INTERRUPTED = "ended", "diverged", "out of memory", "failed", "interrupted"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training, as Ray Tune hands it to a worker."""
+
+    training: int | str  # its trial number, or its name, see `RunPaths`
+    config: Configuration  # of the task
+    params: Configuration  # of the search space, for people
+    min_score: float  # the weights are not kept below it
+    last_epoch: int | None = None  # the training ends after it
+
+    def to_tune(self) -> dict[str, object]:
+        """As Tune's configuration of a trial."""
+        return dict(vars(self))
 
 
 class Worker(tune.Trainable):
-    """A trial as Ray Tune sees it: a step is an epoch. Whatever goes wrong in a trial is reported, not raised.
+    """Runs trainings as Ray Tune asks; a step is an epoch. A mistake in a training is reported, not raised.
 
-    config: number, config (of the task), params (for who watches), bar. The last report of a trial that did not just
-    reach its last epoch has an `outcome`: ended (early stopping), diverged, out of memory, failed, or interrupted by a
-    failure of the machine; all but the first come with an `error`.
+    Its configuration is that of a `Job`. The last report of a training that did not just reach its last epoch contains
+    an `outcome`: ended (early stopping), diverged, out of memory, failed, or interrupted by a failure of the machine.
+    All but the first come with an `error`.
     """
 
-    def setup(self, config: dict[str, Any], *, data: Data, task: str, run: str, rungs: list[int], resources: Resources):
+    def setup(  # pyright: ignore[reportIncompatibleMethodOverride]  # Tune passes what with_parameters was given
+        self, config: dict, *, data: Data, task: str, paths: RunPaths, rungs: Sequence[int], resources: Resources
+    ) -> None:
         torch.set_num_threads(resources.cpus)
-        gc.freeze()  # what the imports made stays: collecting after each trial need not look at it
-        self.data, self.task, self.run, self.rungs, self.gpus = data, task, Path(run), rungs, resources.gpus
+        gc.freeze()  # objects made by imports stay alive: collecting after each training need not visit them
+        self.data, self.task, self.paths, self.rungs, self.gpus = data, find_task(task), paths, rungs, resources.gpus
         self.reset_config(config)
 
-    def reset_config(self, config: dict[str, Any]) -> bool:
-        """Begin another trial in this process (with reuse_actors), as if it were a new one."""
+    def reset_config(self, new_config: dict) -> bool:
+        """Start another training in this process (with reuse_actors), as if it were a new one."""
         self.cleanup()
-        random.seed(config["number"])
-        np.random.seed(config["number"])
-        self.log = trial_log(self.run, config["number"])
-        self.epochs, self.costs = self._train(config), {"seconds": 0.0}
+        self.job = Job(**new_config)
+        seed = self.job.training if isinstance(self.job.training, int) else 0
+        random.seed(seed)
+        np.random.seed(seed)
+        self.epochs, self.costs = self._train(self.job), {"seconds": 0.0}
+        start_history(self.paths.history(self.job.training))
         return True
 
-    def _train(self, config: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        trial_config = TASKS[self.task].config.from_dict(config["config"])
-        self._write(f"trial {config['number']} on {socket.gethostname()}, process {os.getpid()}: {trial_config}")
+    def _train(self, job: Job) -> Iterator[EpochRecord]:
+        config = self.task.config.from_dict(job.config)
+        self._log(f"training {job.training} on {socket.gethostname()}, process {os.getpid()}: {config}")
         device = pick_device(self.gpus)
         memory.reset_peak(device)
         for report in checkpointed_training(
-            self.task,
-            trial_config,
+            self.task.module,
+            config,
             self.data,
-            trial_folder(self.run, config["number"]),
+            self.paths.checkpoint(job.training),
             device=device,
-            rungs=self.rungs,
-            bar=config["bar"],
+            rungs=self.rungs if job.last_epoch is None else (job.last_epoch,),
+            min_score=job.min_score,
         ):
             yield report | {"memory_gb": memory.peak(device)}
+            if report["epoch"] == job.last_epoch:
+                return
 
-    def step(self) -> dict[str, Any]:
+    def step(self) -> dict:
+        assert self.epochs is not None
         try:
             report = next(self.epochs)
         except StopIteration:
-            return self._last("ended")
+            return self._last(ENDED)
         except FloatingPointError as error:
-            return self._broken("diverged", f"diverged: {error}")
+            return self._broken(DIVERGED, f"diverged: {error}")
         except torch.OutOfMemoryError as error:
-            return self._broken("out of memory", f"out of memory: {str(error).splitlines()[0]}")
+            return self._broken(OUT_OF_MEMORY, f"out of memory: {str(error).splitlines()[0]}")
         except StorageError as error:
-            return self._broken("interrupted", str(error))
+            return self._broken(INTERRUPTED, str(error))
         except torch.AcceleratorError:
-            raise  # this process can no longer use its GPU: another one continues the trial
+            raise  # this process can no longer use its GPU: another one continues the training
         except Exception as error:
-            self._write(traceback.format_exc())
-            return self._broken("failed", f"{type(error).__name__}: {error}".splitlines()[0])
+            self._log(traceback.format_exc())
+            return self._broken(FAILED, f"{type(error).__name__}: {error}".splitlines()[0])
         self.costs = {name: report[name] for name in ("seconds", "memory_gb")}
-        self._write(", ".join(f"{k} {v:.4g}" for k, v in report.items()))
+        append_epoch(self.paths.history(self.job.training), report)
+        self._log(", ".join(f"{k} {v:.4g}" for k, v in report.items()))
         return report
 
-    def _broken(self, outcome: str, message: str) -> dict[str, Any]:
-        self._write(message)
+    def _broken(self, outcome: str, message: str) -> dict:
+        self._log(message)
         return self._last(outcome) | {"error": message}
 
-    def _last(self, outcome: str) -> dict[str, Any]:
+    def _last(self, outcome: str) -> dict:
         return {"done": True, "outcome": outcome, **self.costs}
 
-    def _write(self, text: str) -> None:
-        with contextlib.suppress(OSError), open(self.log, "a") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+    def _log(self, text: str) -> None:
+        file = self.paths.log(self.job.training)
+        with contextlib.suppress(OSError), open(file, "a") as lines:
+            lines.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
     def cleanup(self) -> None:
-        self.epochs = None
+        self.epochs: Iterator[EpochRecord] | None = None
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -1,48 +1,49 @@
-"""Pictures of attacks: what they look like, what the victim answers to them, and what being seen buys."""
+"""Pictures of attacks: what they look like, what the victim answers, and success against visibility."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial
 from PIL import Image
 
 from search.pictures.sheet import Tile, sheet
 from search.run_folder.files import replace
 from search.study.trials import Attr
-from voctrain.attack import AttackEvaluator
 
 SHOWN = 8  # images
 ANSWERS = 5  # most changed classes of an image
 
 
 def triptychs(
-    evaluator: AttackEvaluator, images: np.ndarray, attacked: np.ndarray, probabilities: np.ndarray
+    ids: Sequence[str],
+    classes: Sequence[str],
+    images: np.ndarray,
+    attacked: np.ndarray,
+    before: np.ndarray,
+    after: np.ndarray,
 ) -> Image.Image:
-    """The images whose answers changed most: as they are, the perturbation stretched to all colors, and attacked.
+    """The images whose answers changed most: as they are, the perturbation stretched to the full range, and attacked.
 
-    images, attacked: uint8 (N, S, S, channels) of the evaluator's images; probabilities (N, C): for the attacked ones.
+    images, attacked: uint8 (N, S, S, channels). before, after: the victim's probabilities for them, (N, C).
     """
-    change = probabilities - evaluator.clean
+    change = after - before
     order = np.argsort(-np.abs(change).max(1), kind="stable")[:SHOWN]
     tiles = []
     for i in order:
         difference = attacked[i].astype(int) - images[i]
         low, high = int(difference.min()), int(difference.max())
         stretched = ((difference - low) * (255 / max(high - low, 1))).astype(np.uint8)
-        title = f"{evaluator.ids[i]}: image, perturbation ({low} to {high} of 255, stretched), attacked image"
+        title = f"{ids[i]}: image, perturbation ({low} to {high} of 255, stretched), attacked image"
         changed = np.argsort(-np.abs(change[i]), kind="stable")[:ANSWERS]
-        answers = (
-            f"{evaluator.victim.classes[c]} {evaluator.clean[i, c]:.2f} to {probabilities[i, c]:.2f}" for c in changed
-        )
+        answers = (f"{classes[c]} {before[i, c]:.2f} to {after[i, c]:.2f}" for c in changed)
         tiles.append(Tile((images[i], stretched, attacked[i]), (title, ", ".join(answers))))
     return sheet(tiles, across=2)
 
 
 def front(path: Path, trials: Sequence[FrozenTrial], min_ssim: float) -> None:
-    """Success against similarity of all trials, before they are scaled, and the front that none of them surpasses."""
-    from matplotlib.figure import Figure  # not for the workers, which import this module too
-
+    """Success against similarity of all trials before they are scaled, and the Pareto front."""
     metrics = [t.user_attrs[Attr.METRICS] for t in trials if Attr.METRICS in t.user_attrs]
     points = np.array([(m["val_unscaled_ssim"], m["val_unscaled_score"]) for m in metrics]).reshape(-1, 2)
     order = points[np.lexsort((-points[:, 1], -points[:, 0]))]  # most similar first

@@ -6,20 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import matplotlib
+from cycler import cycler
 from matplotlib.figure import Figure as Canvas
 from PIL import Image
+
+from search.text import readable
 
 INK = "#010203"  # in figures, what takes the page's text color
 BLUE, ORANGE, GREEN, RED, GRAY = "#3f85c9", "#d97f21", "#3b9a5c", "#cf4c4c", "#8a8a8a"
 WIDTH, HEIGHT = 5.4, 3.4  # inches of a figure, two of which stand side by side on a wide screen
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 10,
     "svg.fonttype": "path",  # looks alike everywhere, and nothing is cut
     "svg.hashsalt": "report",  # the same figure is the same file
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.prop_cycle": matplotlib.cycler(color=[BLUE, ORANGE, GREEN, RED, GRAY]),
+    "axes.prop_cycle": cycler(color=[BLUE, ORANGE, GREEN, RED, GRAY]),
     "legend.frameon": False,
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
 }
@@ -48,7 +50,7 @@ class Table:
 
     def plain(self) -> str:
         """As text in columns."""
-        rows = [[shown(value) for value in row] for row in (self.heads, *self.rows)]
+        rows = [[readable(value) for value in row] for row in (self.heads, *self.rows)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ("  ".join(v.ljust(w) for v, w in zip(row, widths, strict=True)) for row in rows)
         return "\n".join(line.rstrip() for line in lines)
@@ -107,10 +109,3 @@ def pictured(picture: Image.Image, title: str, alt: str, *, wide: bool = False) 
 
 def _url(kind: str, content: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def shown(value: Any) -> str:
-    """A value as a person reads it."""
-    if value is None:
-        return "–"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

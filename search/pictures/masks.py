@@ -2,15 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from search.pictures.sheet import Tile, sheet
 from search.run_folder.files import replace
-from voctrain import segment
-from voctrain.data import Data
 from voctrain.data.convert import voc_palette
 from voctrain.data.layouts import VOID
 from voctrain.metrics.segmentation import score_maps
@@ -18,29 +15,35 @@ from voctrain.metrics.segmentation import score_maps
 SHOWN = 8  # best and worst images
 
 
-def write_pictures(folder: Path, saved: dict[str, Any], data: Data) -> None:
-    """Write best.png, worst.png (by Dice) and classes.png (for each class the image with most of it) into `folder`."""
-    model, config = segment.restore(saved)
-    data = segment.with_masks(data)
-    maps = np.stack(list(segment.predict(model, data.images[data.val], config)))
-    truths, palette = data.masks[data.val], voc_palette()
-    dice = score_maps(truths, maps, 1 + len(data.classes))[1]["dice"]
+def write_pictures(
+    folder: Path,
+    ids: Sequence[str],
+    classes: Sequence[str],
+    images: np.ndarray,
+    truths: np.ndarray,
+    maps: np.ndarray,
+) -> None:
+    """Write best.png, worst.png (by Dice) and classes.png (for each class the image with most of it) into `folder`.
+
+    images: uint8 (N, S, S, 3). truths, maps: uint8 (N, S, S).
+    """
+    palette = voc_palette()
+    dice = score_maps(truths, maps, 1 + len(classes))[1]["dice"]
 
     def tile(i: int, name: str, *facts: str) -> Tile:
-        pictures = data.images[data.val[i]], palette[truths[i]], palette[maps[i]]
+        pictures = images[i], palette[truths[i]], palette[maps[i]]
         return Tile(pictures, ("; ".join((f"{name}: image, truth, prediction", *facts)),))
 
-    order = np.argsort(-dice, kind="stable")
-    ids = [data.ids[i] for i in data.val]
-    pixels = np.stack([(truths == 1 + c).sum((1, 2)) for c in range(len(data.classes))])  # (C, N)
+    order: list[int] = np.argsort(-dice, kind="stable").tolist()
+    pixels = np.stack([(truths == 1 + c).sum((1, 2)) for c in range(len(classes))])  # (C, N)
     sheets = {
         "best": [tile(i, ids[i], f"Dice {dice[i]:.2f}") for i in order[:SHOWN]],
         "worst": [tile(i, ids[i], f"Dice {dice[i]:.2f}") for i in order[::-1][:SHOWN]],
-        "classes": [tile(n.argmax(), name) for name, n in zip(data.classes, pixels, strict=True) if n.any()],
+        "classes": [tile(int(n.argmax()), name) for name, n in zip(classes, pixels, strict=True) if n.any()],
     }
     folder.mkdir(exist_ok=True)
     for name, tiles in sheets.items():
-        picture = _with_legend(sheet(tiles, across=2), data.classes)
+        picture = _with_legend(sheet(tiles, across=2), classes)
         replace(folder / f"{name}.png", lambda file, picture=picture: picture.save(file, format="png"))
 
 

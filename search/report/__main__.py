@@ -7,26 +7,23 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from search.options import Parser, without_traceback
+from search.command_line import Parser, make_parser, run_command
+from search.options import ReportOptions, make_options
+from search.reporter import Reporter
 from search.run_folder.records import read_run
+from search.text import one_line
 
-FORMATS = ("yaml", "json", "py")
 WAITING_SECONDS = 20  # after which the user is told why it takes so long
 WAITING = "still waiting for processors that others leave idle; --now takes a share of them"
 
 
 def parser() -> Parser:
-    result = Parser(
-        prog="python -m search.report",
-        description="Write the report of a run, which may be running; of several runs, a comparison.",
+    return make_parser(
+        "python -m search.report",
+        "Write the report of a run, which may be running, or a comparison of several runs.",
+        "  python -m search.report runs/classify-…\n  python -m search.report runs/classify-… --best --format json",
+        ReportOptions,
     )
-    add = result.add_argument
-    add("runs", nargs="+", metavar="RUN", help="run folders; if several, of the same task")
-    add("--out", metavar="FILE", help="where the comparison of several runs goes (compare.html)")
-    add("--best", action="store_true", help="print the best configuration instead")
-    add("--format", choices=FORMATS, help="of --best (yaml)")
-    add("--now", action="store_true", help="do not wait for processors that a running search leaves idle")
-    return result
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,68 +33,66 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def checked(argv: list[str] | None = None) -> tuple[Callable[[], int], bool]:
-    """What the arguments ask for, and whether it must not wait. Exits with status 2 for a mistake of the user."""
-    arguments = parser().parse_args(argv)
-    runs = [Path(run) for run in arguments.runs]
-    if arguments.format is not None and not arguments.best:
+    """The command, and whether it must not wait. Exits with status 2 for a mistake of the user."""
+    given = vars(parser().parse_args(argv))
+    options, runs = make_options(ReportOptions, given), [Path(run) for run in given["runs"]]
+    if "format" in given and not options.best:
         parser().error("--format needs --best")
-    if arguments.best and len(runs) > 1:
+    if options.best and len(runs) > 1:
         parser().error("--best takes one run")
-    if arguments.out is not None and len(runs) == 1:
+    if "out" in given and len(runs) == 1:
         parser().error("--out needs several runs; the report of one run goes into its folder")
-    out = Path(arguments.out or "compare.html")
+    out = Path(options.out)
     if len(runs) > 1 and (out.is_dir() or not out.parent.is_dir()):
         parser().error(f"--out must be a file in an existing folder, but got {out}")
     try:
-        tasks = {read_run(run)["task"] for run in runs}
+        tasks = {read_run(run).task for run in runs}
     except ValueError as error:
         parser().exit(2, f"error: {error}\n")
     if len(tasks) > 1:
         parser().error(f"the runs to compare must be of one task, but these are of {' and '.join(sorted(tasks))}")
 
     def command() -> int:
+        reporter = Reporter()
         try:
-            if arguments.best:
-                print_best(runs[0], arguments.format or "yaml")
+            if options.best:
+                from search.report.export import best_configuration
+
+                reporter.result(best_configuration(runs[0], options.format))
             else:
-                draw(runs, out)
+                draw(runs, out, reporter)
         except (ValueError, OSError) as error:
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            reporter.error(one_line(error))
             return 2
         return 0
 
-    return command, arguments.now or arguments.best
+    return command, options.now or options.best
 
 
-def print_best(run: Path, form: str) -> None:
-    from search.report.export import best_configuration
-
-    print(best_configuration(run, form))
-
-
-def draw(runs: list[Path], out: Path) -> None:
+def draw(runs: list[Path], out: Path, reporter: Reporter) -> None:
     """Write the report of one run, or compare several."""
-    if len(runs) > 1:
-        from search.report.compare import compare
+    from search.report.compare import compare
+    from search.report.page import write_report
+    from search.study.quiet import quiet_optuna
 
-        print(f"comparing {len(runs)} runs", flush=True)
-        print(compare(runs, out))
-        print(f"wrote {out}")
-    else:
-        from search.report.page import write_report
-
-        print(f"drawing the report of {runs[0]}", flush=True)
-        print(f"wrote {write_report(runs[0])}")
+    with quiet_optuna():
+        if len(runs) > 1:
+            reporter.status(f"comparing {len(runs)} runs")
+            reporter.result(compare(runs, out))
+            reporter.result(f"wrote {out}")
+        else:
+            reporter.status(f"drawing the report of {runs[0]}")
+            reporter.result(f"wrote {write_report(runs[0])}")
 
 
 def beside_a_search(command: Callable[[], int], now: bool) -> int:
-    """Run a command in a process that has only the processors that others leave idle, unless it is wanted now."""
+    """Run a command in a process that takes only the processor time that others leave idle, unless it is wanted now."""
     child = 0
 
     def stop(number: int, frame: object) -> None:
         if child:
             os.kill(child, signal.SIGKILL)  # files are replaced atomically
-            print("stopped before it was written", file=sys.stderr)
+            Reporter().warning("stopped before the report was written")
         sys.exit(128 + number)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -108,14 +103,14 @@ def beside_a_search(command: Callable[[], int], now: bool) -> int:
             give_way()
         return command()
     if not now:
-        signal.signal(signal.SIGALRM, lambda *_: print(WAITING, file=sys.stderr))
+        signal.signal(signal.SIGALRM, lambda *_: Reporter().warning(WAITING))
         signal.alarm(WAITING_SECONDS)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     return status if status >= 0 else 128 - status  # as a shell reports a process that a signal killed
 
 
 def give_way() -> None:
-    """Let this process come last, and in a session of its own: Linux shares processors among sessions first."""
+    """Give this process the lowest priority, in a session of its own: Linux shares processors among sessions first."""
     os.setsid()
     with suppress(OSError):  # no autogroups here
         Path("/proc/self/autogroup").write_text("19")
@@ -125,5 +120,10 @@ def give_way() -> None:
         os.nice(19)
 
 
+def main_beside_a_search(argv: list[str] | None = None) -> int:
+    """As `main`, in a process that leaves the processors to a running search."""
+    return beside_a_search(*checked(argv))
+
+
 if __name__ == "__main__":
-    sys.exit(without_traceback(lambda: beside_a_search(*checked())))
+    sys.exit(run_command(main_beside_a_search))

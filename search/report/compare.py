@@ -2,22 +2,22 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 
 from search.pictures.blocks import STYLE, Block, Section, Table, Text, canvas, drawn
-from search.report.source import read_source
+from search.report.source import Source, read_source
 from search.report.template import write_page
 from search.report.trials import best_over_epochs
-from search.running.live import duration
+from search.run_folder.records import BestRecord
 from search.study.bootstrap import estimated, paired
 from search.study.trials import rank_trials
+from search.text import duration
 
-SHORT = ("image size", "metric", "goal", "min-ssim", "max-ssim")  # what a remark names with its values
+LONG = ("data set", "validation images", "victim")  # what a remark names without its values
 INTERVALS = (
-    "Intervals are by bootstrap over the validation images, paired for leads, and know nothing of the choice: the best"
-    " of many noisy scores flatters itself, the more so the more trials there were. search.final says what is left."
+    "Intervals are by bootstrap over the validation images, paired for leads. They do not account for the choice: the"
+    " best of many noisy scores is too optimistic, the more so the more trials there were. search.final corrects that."
 )
 
 
@@ -35,18 +35,18 @@ def compare(runs: Sequence[Path], out: Path) -> str:
         ahead = bounds = None
         if score is not None:
             bounds = estimated(score[0], len(score[1])).interval()
-        if differences := _differences_in_scoring(source.facts, sources[0].facts):
+        if differences := _differences_in_scoring(source, sources[0]):
             remarks.append(
                 f"{name} and {names[0]} differ in {', '.join(differences)}: their scores are not comparable, so no"
                 " lead is given."
             )
         elif source is not sources[0] and score is not None and scores[0] is not None:
             ahead = paired(score[0], scores[0][0], len(score[1])).lead()
-        best = source.best or {}
+        best = source.best
         epochs = sum(len(t.intermediate_values) for t in source.trials)
-        cost = (len(source.trials), epochs, duration(source.facts["seconds"]))
-        rows.append((name, best.get("score"), bounds, ahead, best.get("trial"), *cost))
-    heads = ("run", metric, "95 % interval", f"ahead of {names[0]}", "trial", "trials", "epochs", "time")
+        cost = (len(source.trials), epochs, duration(source.record.seconds))
+        rows.append((name, best and best.score, bounds, ahead, best and best.trial, *cost))
+    heads = ("run", metric, "95 % interval", f"lead over {names[0]}", "trial", "trials", "epochs", "time")
     table = Table(heads, rows)
     trials = [source.trials for source in sources]
     with matplotlib.rc_context(STYLE):
@@ -59,32 +59,28 @@ def compare(runs: Sequence[Path], out: Path) -> str:
     return "\n".join([table.plain(), *remarks])
 
 
-def _differences_in_scoring(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
-    """What makes the scores of two runs incomparable, with both values where they are short."""
-    values = [(name, value, _scored_by(theirs)[name]) for name, value in _scored_by(ours).items()]
-    return [f"{name} ({a} and {b})" if name in SHORT else name for name, a, b in values if a != b]
+def _differences_in_scoring(one: Source, other: Source) -> list[str]:
+    """What makes the scores of two runs incomparable, with both values if they are short."""
+    values = [(name, value, _scored_by(other)[name]) for name, value in _scored_by(one).items()]
+    return [name if name in LONG else f"{name} ({a} and {b})" for name, a, b in values if a != b]
 
 
-def _scored_by(facts: dict[str, Any]) -> dict[str, Any]:
-    """By name, what must be the same for two scores to be comparable."""
-    arguments = facts["arguments"]
-    # A classifier's labels have no size, but a mask has, and so has the visibility of a perturbation.
-    size = None if facts["task"] == "classify" else arguments["image_size"]
+def _scored_by(source: Source) -> dict[str, object]:
+    """What must be equal for two scores to be comparable, by name."""
+    record = source.record
     return {
-        "data set": facts["data"]["fingerprint"],
-        "validation images": facts["split"]["val"],
-        "victim": facts.get("victim"),
-        "image size": size,
-        "metric": facts["metric"],
-        **{name: arguments.get(name.replace("-", "_")) for name in ("goal", "min-ssim", "max-ssim")},
+        "data set": record.data.fingerprint,
+        "validation images": record.split.val,
+        "metric": record.metric,
+        **source.task.comparable(record),
     }
 
 
 def _curves(names: Sequence[str], trials: Sequence[list], metric: str) -> Block:
     figure = canvas()
     axes = figure.subplots()
-    for name, ours in zip(names, trials, strict=True):
-        for best in rank_trials(ours)[:1]:
+    for name, own in zip(names, trials, strict=True):
+        for best in rank_trials(own)[:1]:
             epochs, values = zip(*sorted(best.intermediate_values.items()), strict=True)
             axes.plot(epochs, values, marker="o", ms=2, label=name)
     axes.set(xlabel="epoch", ylabel=metric)
@@ -95,20 +91,20 @@ def _curves(names: Sequence[str], trials: Sequence[list], metric: str) -> Block:
 def _budgets(names: Sequence[str], trials: Sequence[list], metric: str) -> Block:
     figure = canvas()
     axes = figure.subplots()
-    for name, ours in zip(names, trials, strict=True):
-        axes.step(*best_over_epochs(ours), where="post", marker="o", ms=2, label=name)
+    for name, own in zip(names, trials, strict=True):
+        axes.step(*best_over_epochs(own), where="post", marker="o", ms=2, label=name)
     axes.set(xlabel="epochs spent", ylabel=f"best {metric}")
     axes.legend(fontsize=8)
     return drawn(figure, "Best score over the epochs spent", f"best {metric} over epochs of {', '.join(names)}")
 
 
-def _differences(names: Sequence[str], bests: Sequence[dict[str, Any] | None]) -> Block:
-    configs = [best["config"] if best else {} for best in bests]
+def _differences(names: Sequence[str], bests: Sequence[BestRecord | None]) -> Block:
+    configs = [best.config if best else {} for best in bests]
     fields = sorted({field for config in configs for field in config})
     rows = [(field, *(config.get(field) for config in configs)) for field in fields]
     differing = [row for row in rows if any(value != row[1] for value in row[2:])]
     if not fields:
-        return Text("None has a best configuration yet.")
+        return Text("No run has a best configuration yet.")
     if not differing:
         return Text("Their best configurations do not differ.")
     return Table(("field", *names), differing, "Where their best configurations differ")

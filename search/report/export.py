@@ -6,8 +6,8 @@ from pathlib import Path
 
 import yaml
 
-from search.run_folder.files import read_json
-from search.run_folder.records import read_run
+from search.run_folder.paths import RunPaths
+from search.run_folder.records import read_best, read_run
 
 FORMATS = {
     "yaml": lambda config: yaml.safe_dump(config, sort_keys=False).rstrip(),
@@ -17,8 +17,9 @@ FORMATS = {
 
 
 def best_configuration(run: Path, form: str) -> str:
-    """The configuration in best.json as text. Raises `ValueError` where there is none."""
+    """The configuration in best.json as text. Raises `ValueError` if there is none."""
     read_run(run)
-    if (best := read_json(run / "best.json")) is None:
+    best = read_best(RunPaths(run))
+    if best is None:
         raise ValueError(f"{run} has no best.json: no trial has scored yet")
-    return FORMATS[form](best["config"])
+    return FORMATS[form](best.config)

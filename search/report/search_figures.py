@@ -1,21 +1,26 @@
 """Figures of a search: how it went, what it cost, and what its parameters do."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from matplotlib import colormaps
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial
 
 from search.pictures.blocks import BLUE, GRAY, GREEN, ORANGE, RED, Figure, canvas, drawn
 from search.report.trials import WITHIN, Importance, best_over_epochs, coded, origin_of, state
+from search.run_folder.history import EpochRecord
 from search.study.trials import Attr, rank_trials, state_name
 
 COLORS = {"portfolio": GREEN, "warm start": RED, "learned": BLUE, "random": GRAY, "quasi-random": GRAY}
 SLICES = 8  # most important parameters that are drawn
 LINES = 14  # parameters side by side
 PALETTE = "viridis"  # from poor to good
+METRICS = ("lr", "loss", "accuracy", "precision", "recall", "f1", "f1_macro", "mAP", "mIoU", "dice", "score", "ssim")
 
 
 def history(frame: pd.DataFrame, metric: str) -> Figure:
@@ -23,7 +28,7 @@ def history(frame: pd.DataFrame, metric: str) -> Figure:
     figure = canvas()
     axes = figure.subplots()
     for origin, part in frame.groupby("origin"):
-        axes.plot(part["number"], part["score"], "o", ms=4, color=COLORS[origin], label=origin)
+        axes.plot(part["number"], part["score"], "o", ms=4, color=COLORS[str(origin)], label=origin)
     axes.step(frame["number"], frame["score"].cummax(), where="post", color=ORANGE, label="best so far")
     axes.set(xlabel="trial", ylabel=metric)
     axes.legend(fontsize=8)
@@ -84,11 +89,27 @@ def budget(trials: Sequence[FrozenTrial], spent: Mapping[int, float]) -> Figure:
     return drawn(figure, "Where the budget went", ", ".join(f"{k} {v:.1f} minutes" for k, v in minutes.items()))
 
 
+def metrics_by_epoch(history: Mapping[int, EpochRecord]) -> Iterator[Figure]:
+    """Learning rate, loss and metrics of a training by epoch, on training and validation images."""
+    for name in METRICS if len(history) > 1 else ():
+        figure = canvas(height=2.4)
+        axes = figure.subplots()
+        for prefix, label, color in (("train_", "training", BLUE), ("val_", "validation", ORANGE), ("", name, BLUE)):
+            known = {e: m[prefix + name] for e, m in sorted(history.items()) if prefix + name in m}
+            if known:
+                axes.plot(list(known), list(known.values()), color=color, label=label)
+        if not axes.lines:
+            continue
+        axes.set(xlabel="epoch", ylabel=name)
+        axes.legend(fontsize=8)
+        yield drawn(figure, f"{name} of the best trial", f"{name} over {len(history)} epochs")
+
+
 def importance(values: Mapping[str, Importance]) -> Figure:
     """Bars with intervals, the most important parameter first."""
     figure = canvas(height=max(2.0, 0.28 * len(values) + 0.8))
     axes = figure.subplots()
-    shares, lows, highs = (np.array(column) for column in zip(*reversed(values.values()), strict=True))
+    shares, lows, highs = (np.array(column) for column in zip(*reversed(list(values.values())), strict=True))
     spread = {"xerr": [shares - lows, highs - shares], "error_kw": {"ecolor": GRAY, "capsize": 2}}
     bars = axes.barh(list(values)[::-1], shares, color=BLUE, **spread)
     axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
@@ -103,11 +124,11 @@ def slices(
 ) -> Iterator[Figure]:
     """Score against each of these parameters, over the trials that have it."""
     for name in names[:SLICES]:
-        known = frame[frame[name].notna()]
+        known = frame.dropna(subset=[name])
         figure = canvas(height=2.6)
         axes = figure.subplots()
         for origin, part in known.groupby("origin"):
-            axes.plot(_places(part[name], distributions[name]), part["score"], "o", ms=4, color=COLORS[origin])
+            axes.plot(_places(part[name], distributions[name]), part["score"], "o", ms=4, color=COLORS[str(origin)])
         _scale(axes.xaxis, distributions[name], axes.set_xscale)
         axes.set(xlabel=name, ylabel=metric)
         best = known.loc[known["score"].idxmax(), name]
@@ -123,7 +144,7 @@ def pairs(
 ) -> Iterator[Figure]:
     """Scores over the plane of two parameters."""
     for (first, second), strength in list(found.items())[:shown]:
-        known = frame[frame[first].notna() & frame[second].notna()].sort_values("score")
+        known = frame.dropna(subset=[first, second]).sort_values("score")
         figure = canvas()
         axes = figure.subplots()
         places = (_places(known[n], distributions[n]) for n in (first, second))
@@ -150,13 +171,13 @@ def parallel(
     score = frame["score"].to_numpy()[order]
     figure = canvas(11.2, 4.2)
     axes = figure.subplots()
-    shade = matplotlib.colors.Normalize(score.min(), max(score.max(), score.min() + 1e-9))
-    palette = matplotlib.colormaps[PALETTE]
+    shade = Normalize(score.min(), max(score.max(), score.min() + 1e-9))
+    palette = colormaps[PALETTE]
     for line, value in zip(values, score, strict=True):
         axes.plot(line, color=palette(shade(value)), lw=0.9, alpha=0.7, marker="o", ms=2)
     axes.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=8)
     axes.set_yticks([0, 1], ["low", "high"])
-    figure.colorbar(matplotlib.cm.ScalarMappable(shade, palette), ax=axes, label=metric)
+    figure.colorbar(ScalarMappable(shade, palette), ax=axes, label=metric)
     return drawn(
         figure,
         "All trials: each a line through its parameters, lowest to highest value",
@@ -165,26 +186,26 @@ def parallel(
     )
 
 
-def _places(values: pd.Series, distribution: BaseDistribution) -> np.ndarray:
+def _places(values: Any, distribution: BaseDistribution) -> np.ndarray:
     """Where values lie on an axis: numbers as they are, choices by their index, a little apart."""
     if not isinstance(distribution, CategoricalDistribution):
-        return values.to_numpy(float)
+        return np.array(values, float)
     choices = list(distribution.choices)
     index = np.array([choices.index(v) if v in choices else np.nan for v in values], float)
     return index + np.random.default_rng(0).uniform(-0.15, 0.15, len(index))
 
 
-def _scale(axis, distribution: BaseDistribution, set_scale) -> None:
+def _scale(axis: Any, distribution: BaseDistribution, set_scale: Callable[[str], None]) -> None:
     if isinstance(distribution, CategoricalDistribution):
         names = [_short(choice) for choice in distribution.choices]
         turned = {"rotation": 30, "ha": "right"} if axis.axis_name == "x" and len(names) > 3 else {}
         axis.set_ticks(range(len(names)), names, fontsize=8, **turned)
-    elif distribution.log:
+    elif isinstance(distribution, FloatDistribution | IntDistribution) and distribution.log:
         set_scale("log")
     elif isinstance(distribution, IntDistribution):
         axis.get_major_locator().set_params(integer=True)
 
 
-def _short(value) -> str:
+def _short(value: Any) -> str:
     text = f"{value:.3g}" if isinstance(value, float) else str(value)
     return text if len(text) <= 18 else f"{text[:17]}…"

@@ -1,47 +1,47 @@
-"""What a report is made from: a run's folder and its data, as far as they are there and are what they were."""
+"""What a report is made from: a run folder and its data, as far as they exist and are unchanged."""
 
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from search.report.evidence import epochs_of, predictions_of
-from search.run_folder.files import read_json, read_torch
-from search.run_folder.records import read_run
-from search.running.publishing import lock, trial_log
+from search.reporter import Reporter
+from search.run_folder.files import read_arrays, read_torch
+from search.run_folder.history import read_history
+from search.run_folder.lock import lock
+from search.run_folder.paths import RunPaths
+from search.run_folder.records import BestRecord, RunRecord, read_best, read_run
+from search.session.origin import file_digest
 from search.study.journal import read_study
 from search.study.trials import rank_trials, started_trials
-from search.tasks import TASKS, Task
-from search.tasks.victims import digest
+from search.tasks import Score, Task, find_task
 from voctrain.data import Data, load
 
 
 @dataclass(frozen=True)
 class Source:
-    """A run, which may be running. best: what is in best.json; data: None where they are gone, for this `reason`."""
+    """A run, which may be running."""
 
-    run: Path
-    facts: dict[str, Any]  # run.json
+    paths: RunPaths
+    record: RunRecord
     trials: list[FrozenTrial]
-    best: dict[str, Any] | None
+    best: BestRecord | None
     data: Data | None = None
-    reason: str = ""
+    missing_data: str = ""  # why there are none
 
     @property
     def task(self) -> Task:
-        return TASKS[self.facts["task"]]
+        return find_task(self.record.task)
 
     @property
     def metric(self) -> str:
-        return self.facts["metric"]
+        return self.record.metric
 
     @property
     def sampler(self) -> str:
-        return self.facts["arguments"]["sampler"]
+        return self.record.options.sampler
 
     @cached_property
     def ranked(self) -> list[FrozenTrial]:
@@ -49,62 +49,67 @@ class Source:
         return rank_trials(self.trials)
 
     @property
-    def victim_is_there(self) -> bool:
-        """Whether the victim of an attack is still what it was; True for other tasks."""
+    def files_unchanged(self) -> bool:
+        """Whether the files that evaluating a model needs, such as a victim, are what they were."""
+        if self.best is None:
+            return True
         with suppress(OSError):
-            return digest(self.best and self.best["config"].get("victim")) == self.facts.get("victim")
+            files = {name: self.best.config.get(name) for name in self.task.needed}
+            return all(file and file_digest(file) == self.record.digests.get(name) for name, file in files.items())
         return False
 
     @property
     def outdated(self) -> bool:
         """Whether the task's tables and pictures are missing, or older than the best checkpoint."""
-        made, best = self.run / (self.task.conclusion or ""), self.run / "best.pt"
+        best = self.paths.best_weights
         if self.task.conclusion is None or not best.exists():
             return False
+        made = self.paths.folder / self.task.conclusion
         return not made.exists() or made.stat().st_mtime < best.stat().st_mtime
 
     def conclude(self) -> None:
-        """Bring these up to the best checkpoint, unless another process drives the run."""
-        best = read_torch(self.run / "best.pt")
-        if self.data is None or best is None or not self.outdated or not self.victim_is_there:
+        """Bring these up to the best checkpoint, unless another process uses the run."""
+        best = read_torch(self.paths.best_weights)
+        if self.data is None or best is None or not self.outdated or not self.files_unchanged:
             return
-        with suppress(ValueError):  # it is driven, or of another version
-            lock(self.run)
-            self.task.conclude(self.run, best, self.data)
+        with suppress(ValueError):  # the run is used, or of another version
+            held = lock(self.paths)
+            try:
+                self.task.conclude(self.paths, self.record, best, self.data, Reporter(self.record.options.quiet))
+            finally:
+                held.release()
 
-    def rescored(self) -> tuple[Callable[[Any], float], list[str]] | None:
-        """The best score as a function of the indices of validation images, and their ids.
-
-        None where the predictions are missing, or the victim of an attack is.
-        """
-        if self.best is None or not self.victim_is_there or (predictions := predictions_of(self.run)) is None:
+    def rescored(self) -> tuple[Score, list[str]] | None:
+        """The best score as a function of the validation images, and their ids; None if a file it needs is missing."""
+        predictions = read_arrays(self.paths.predictions)
+        if self.best is None or predictions is None or not self.files_unchanged:
             return None
-        with suppress(ValueError):  # the configuration of an attack made by another version
-            return self.task.rescore(predictions, self.best["config"]), predictions["ids"].tolist()
+        with suppress(ValueError):  # a configuration of another version
+            return self.task.rescore(predictions, self.best.config), predictions["ids"].tolist()
         return None
 
     def unfinished_seconds(self) -> dict[int, float]:
-        """The seconds that each unfinished trial has trained, as its log says."""
-        logs = {t.number: epochs_of(trial_log(self.run, t.number)) for t in self.trials if not t.state.is_finished()}
-        return {number: epochs[max(epochs)].get("seconds", 0.0) for number, epochs in logs.items() if epochs}
+        """The seconds that each unfinished trial has trained."""
+        running = [t.number for t in self.trials if not t.state.is_finished()]
+        histories = {number: read_history(self.paths.history(number)) for number in running}
+        return {number: epochs[max(epochs)]["seconds"] for number, epochs in histories.items() if epochs}
 
 
 def read_source(run: Path, data: Data | None = None, *, with_data: bool = True) -> Source:
-    """Read a run; its data are loaded unless they are given. Raises `ValueError` for what is not a run."""
-    facts, reason = read_run(run), ""
+    """Read a run; its data are loaded unless they are given. Raises `ValueError` for anything that is not a run."""
+    record, paths, missing = read_run(run), RunPaths(run), ""
     if data is None and with_data:
-        data, reason = _load(facts)
-    trials = started_trials(read_study(run / "study.journal"))
-    return Source(run, facts, trials, read_json(run / "best.json"), data, reason)
+        data, missing = _load(record)
+    return Source(paths, record, started_trials(read_study(paths.journal)), read_best(paths), data, missing)
 
 
-def _load(facts: dict[str, Any]) -> tuple[Data | None, str]:
+def _load(record: RunRecord) -> tuple[Data | None, str]:
     """The data of a run; or None, and why."""
-    arguments = facts["arguments"]
+    place = record.options.data
     try:
-        data = load(arguments["data"], image_size=arguments["image_size"], use_val=arguments["use_val"])
-        if data.fingerprint != facts["data"]["fingerprint"]:
-            return None, f"{arguments['data']} is no longer what it was"
-        return data.with_split(facts["split"]["train"], facts["split"]["val"]), ""
+        data = load(place, image_size=record.image_size, use_val=record.options.use_val)
+        if data.fingerprint != record.data.fingerprint:
+            return None, f"{place} has changed since"
+        return data.with_split(record.split.train, record.split.val), ""
     except (ValueError, OSError) as error:
         return None, str(error).splitlines()[0]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial
 from sklearn.ensemble import BaggingRegressor, ExtraTreesRegressor
 
@@ -28,6 +28,8 @@ PAIRED = 5  # most important parameters of which pairs are looked at
 GRID = 8  # values of a parameter, and GRID² trials, at which forests are evaluated for a pair
 PAIR_FORESTS = 5  # forests that are evaluated for a pair
 EDGE = 0.02  # part of a parameter's range that counts as its bound
+
+Numeric = FloatDistribution | IntDistribution
 
 
 def origin_of(trial: FrozenTrial, sampler: str) -> str:
@@ -86,6 +88,7 @@ def coded(frame: pd.DataFrame, distributions: dict[str, BaseDistribution]) -> pd
             choices = list(distribution.choices)
             values = [choices.index(v) / max(len(choices) - 1, 1) if v in choices else -1.0 for v in frame[name]]
         else:
+            assert isinstance(distribution, Numeric)
             low, high = scaled(distribution, distribution.low), scaled(distribution, distribution.high)
             values = [
                 (scaled(distribution, v) - low) / (high - low) if isinstance(v, int | float) and v == v else -1.0
@@ -95,7 +98,8 @@ def coded(frame: pd.DataFrame, distributions: dict[str, BaseDistribution]) -> pd
     return pd.DataFrame(columns)
 
 
-def scaled(distribution: BaseDistribution, value: float) -> float:
+def scaled(distribution: Numeric, value: float) -> float:
+    """A value on the scale, linear or logarithmic, that it is drawn on."""
     return math.log(value) if distribution.log else float(value)
 
 
@@ -193,6 +197,7 @@ def at_bounds(trial: FrozenTrial, names: Container[str]) -> list[tuple[str, floa
     for name, distribution in trial.distributions.items():
         if name not in names or isinstance(distribution, CategoricalDistribution) or distribution.single():
             continue
+        assert isinstance(distribution, Numeric)
         low, high, value = (scaled(distribution, v) for v in (distribution.low, distribution.high, trial.params[name]))
         place = (value - low) / (high - low)
         if place <= EDGE or place >= 1 - EDGE:

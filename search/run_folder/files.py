@@ -1,19 +1,21 @@
-"""Files that are whole or not there, written beside and renamed; and their names."""
+"""Files that are either complete or absent: written to a temporary file, then renamed."""
 
 import io
 import json
 import os
 import pickle
-import shlex
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
 
 
 class StorageError(OSError):
-    """A file could not be written: the machine's failure. The message is one line that names the file and its disk."""
+    """A file could not be written: a failure of the machine. The message is one line that names file and disk."""
 
     @classmethod
     def of(cls, path: Path, error: OSError) -> "StorageError":
@@ -27,7 +29,7 @@ class StorageError(OSError):
 
 
 def replace(path: Path, write: Callable[[Path], Any]) -> None:
-    """Have `write` fill a temporary file beside `path`, whose folder is made, then put it in its place atomically.
+    """Let `write` fill a temporary file beside `path`, then rename it atomically. Folders are created.
 
     Raises `StorageError`.
     """
@@ -47,22 +49,36 @@ def write_json(path: Path, value: Any) -> None:
     replace(path, lambda file: file.write_text(json.dumps(value, indent=1) + "\n"))
 
 
-def read_json(file: Path) -> Any | None:
-    """What is in a JSON file; None where there is none. Raises `ValueError` for a damaged one."""
+def read_json(path: Path) -> Any | None:
+    """The content of a JSON file; None if there is none. Raises `ValueError` for a damaged one."""
     try:
-        return json.loads(file.read_text()) if file.exists() else None
+        return json.loads(path.read_text()) if path.exists() else None
     except ValueError:
-        raise ValueError(f"{file} is damaged: delete it, and continue the run with --resume") from None
+        raise ValueError(f"{path} is damaged: delete it, and continue the run with --resume") from None
 
 
-def typed(path: Path) -> str:
-    """A path as a person would type it in a shell here."""
-    return shlex.quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write an .npz file, which needs no `allow_pickle` to be read."""
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "wb") as file:
+            np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]  # its stub reads ** as allow_pickle
+
+    replace(path, write)
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
+    """The arrays of an .npz file; None if it is missing or damaged."""
+    try:
+        with np.load(path) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, BadZipFile):
+        return None
 
 
 def write_torch(path: Path, value: Any) -> None:
-    """Write what `torch.save` makes of `value`, which itself reports a full disk as "unexpected pos"."""
-    import torch  # here, for what reads only JSON
+    """Write a checkpoint. `torch.save` reports a full disk as "unexpected pos", so it writes to memory first."""
+    import torch  # only here, for commands that read nothing but JSON
 
     content = io.BytesIO()
     torch.save(value, content)
@@ -70,7 +86,7 @@ def write_torch(path: Path, value: Any) -> None:
 
 
 def read_torch(path: Path) -> Any | None:
-    """What `write_torch` wrote, with its tensors on the CPU; None where the file is missing or unreadable."""
+    """The content of a checkpoint, its tensors on the CPU; None if it is missing or unreadable."""
     import torch
 
     try:

@@ -14,19 +14,20 @@ from search.study.trials import Attr
 from voctrain.config import TrainConfig
 from voctrain.data import Data
 
-IMAGES = 4  # of which the operations of an epoch are counted
+IMAGES = 4  # that the operations are counted on
 
 
 def portfolio_operations(problem: Problem, data: Data) -> dict[str, float]:
-    """The floating-point operations of training each of the portfolio's recipes on a few images, by its name.
+    """The floating-point operations of training each recipe of the portfolio on a few images, by its name.
 
-    Only their ratios mean something. They hold for every machine, and counting takes less than a second per recipe.
+    Only their ratios mean something. They are the same on every machine, and counting takes less than a second per
+    recipe.
     """
     study = optuna.create_study(sampler=SeededSampler("random", 0, problem.pins))
     operations = {}
     for name, entry in problem.portfolio():
         study.enqueue_trial(entry)
-        with suppress(ValueError, FloatingPointError):  # nothing can be learned from these few images
+        with suppress(ValueError, FloatingPointError):  # these few images are too few for it
             operations[name] = training_operations(problem, problem.config(study.ask()), data)
     return operations
 
@@ -53,12 +54,12 @@ def fits_in(
     trials: Callable[[], list[FrozenTrial]],
     spent: Mapping[int, float],
 ) -> Callable[[FrozenTrial], bool]:
-    """Whether a waiting recipe can run all of its epochs in the time left, by what others of the portfolio have cost.
+    """Whether a waiting recipe can run all of its epochs in the time left, judged by the cost of other recipes.
 
-    Where nothing is known, it can: before the first epoch of any of them, and for trials outside the portfolio.
+    It can if nothing is known: before the first epoch of any recipe, and for trials outside of the portfolio.
 
-    operations: see `portfolio_operations`. trials: those begun. spent: by number, the seconds that running trials have
-    trained.
+    operations: see `portfolio_operations`. trials: those that have started. spent: seconds that running trials have
+    trained, by number.
     """
 
     def fits(trial: FrozenTrial) -> bool:

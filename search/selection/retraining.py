@@ -1,108 +1,206 @@
-"""The trainings of `search.final` on the connected cluster: each in a folder of its own, where it can be continued."""
+"""The trainings of `search.final`, run by the same workers as trials, each one kept under a name of its own."""
 
+import hashlib
 import json
+import math
 import time
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-import ray
+import numpy as np
+from ray.tune.search import Searcher
 
-from search.cluster.interrupt import Interrupt
+from search.cluster.execution import Ticker, execute
+from search.cluster.interrupt import Interrupt, Stopped
+from search.cluster.pickling import NotPickled
 from search.cluster.resources import Resources
-from search.run_folder.files import read_torch, typed, write_json
-from search.running.live import PLAIN_SECONDS, say
-from search.running.publishing import write_npz
+from search.cluster.searcher import LOST
+from search.cluster.worker import DIVERGED, FAILED, INTERRUPTED, OUT_OF_MEMORY, Job
+from search.reporter import Reporter
+from search.run_folder.files import StorageError, read_arrays, read_json, read_torch, write_arrays, write_json
+from search.run_folder.history import EpochRecord
+from search.run_folder.paths import RunPaths
+from search.run_folder.records import Checkpoint
 from search.tasks import Task
-from search.trial.training import WEIGHTS, checkpointed_training, pick_device, unpack
+from search.text import shell_path
+from search.trial.training import STATE, WEIGHTS, unpack
 from voctrain.config import TrainConfig
 from voctrain.data import Data
 
-RESULT, PREDICTIONS = "result.json", "predictions.npz"
+STATUS_SECONDS = 30.0  # between two lines about the trainings done
+
+
+class SelectionFailed(RuntimeError):
+    """There is no final model. The message is one line that tells the cause and what to do."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """One training: what people call it, its configuration, and its folder."""
+class Retraining:
+    """A training: what people call it, its configuration, and its name in the folder."""
 
     name: str
     config: TrainConfig
-    folder: Path
+    training: str
+    last_epoch: int | None = None  # without validation images: it ends after this epoch and keeps its weights
 
 
-def train_all(
-    jobs: Sequence[Job],
-    task: Task,
-    data: Data,
-    *,
-    resources: Resources,
-    interrupt: Interrupt,
-    stop_after: int | None = None,
-) -> None:
-    """Run the jobs that have no result yet in parallel; say when each one ends, and every half minute how many have.
+@dataclass(frozen=True)
+class Result:
+    """How a training ended."""
 
-    stop_after: see `retrain`. Raises `KeyboardInterrupt` after a signal and `RuntimeError` if a training fails.
-    """
-    cpus, gpus = resources.cpus, resources.gpus
-    shared = ray.put(data)
-    # A lost worker's training continues from its checkpoint.
-    remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=3)(retrain)
-    running = {
-        remote.remote(task.name, job.config, shared, str(job.folder), cpus, gpus, stop_after): job
-        for job in jobs
-        if not (job.folder / RESULT).exists()
-    }
-    said = time.monotonic()
-    while running:
-        done, _ = ray.wait(list(running), timeout=0.5)
-        if time.monotonic() - said > PLAIN_SECONDS:
-            said = time.monotonic()
-            say(f"{len(jobs) - len(running)} of {len(jobs)} trainings done")
+    training: str
+    history: list[EpochRecord]
+    error: str | None = None  # "diverged: …" or "ran out of memory: …"
+    original_size: dict[str, float] = field(default_factory=dict)
+
+
+class Retrainings:
+    """Runs trainings on the connected cluster and keeps their results in `paths`."""
+
+    def __init__(self, paths: RunPaths, task: Task, data: Data, resources: Resources, reporter: Reporter):
+        self.paths, self.task, self.data, self.resources, self.reporter = paths, task, data, resources, reporter
+
+    def run(self, jobs: Sequence[Retraining], interrupt: Interrupt) -> dict[str, Result]:
+        """The results by training; only those that have none yet are trained.
+
+        Raises `Stopped` after a signal, `SelectionFailed` for a training that fails and `StorageError` for a disk
+        that does.
+        """
+        results = {job.training: result for job in jobs if (result := self._read(job)) is not None}
+        searcher = RetrainingSearcher([job for job in jobs if job.training not in results], self.task.metric)
+        printed = time.monotonic()
+
+        def tick() -> None:
+            nonlocal printed
+            while searcher.ended:
+                job, result = searcher.ended.popleft()
+                results[job.training] = self._keep(job, result)
+            if time.monotonic() - printed > STATUS_SECONDS:
+                printed = time.monotonic()
+                self.reporter.status(f"{len(results)} of {len(jobs)} trainings done")
+
+        if searcher.waiting:
+            execute(
+                searcher,
+                None,
+                data=self.data,
+                task=self.task,
+                paths=self.paths,
+                rungs=(),
+                resources=self.resources,
+                stop=lambda: bool(interrupt.signal or searcher.failure),
+                ticker=Ticker(lambda: None, tick),
+            )
+        tick()
+        if searcher.failure is not None:
+            raise searcher.failure
         if interrupt.signal is not None:
-            raise KeyboardInterrupt
-        for reference in done:
-            job = running.pop(reference)
-            try:
-                ray.get(reference)
-            except ray.exceptions.RayError as error:
-                cause = str(getattr(error, "cause", error)).strip().splitlines()[-1]
-                raise RuntimeError(f"the training of {job.name} in {typed(job.folder)} failed: {cause}") from None
-            history, diverged = read_result(job.folder)
-            if diverged:
-                say(f"{job.name}: {diverged}")
-            elif stop_after is None:
-                scores = [metrics[task.metric] for metrics in history]
-                say(f"{job.name}: {task.metric} best {max(scores):.4f}, last {scores[-1]:.4f}")
+            raise Stopped(interrupt.signal)
+        return results
+
+    def predictions(self, training: str) -> dict[str, np.ndarray]:
+        """The validation predictions of a training's best epoch."""
+        arrays = read_arrays(self._predictions_file(training))
+        assert arrays is not None
+        return arrays
+
+    def weights(self, training: str) -> Checkpoint:
+        """The checkpoint of a training that ended at `last_epoch`."""
+        return read_torch(self.paths.checkpoint(training) / WEIGHTS) or {}
+
+    def _read(self, job: Retraining) -> Result | None:
+        """The result of an earlier call; None if it, or a file that belongs to it, is missing."""
+        values = read_json(self._result_file(job.training))
+        if values is None:
+            return None
+        result = Result(**values)
+        needed = (
+            self.paths.checkpoint(job.training) / WEIGHTS if job.last_epoch else self._predictions_file(job.training)
+        )
+        return result if result.error or needed.exists() else None
+
+    def _keep(self, job: Retraining, result: Result) -> Result:
+        """Write the result of a training that has just ended; weights that are no longer needed are deleted."""
+        folder, metric = self.paths.checkpoint(job.training), self.task.metric
+        if result.error:
+            self.reporter.status(f"{job.name}: {result.error}")
+        elif job.last_epoch is None:
+            scores = [epoch[metric] for epoch in result.history]
+            self.reporter.status(f"{job.name}: {metric} best {max(scores):.4f}, last {scores[-1]:.4f}")
+            saved = read_torch(folder / WEIGHTS)
+            if saved is None:
+                raise SelectionFailed(f"the training of {job.name} left no weights in {shell_path(folder)}")
+            write_arrays(self._predictions_file(job.training), unpack(saved["predictions"]))
+            at_original_size = self.task.at_original_size(saved, self.data)
+            result = Result(result.training, result.history, original_size=at_original_size)
+            (folder / WEIGHTS).unlink(missing_ok=True)
+        (folder / STATE).unlink(missing_ok=True)
+        write_json(self._result_file(job.training), asdict(result))
+        return result
+
+    def _result_file(self, training: str) -> Path:
+        return self.paths.checkpoint(training) / "result.json"
+
+    def _predictions_file(self, training: str) -> Path:
+        return self.paths.checkpoint(training) / "predictions.npz"
 
 
-def retrain(
-    task: str, config: TrainConfig, data: Data, folder: str, cpus: int, gpus: float, stop_after: int | None
-) -> None:
-    """One training in `folder`, on a worker; leaves result.json (the metrics by epoch) and predictions.npz or weights.
+class RetrainingSearcher(NotPickled, Searcher):
+    """Hands a list of trainings to Ray Tune, and collects their epochs."""
 
-    stop_after: the epoch whose weights are kept, of a training without validation.
-    """
-    import torch
+    def __init__(self, jobs: Sequence[Retraining], metric: str):
+        super().__init__(metric=metric, mode="max")
+        self.waiting = deque(jobs)
+        self.live: dict[str, tuple[Retraining, dict[int, EpochRecord]]] = {}
+        self.ended: deque[tuple[Retraining, Result]] = deque()
+        self.failure: SelectionFailed | StorageError | None = None
 
-    torch.set_num_threads(cpus)
-    place = Path(folder)
-    rungs = {stop_after} if stop_after else set()
-    history = []
-    try:
-        for report in checkpointed_training(task, config, data, place, device=pick_device(gpus), rungs=rungs):
-            history.append(report)
-            if report["epoch"] == stop_after:
-                break
-    except FloatingPointError as error:
-        write_json(place / RESULT, {"diverged": str(error)})
-        return
-    if not stop_after:
-        write_npz(place / PREDICTIONS, unpack(read_torch(place / WEIGHTS)["predictions"]))
-    (place / "state.pt").unlink(missing_ok=True)
-    write_json(place / RESULT, history)
+    def suggest(self, trial_id: str) -> Any:  # a job, or Searcher.FINISHED
+        if not self.waiting:
+            return Searcher.FINISHED
+        job = self.waiting.popleft()
+        self.live[trial_id] = job, {}
+        config = job.config.to_dict()
+        return Job(job.training, config, config, min_score=-math.inf, last_epoch=job.last_epoch).to_tune()
+
+    def on_trial_result(self, trial_id: str, result: dict) -> None:
+        self._record(self.live[trial_id][1], result)
+
+    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
+        job, history = self.live.pop(trial_id, (None, {}))
+        result = result or {}
+        if job is None or (not error and "outcome" not in result):  # everything was stopped
+            return
+        self._record(history, result)
+        outcome, message = result.get("outcome"), result.get("error")
+        if error or outcome == FAILED:
+            cause = LOST if error else message
+            self.failure = SelectionFailed(f"the training of {job.name} failed: {cause}")
+        elif outcome == INTERRUPTED:
+            self.failure = StorageError(message)
+        else:
+            lost = message if outcome in (DIVERGED, OUT_OF_MEMORY) else None
+            self.ended.append((job, Result(job.training, [history[number] for number in sorted(history)], lost)))
+
+    @staticmethod
+    def _record(history: dict[int, EpochRecord], result: dict) -> None:
+        if "epoch" in result:
+            known = ("epoch", "seconds", "memory_gb", "lr")
+            history[result["epoch"]] = {
+                name: value for name, value in result.items() if name in known or name.startswith(("train_", "val_"))
+            }
+
+    def save(self, checkpoint_path: str) -> None:
+        """Do nothing: results are kept as they come."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise NotImplementedError("a selection is continued from its results")
 
 
-def read_result(folder: Path) -> tuple[list[dict[str, float]], str | None]:
-    """The metrics by epoch of a training, or why it diverged."""
-    result = json.loads((folder / RESULT).read_text())
-    return ([], f"diverged, {result['diverged']}") if isinstance(result, dict) else (result, None)
+def training_name(data: Data, config: TrainConfig, **work: Any) -> str:
+    """A hash of all that decides the result of a training."""
+    text = json.dumps([data.fingerprint, data.train.tolist(), config.to_dict(), work], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()

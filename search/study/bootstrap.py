@@ -55,8 +55,3 @@ def estimated(score: Score, size: int, *, resamples: int = RESAMPLES) -> Estimat
 def paired(first: Score, second: Score, size: int) -> Estimate:
     """By how much the first score leads the second on the same images."""
     return estimated(lambda rows: first(rows) - second(rows), size)
-
-
-def with_error(mean: float, standard_error: float | None) -> str:
-    """A mean over seeds and its standard error, which one seed has not."""
-    return f"{mean:.4f}" + ("" if standard_error is None else f" ± {standard_error:.4f}")

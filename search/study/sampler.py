@@ -51,11 +51,14 @@ class SeededSampler(BaseSampler):
         self._relative = self._rebuild(trial.number)
         return self._relative.infer_relative_search_space(study, trial)
 
-    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict) -> dict[str, Any]:
+    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict) -> dict:
         return self._relative.sample_relative(study, trial, search_space)
 
-    def sample_independent(self, study: optuna.Study, trial: FrozenTrial, name: str, distribution) -> Any:
-        return self._rebuild(trial.number, name).sample_independent(study, trial, name, distribution)
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        sampler = self._rebuild(trial.number, param_name)
+        return sampler.sample_independent(study, trial, param_name, param_distribution)
 
 
 def is_learned(sampler: str, number: int) -> bool:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from search.text import assignments
+
 PORTFOLIO = "portfolio"  # the origin of a trial of the space's PORTFOLIO begins with it
 
 
@@ -72,9 +74,15 @@ def best_epoch(trial: FrozenTrial) -> int | None:
 
 def rank_trials(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
     """Those of these trials that scored, best first; of equal ones the earlier."""
-    return sorted((t for t in trials if trial_score(t) is not None), key=lambda t: (-trial_score(t), t.number))
+    scored = [(score, t) for t in trials if (score := trial_score(t)) is not None]
+    return [t for _, t in sorted(scored, key=lambda pair: (-pair[0], pair[1].number))]
 
 
 def state_name(trial: FrozenTrial) -> str:
     """running, complete, pruned or failed (which includes diverged and out of memory)."""
     return "failed" if Attr.ERROR in trial.user_attrs or trial.state == TrialState.FAIL else trial.state.name.lower()
+
+
+def describe_trial(trial: FrozenTrial) -> str:
+    """Score, trial number, epoch and parameters on one line."""
+    return f"{trial_score(trial):.4f} (trial {trial.number}, epoch {best_epoch(trial)}): {assignments(trial.params)}"

@@ -1,92 +1,98 @@
 """The work of `search.submit`: predict the test images with the models of one or two runs, and write the CSV."""
 
-import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from search.run_folder.files import read_torch, replace
-from search.run_folder.records import read_run
-from search.running.live import reading, say
-from search.submission.gate import STRENGTHS, fit_strength, log_prior
-from search.trial.training import pick_device
-from voctrain import classify, segment
-from voctrain.data import Data, load, original_masks
+from search.options import SubmitOptions
+from search.reporter import Reporter
+from search.run_folder.files import read_arrays, read_torch, replace
+from search.run_folder.paths import RunPaths
+from search.run_folder.records import Checkpoint, read_run
+from search.submission.gate import STRENGTHS, Gate, fit_gate, log_prior
+from search.tasks import Task, submitted_tasks
+from voctrain.data import Data, load
 from voctrain.data.class_names import contrast
 from voctrain.metrics.classification import decide
-from voctrain.metrics.segmentation import mask_dice
 from voctrain.submission import write_submission
 
-_MODEL = {"config", "classes", "image_size", "model"}
-NEEDED = {"classify": {*_MODEL, "thresholds"}, "segment": _MODEL}  # in a checkpoint
+NEEDED = {"config", "classes", "image_size", "model"}  # keys of a checkpoint
 
 
-def submit(arguments: argparse.Namespace) -> str:
-    """Predict the test images, write the CSV and say what was written. Raises `ValueError` for a user's mistake."""
-    out = Path(arguments.out)
+@dataclass(frozen=True)
+class Submission:
+    """What was written."""
+
+    file: Path
+    images: int
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.images} images, {'; '.join(self.notes)}"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A checkpoint, where it was, and the data at its image size."""
+
+    task: Any  # with `probabilities` or `label_maps`, by what it submits
+    file: Path
+    saved: Checkpoint
+    data: Data
+
+
+def submit(runs: Mapping[str, str], options: SubmitOptions, reporter: Reporter) -> Submission:
+    """Predict the test images and write the CSV.
+
+    runs: a run or a checkpoint for "labels", "masks" or both. Without labels, an image's classes are those of its mask.
+    Raises `ValueError` for a mistake of the user.
+    """
+    out = Path(options.out)
     if not out.parent.is_dir() or out.is_dir():
         raise ValueError(f"--out must be a file in an existing folder, but got {out}")
-    given = {task: path for task in NEEDED if (path := getattr(arguments, task)) is not None}
-    checkpoints = {task: load_checkpoint(Path(path), task) for task, path in given.items()}
-    sets = {task: _test_set(arguments.data, file, saved) for task, (file, saved) in checkpoints.items()}
-
-    if arguments.gate:
-        say("fitting the gate on the validation images")
-    gate = _gate(arguments) if arguments.gate else None
-    said = []
-    probabilities = decided = prior = maps = None
-    if "classify" in given:
-        file, saved = checkpoints["classify"]
-        say(f"predicting the classes of {len(sets['classify'].test_ids)} images")
-        probabilities = _probabilities(saved, sets["classify"].test_images, arguments)
-        decided = decide(probabilities, np.array(saved["thresholds"]))
-        said.append(f"{decided.sum(1).mean():.2f} classes an image, by {file}")
-    if gate is not None:
-        strength, dice, without = gate
-        prior = log_prior(probabilities, strength)
-        said.append(f"gate of strength {strength:g} (Dice of held-out masks {dice:.4f}, without it {without:.4f})")
-    if "segment" in given:
-        file, saved = checkpoints["segment"]
-        data, (model, config) = sets["segment"], segment.restore(saved, device=pick_device(1))
-        options = {"sizes": data.test_sizes, "log_prior": prior, **_averaging(arguments)}
-        maps = segment.predict(model, data.test_images, config, **options)
-        said.append(f"masks by {file}")
-    else:
-        said.append("no segmentation run: its rows are empty")
-    ids = next(iter(sets.values())).test_ids
-    if maps is not None:
-        say(f"predicting the masks of {len(ids)} images")
+    tasks = submitted_tasks()
+    found = [(what, *load_checkpoint(Path(path), tasks[what])) for what, path in runs.items()]
+    models = {
+        what: Model(tasks[what], file, saved, _test_set(options.data, file, saved, reporter))
+        for what, file, saved in found
+    }
+    gate = None
+    if options.gate:
+        reporter.status("fitting the gate on the validation images")
+        gate = _fit_gate(runs, options, tasks)
+    ids = next(iter(models.values())).data.test_ids
+    decided, prior, label_notes = _labels(models.get("labels"), gate, options, reporter)
+    maps, mask_notes = _masks(models.get("masks"), prior, options, reporter)
     replace(out, lambda path: write_submission(path, _rows(ids, decided, maps)))
-    return f"{out}: {len(ids)} images, {'; '.join(said)}"
+    return Submission(out, len(ids), (*label_notes, *mask_notes))
 
 
-def load_checkpoint(path: Path, task: str) -> tuple[Path, dict[str, Any]]:
-    """The checkpoint of a run, final.pt or else best.pt, or of a file; with where it was.
+def load_checkpoint(path: Path, task: Task) -> tuple[Path, Checkpoint]:
+    """The checkpoint of a run, final.pt or best.pt, or a checkpoint file; with its path.
 
-    Raises `ValueError` where there is none, or it is of another task.
+    Raises `ValueError` if there is none, or it is of another task.
     """
-    candidates = [path / "final" / "final.pt", path / "best.pt"] if path.is_dir() else [path]
+    paths, name = RunPaths(path), task.name
+    candidates = [paths.final_weights, paths.best_weights] if path.is_dir() else [path]
     file = next((f for f in candidates if f.is_file()), None)
     if file is None:
-        raise ValueError(
-            f"{path} holds neither final/final.pt nor best.pt: give a run that has scored, or a checkpoint"
-        )
+        raise ValueError(f"{path} has neither final/final.pt nor best.pt: give a run that has scored, or a checkpoint")
     saved = read_torch(file)
     found = saved.get("task") if isinstance(saved, dict) else None
-    if found is not None and found != task:
-        raise ValueError(f"--{task} takes a model of task {task}, but {file} is of task {found}: give a {task} run")
-    if found is None or not saved.keys() >= NEEDED[task]:
-        raise ValueError(f"{file} is not a checkpoint of ours: give a run, its best.pt or its final.pt")
+    if found is not None and found != name:
+        raise ValueError(f"--{name} takes a model of task {name}, but {file} is of task {found}: give a {name} run")
+    needed = NEEDED | ({"thresholds"} if task.submits == "labels" else set())
+    if saved is None or found is None or not saved.keys() >= needed:
+        raise ValueError(f"{file} is not a voc-search checkpoint: give a run, its best.pt or its final.pt")
     return file, saved
 
 
-def _test_set(path: str, file: Path, saved: dict[str, Any]) -> Data:
-    """The data at the size of a checkpoint's model, with test images and of its classes."""
-    data = load(path, image_size=saved["image_size"], progress=reading(say))
+def _test_set(path: str, file: Path, saved: Checkpoint, reporter: Reporter) -> Data:
+    """The data at the image size of a checkpoint. Raises `ValueError` for other classes or no test images."""
+    data = load(path, image_size=saved["image_size"], progress=reporter.reading())
     if tuple(saved["classes"]) != data.classes:
         model, those = contrast(saved["classes"], data.classes)
         raise ValueError(
@@ -98,59 +104,71 @@ def _test_set(path: str, file: Path, saved: dict[str, Any]) -> Data:
     return data
 
 
-def _probabilities(saved: dict[str, Any], images: np.ndarray, arguments: argparse.Namespace) -> np.ndarray:
-    device = pick_device(1)
-    model, config = classify.restore(saved, device=device)
-    return classify.predict(model, images, config, device=device, flip=arguments.flip)
-
-
-def _averaging(arguments: argparse.Namespace) -> dict[str, Any]:
-    """How the logits of masks are predicted."""
-    return {"flip": arguments.flip, "scales": arguments.scales, "device": pick_device(1)}
-
-
-def _gate(arguments: argparse.Namespace) -> tuple[float, float, float]:
-    """The strength of the gate, as `fit_strength`, by the best models of both runs: none of them saw validation."""
-    runs = {task: Path(getattr(arguments, task)) for task in ("classify", "segment")}
-    facts = {task: read_run(run) for task, run in runs.items()}
-    missing = [
-        run / name for run in runs.values() for name in ("best.pt", "val_predictions.npz") if not (run / name).is_file()
-    ]
-    if missing:
-        raise ValueError(f"--gate needs two runs with best.pt and val_predictions.npz, but there is no {missing[0]}")
-    with np.load(runs["classify"] / "val_predictions.npz") as file:
-        seen = dict(zip(file["ids"].tolist(), file["y_prob"], strict=True))
-    split = facts["segment"]["split"]
-    ids = [name for name in split["val"] if name in seen]
-    if not ids:
-        raise ValueError("--gate needs two runs on one split, but they share no validation image: search them alike")
-    _, saved = load_checkpoint(runs["segment"] / "best.pt", "segment")
-    use_val = facts["segment"]["arguments"]["use_val"]
-    data = load(arguments.data, image_size=saved["image_size"], use_val=use_val).with_split(
-        split["train"], split["val"]
+def _labels(
+    model: Model | None, gate: Gate | None, options: SubmitOptions, reporter: Reporter
+) -> tuple[np.ndarray | None, np.ndarray | None, list[str]]:
+    """The decided classes (M, C), the log prior of the masks, and notes."""
+    if model is None:
+        return None, None, []
+    images = model.data.test_images
+    reporter.status(f"predicting the classes of {len(images)} images")
+    probabilities = model.task.probabilities(model.saved, images, flip=options.flip)
+    decided = decide(probabilities, np.array(model.saved["thresholds"]))
+    notes = [f"{decided.sum(1).mean():.2f} classes per image, by {model.file}"]
+    if gate is None:
+        return decided, None, notes
+    notes.append(
+        f"gate of strength {gate.strength:g} (Dice of held-out masks {gate.dice:.4f}, without it"
+        f" {gate.dice_without:.4f})"
     )
-    index = np.array([data.ids.index(name) for name in ids])
+    return decided, log_prior(probabilities, gate.strength), notes
+
+
+def _masks(
+    model: Model | None, prior: np.ndarray | None, options: SubmitOptions, reporter: Reporter
+) -> tuple[Iterator[np.ndarray] | None, list[str]]:
+    """The label maps at the original sizes, predicted as they are taken, and notes."""
+    if model is None:
+        return None, ["no masks: the segmentation rows are empty"]
+    images, sizes = model.data.test_images, model.data.test_sizes
+    reporter.status(f"predicting the masks of {len(images)} images")
+    maps = model.task.label_maps(
+        model.saved, images, sizes=sizes, log_prior=prior, flip=options.flip, scales=options.scales
+    )
+    return maps, [f"masks by {model.file}"]
+
+
+def _fit_gate(runs: Mapping[str, str], options: SubmitOptions, tasks: Mapping[str, Task]) -> Gate:
+    """The gate, fitted with the best models of both runs, which have not seen the validation images."""
+    paths = {what: RunPaths(Path(run)) for what, run in runs.items()}
+    record = {what: read_run(each.folder) for what, each in paths.items()}["masks"]
+    needed = [file for each in paths.values() for file in (each.best_weights, each.predictions)]
+    if missing := [file for file in needed if not file.is_file()]:
+        raise ValueError(f"--gate needs two runs with best.pt and val_predictions.npz, but there is no {missing[0]}")
+    arrays = read_arrays(paths["labels"].predictions)
+    if arrays is None:
+        raise ValueError(f"{paths['labels'].predictions} is damaged: continue that run, or leave --gate out")
+    seen = dict(zip(arrays["ids"].tolist(), arrays["y_prob"], strict=True))
+    ids = [name for name in record.split.val if name in seen]
+    if not ids:
+        raise ValueError("--gate needs two runs with the same split, but they share no validation image")
+    _, saved = load_checkpoint(paths["masks"].best_weights, tasks["masks"])
+    data = load(options.data, image_size=saved["image_size"], use_val=record.options.use_val)
+    data = data.with_split(record.split.train, record.split.val)
     probabilities = np.stack([seen[name] for name in ids])
     priors = np.stack([log_prior(probabilities, strength) for strength in STRENGTHS], axis=1)  # (N, strengths, 1 + C)
-    model, config = segment.restore(saved, device=pick_device(1))
-    logits = segment.predict_logits(model, data.images[index], config, **_averaging(arguments))
-    dice = [
-        _dice_of_each(image, truth, of_image)
-        for image, truth, of_image in zip(logits, original_masks(data, ids), priors, strict=True)
-    ]
-    return fit_strength(np.array(dice).T)
-
-
-def _dice_of_each(logits: Tensor, truth: np.ndarray, priors: np.ndarray) -> list[float]:
-    """Dice of an image's label map with each of these priors."""
-    maps = np.stack([segment.label_map(logits, truth.shape, prior) for prior in priors])
-    return mask_dice(torch.from_numpy(truth).expand(len(maps), -1, -1), torch.from_numpy(maps)).tolist()
+    masks: Any = tasks["masks"]
+    return fit_gate(masks.dice_by_prior(saved, data, ids, priors, flip=options.flip, scales=options.scales))
 
 
 def _rows(
     ids: tuple[str, ...], decided: np.ndarray | None, maps: Iterator[np.ndarray] | None
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray | None]]:
-    """What `write_submission` takes; without decided classes, an image's are those of its label map."""
+    """The rows of `write_submission`."""
     for i, name in enumerate(ids):
         label_map = None if maps is None else next(maps)
-        yield name, np.isin(np.arange(1, 21), label_map) if decided is None else decided[i], label_map
+        if decided is None:
+            assert label_map is not None
+            yield name, np.isin(np.arange(1, 21), label_map), label_map
+        else:
+            yield name, decided[i], label_map

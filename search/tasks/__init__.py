@@ -1,148 +1,134 @@
-"""What the search needs to know of each task, and nothing else of it."""
+"""What the search knows of its tasks: one file each, found by name.
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+A task is `voctrain/<task>.py` (how a trial trains), `spaces/<task>.py` (what may vary) and a file here. Files here
+import torch only inside functions, because the command line reads the options of all tasks.
+"""
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, cast
 
-import numpy as np
+from search.options import TASK_NAMES, SearchOptions
+from search.reporter import Reporter
+from search.run_folder.paths import RunPaths
+from search.run_folder.records import BestRecord, Checkpoint, Configuration, Details, RunRecord
+from search.trial.protocol import TrainModule
+from voctrain.config import TrainConfig
+from voctrain.data import DIGITS, Data
 
-import spaces.attack
-import spaces.classify
-import spaces.segment
-from search.pictures.masks import write_pictures
-from search.tasks.attack_comparison import conclude_attack
-from search.tasks.victims import attack_fields
-from voctrain import attack, classify, segment
-from voctrain.attack.baselines import random_sign_score
-from voctrain.attack.objective import Objective
-from voctrain.config import AttackConfig, ClassifyConfig, SegmentConfig, TrainConfig
-from voctrain.data import Data, original_masks
-from voctrain.metrics.classification import classify_metrics, classify_report, random_baseline
-from voctrain.metrics.segmentation import all_background, iou, mask_metrics, score_maps
-from voctrain.metrics.thresholds import fit_thresholds
+if TYPE_CHECKING:
+    import numpy as np
+
+    from search.pictures.blocks import Block
+    from search.pictures.sheet import Tile
+
+Predictions = dict[str, "np.ndarray"]  # of the validation images, as a training yields them
+Score = Callable[[Any], float]  # the score over the validation images with these indices
 
 
-@dataclass(frozen=True)
+class RunTask(Protocol):
+    """What the end of a run needs."""
+
+    @property
+    def metric(self) -> str: ...
+    def calibrate(self, predictions: Predictions) -> Details: ...
+    def describe(self, predictions: Predictions, saved: Checkpoint) -> Details: ...
+    def rescore(self, predictions: Predictions, config: Configuration) -> Score: ...
+    def at_original_size(self, saved: Checkpoint, data: Data) -> dict[str, float]: ...
+    def conclude(
+        self, paths: RunPaths, record: RunRecord, saved: Checkpoint, data: Data, reporter: Reporter
+    ) -> None: ...
+    def evidence(self, paths: RunPaths, best: BestRecord, data: Data | None) -> "Iterator[Block]": ...
+
+
 class Task:
-    """One of the commands' tasks.
+    """A task, from the command line to the report; a file of search/tasks/ overrides what is different."""
 
-    `module` has check, new_model, train, checkpoint, restore, input_size, file_architecture and METRIC, in [worst, 1].
-    """
+    name: ClassVar[str]
+    config: ClassVar[type[TrainConfig]]
+    options: ClassVar[type[SearchOptions]] = SearchOptions
+    files: ClassVar[tuple[str, ...]] = ()  # options, and configuration fields, that name a file
+    needed: ClassVar[tuple[str, ...]] = ()  # those of them that evaluating a model needs
+    digits: ClassVar[bool] = False  # whether it takes the sets of digits
+    worst: ClassVar[float] = 0.0  # score of a trial that diverged or ran out of memory
+    baseline_name: ClassVar[str]  # shown beside every score
+    submits: ClassVar[Literal["labels", "masks"] | None] = None  # what the competition takes of its predictions
+    conclusion: ClassVar[str | None] = None  # the last file that `conclude` writes
 
-    name: str
-    module: ModuleType
-    config: type[TrainConfig]
-    space: ModuleType
-    worst: float  # told for a trial that diverged or ran out of memory
-    baseline_name: str  # what is beside every score
-    baseline: Callable[[Data, Mapping[str, Any]], dict[str, float]]  # by data and configuration fields
-    calibrate: Callable[[dict[str, np.ndarray]], dict[str, Any]]  # of the validation predictions: what best.pt adds
-    report: Callable[[dict[str, np.ndarray], dict[str, Any]], dict[str, Any]]  # of both: what best.json adds
-    # Of validation predictions and the configuration behind them, the score of the images with given indices.
-    rescore: Callable[[dict[str, np.ndarray], dict[str, Any]], Callable[[Any], float]]
-    # Validation metrics of a checkpoint at the images' original sizes.
-    at_original_size: Callable[[dict[str, Any], Data], dict[str, float]] = lambda *_: {}
-    # Configuration fields that the command's arguments decide.
-    fields: Callable[[Mapping[str, Any], Data], dict[str, Any]] = lambda arguments, _: {"weights": arguments["weights"]}
-    # What a run's folder gets when the run ends, by its best checkpoint; and the last file of it.
-    conclude: Callable[[Path, dict[str, Any], Data], None] = lambda *_: None
-    conclusion: str | None = None
-    submitted: bool = True  # whether the competition takes its predictions
+    @property
+    def module(self) -> TrainModule:
+        return cast(TrainModule, importlib.import_module(f"voctrain.{self.name}"))
+
+    @property
+    def space(self) -> ModuleType:
+        return importlib.import_module(f"spaces.{self.name}")
 
     @property
     def metric(self) -> str:
         return self.module.METRIC
 
+    # Before the first trial.
 
-def _classify_baseline(data: Data, fields: Mapping[str, Any]) -> dict[str, float]:
-    return random_baseline(data.labels[data.train], data.labels[data.val], fields["seed"])
+    def resolve(self, options: SearchOptions) -> SearchOptions:
+        """The options with all that they imply. Raises `ValueError` for what this task cannot use."""
+        if options.data in DIGITS and not self.digits:
+            takers = " and ".join(name for name in TASK_NAMES if find_task(name).digits)
+            raise ValueError(f"--data {options.data} applies to {takers} only: give a VOC-style folder")
+        return options
+
+    def fixed_fields(self, options: SearchOptions, data: Data) -> Configuration:
+        """The configuration fields that the options decide. Raises `ValueError` for a file that cannot be used."""
+        return {}
+
+    def architecture_of(self, file: str) -> str | None:
+        """The architecture that a weights file names; None if it does not."""
+        return None
+
+    def baseline(self, data: Data, fields: Configuration) -> dict[str, float]:
+        """The metrics of a trivial method."""
+        raise NotImplementedError
+
+    # At the end of a run.
+
+    def calibrate(self, predictions: Predictions) -> Details:
+        """What is fitted to the validation predictions and kept with the weights."""
+        return {}
+
+    def describe(self, predictions: Predictions, saved: Checkpoint) -> Details:
+        """What best.json tells of the predictions of a calibrated checkpoint."""
+        return {}
+
+    def rescore(self, predictions: Predictions, config: Configuration) -> Score:
+        """The score as a function of the validation images it is computed over."""
+        raise NotImplementedError
+
+    def comparable(self, record: RunRecord) -> dict[str, object]:
+        """By name, what two runs must share for their scores to be comparable, beside data, split and metric."""
+        return {"image size": record.image_size}
+
+    def at_original_size(self, saved: Checkpoint, data: Data) -> dict[str, float]:
+        """Validation metrics at the images' original sizes; empty if they do not depend on the size."""
+        return {}
+
+    def conclude(self, paths: RunPaths, record: RunRecord, saved: Checkpoint, data: Data, reporter: Reporter) -> None:
+        """Write tables and pictures of the best checkpoint."""
+
+    def evidence(self, paths: RunPaths, best: BestRecord, data: Data | None) -> "Iterator[Block]":
+        """What the report shows of the best model."""
+        yield from ()
+
+    def training_batch(self, data: Data, config: TrainConfig, count: int) -> "tuple[list[Tile], str]":
+        """Images, and below each what a training sees instead; and a description of that."""
+        raise NotImplementedError
 
 
-def _classify_rescored(predictions: dict[str, np.ndarray], config: dict[str, Any]) -> Callable[[Any], float]:
-    y_true, y_prob = predictions["y_true"], predictions["y_prob"]
-    return lambda rows: classify_metrics(y_true[rows], y_prob[rows])["val_mAP"]
+def find_task(name: str) -> Task:
+    """The task in search/tasks/<name>.py."""
+    return importlib.import_module(f"search.tasks.{name}").TASK
 
 
-def _classify_calibration(predictions: dict[str, np.ndarray]) -> dict[str, Any]:
-    thresholds, dice = fit_thresholds(predictions["y_true"], predictions["y_prob"], groups=predictions["ids"])
-    return {"thresholds": thresholds.tolist(), "dice_cross_validated": dice}
-
-
-def _classify_report(predictions: dict[str, np.ndarray], saved: dict[str, Any]) -> dict[str, Any]:
-    thresholds, classes = np.array(saved["thresholds"]), saved["classes"]
-    return classify_report(predictions["y_true"], predictions["y_prob"], thresholds, classes)
-
-
-def _segment_baseline(data: Data, fields: Mapping[str, Any]) -> dict[str, float]:
-    return all_background(data.masks[segment.with_masks(data).val], 1 + len(data.classes))
-
-
-def _segment_report(predictions: dict[str, np.ndarray], saved: dict[str, Any]) -> dict[str, Any]:
-    total = predictions["confusion"].sum(0)
-    by_class = zip(("background", *saved["classes"]), iou(total), strict=True)
-    return {"iou": {name: None if np.isnan(v) else float(v) for name, v in by_class}, "confusion": total.tolist()}
-
-
-def _segment_rescored(predictions: dict[str, np.ndarray], config: dict[str, Any]) -> Callable[[Any], float]:
-    return lambda rows: mask_metrics(predictions["confusion"][rows])["val_mIoU"]
-
-
-def _segment_at_original_size(saved: dict[str, Any], data: Data) -> dict[str, float]:
-    model, config = segment.restore(saved)
-    data = segment.with_masks(data)
-    maps = segment.predict(model, data.images[data.val], config, sizes=data.sizes[data.val])
-    truths = original_masks(data, [data.ids[i] for i in data.val])
-    metrics, _ = score_maps(truths, maps, 1 + len(data.classes))
-    return metrics
-
-
-TASKS = {
-    task.name: task
-    for task in (
-        Task(
-            name="classify",
-            module=classify,
-            config=ClassifyConfig,
-            space=spaces.classify,
-            worst=0.0,
-            baseline_name="random labels",
-            baseline=_classify_baseline,
-            calibrate=_classify_calibration,
-            report=_classify_report,
-            rescore=_classify_rescored,
-        ),
-        Task(
-            name="segment",
-            module=segment,
-            config=SegmentConfig,
-            space=spaces.segment,
-            worst=0.0,
-            baseline_name="all background",
-            baseline=_segment_baseline,
-            calibrate=lambda predictions: {},
-            report=_segment_report,
-            rescore=_segment_rescored,
-            at_original_size=_segment_at_original_size,
-            conclude=lambda run, saved, data: write_pictures(run / "pictures", saved, data),
-            conclusion="pictures/classes.png",
-        ),
-        Task(
-            name="attack",
-            module=attack,
-            config=AttackConfig,
-            space=spaces.attack,
-            worst=-1.0,
-            baseline_name="random sign",
-            baseline=random_sign_score,
-            calibrate=lambda predictions: {},
-            report=lambda predictions, saved: {},
-            rescore=lambda predictions, config: Objective(AttackConfig.from_dict(config)).rescored(predictions),
-            fields=attack_fields,
-            conclude=conclude_attack,
-            conclusion="pictures/front.png",
-            submitted=False,
-        ),
-    )
-}
+def submitted_tasks() -> Mapping[str, Task]:
+    """The tasks that the competition scores, by what they submit."""
+    tasks = map(find_task, TASK_NAMES)
+    return {task.submits: task for task in tasks if task.submits is not None}

@@ -1,16 +1,17 @@
-"""One training with its checkpoints: what a worker runs for a trial, and `search.final` for a retraining."""
+"""One training with its checkpoints, for a trial of the search or for the final model."""
 
 import math
 import time
 from collections.abc import Container, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from search.run_folder.files import read_torch, write_torch
-from search.tasks import TASKS
+from search.run_folder.history import EpochRecord
+from search.run_folder.records import Checkpoint
+from search.trial.protocol import TrainModule
 from voctrain.config import TrainConfig
 from voctrain.data import Data
 
@@ -19,23 +20,21 @@ SAVE_SECONDS = 30.0  # between two states, and at least 20 times what writing on
 
 
 def checkpointed_training(
-    task_name: str,
+    task: TrainModule,
     config: TrainConfig,
     data: Data,
     folder: Path,
     *,
     device: str,
     rungs: Container[int] = (),
-    bar: float = -math.inf,
-) -> Iterator[dict[str, Any]]:
-    """Train in `folder`, continuing from its state where it holds one; yield epoch, seconds and metrics, flat.
+    min_score: float = -math.inf,
+) -> Iterator[EpochRecord]:
+    """Train in `folder`, continuing from a saved state, and yield the epoch, seconds and metrics of each epoch.
 
-    The epochs of an earlier life are yielded again first. The best weights stay in memory; they are written with each
-    state, and before an epoch in `rungs` is reported and at the end when their score is above `bar` (below it nobody
-    will want them). Without validation images the last weights are the best. Resumed, the whole ends as it would have
-    without the interruption.
+    A continued training yields its earlier epochs again, and ends exactly as it would have without the interruption.
+    The best weights stay in memory. They are written with each state, and, if their score is above `min_score`, before
+    an epoch in `rungs` is yielded and at the end. Without validation images the last weights are the best.
     """
-    task = TASKS[task_name]
     saved = read_torch(folder / STATE)
     best = read_torch(folder / WEIGHTS) if saved else None
     history = saved["training"]["history"] if saved else []
@@ -43,19 +42,19 @@ def checkpointed_training(
     for number, metrics in enumerate(history, 1):
         yield {"epoch": number, "seconds": spent, **metrics}
 
-    written = best is not None  # whether `best` is what the folder holds
+    written = best is not None  # whether the folder contains `best`
     started = last_saved = time.monotonic()
     pause = SAVE_SECONDS
-    for epoch in task.module.train(config, data, device=device, resume=saved and saved["training"]):
-        score = epoch.metrics.get(task.metric, epoch.number)
+    for epoch in task.train(config, data, device=device, resume=saved and saved["training"]):
+        score = epoch.metrics.get(task.METRIC, epoch.number)
         if best is None or score > best["score"]:
-            best = task.module.checkpoint(config, data, epoch.weights, epoch.metrics)
+            best = task.checkpoint(config, data, epoch.weights, epoch.metrics)
             best |= {"epoch": epoch.number, "score": score, "predictions": pack(epoch.predictions)}
             written = False
         seconds = spent + time.monotonic() - started
         save_state = time.monotonic() - last_saved > pause and epoch.number < config.epochs
         wanted = epoch.number in rungs or epoch.number == config.epochs
-        if not written and (save_state or (wanted and best["score"] > bar)):
+        if not written and (save_state or (wanted and best["score"] > min_score)):
             write_torch(folder / WEIGHTS, best)
             written = True
         if save_state:
@@ -64,22 +63,15 @@ def checkpointed_training(
             last_saved = time.monotonic()
             pause = max(SAVE_SECONDS, 20 * (last_saved - before))
         yield {"epoch": epoch.number, "seconds": seconds, **epoch.metrics}
-    if not written and best is not None and best["score"] > bar:  # stopped early
+    if not written and best is not None and best["score"] > min_score:  # stopped early
         write_torch(folder / WEIGHTS, best)
 
 
-def pack(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Arrays as what `torch.load(weights_only=True)` accepts."""
+def pack(arrays: dict[str, np.ndarray]) -> Checkpoint:
+    """Arrays as values that `torch.load(weights_only=True)` accepts."""
     return {k: v.tolist() if v.dtype.kind == "U" else torch.from_numpy(v) for k, v in arrays.items()}
 
 
-def unpack(packed: dict[str, Any]) -> dict[str, np.ndarray]:
+def unpack(packed: Checkpoint) -> dict[str, np.ndarray]:
     """The arrays that were packed."""
     return {k: np.asarray(v) for k, v in packed.items()}
-
-
-def pick_device(gpus: float) -> str:
-    """The device of a training that was given this share of GPUs."""
-    if gpus and torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"

@@ -101,7 +101,7 @@ def trainings(run: Path) -> list[tuple[dict[str, Any], int]]:
 
 def bare_loop(jobs: list[tuple[dict[str, Any], int]], facts: dict[str, Any]) -> tuple[float, float, float]:
     """Train them all: wall seconds, and wall and CPU seconds of the trainings themselves."""
-    arguments = facts["arguments"]
+    arguments = facts["options"]
     resources = share_resources(available(None, Path()), arguments)
     concurrent, threads = resources.concurrent, resources.cpus
     data = load(arguments["data"], image_size=arguments["image_size"], use_val=arguments["use_val"])

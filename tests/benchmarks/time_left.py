@@ -38,7 +38,7 @@ def accuracy(run: Path) -> dict[str, float | list[float]]:
     begins, ends = ([t.timestamp() for t in times] for times in zip(*map(_times, trials), strict=True))
     whole = max(ends) - min(begins)
     concurrent = max(1, round((sum(ends) - sum(begins)) / whole))
-    plan = Plan.of(facts["arguments"], concurrent=concurrent, whole=portfolio_numbers(study))
+    plan = Plan.of(facts["options"], concurrent=concurrent, whole=portfolio_numbers(study))
     logs = {t.number: epochs_of(trial_log(run, t.number)) for t in trials}
     elapsed = whole * np.arange(0.25, 0.95, 0.01)
     left = np.array([seconds_left(plan, *as_of(min(begins) + moment, trials, logs)) for moment in elapsed])

@@ -1,13 +1,10 @@
 import contextlib
-import fcntl
 import io
 import logging
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -55,26 +52,15 @@ def space(tmp_path) -> Path:
 
 @pytest.fixture(scope="session")
 def call() -> Callable[..., Outcome]:
-    """Call a command's main in this process; its locks end with the call, as they would with a process."""
+    """Call a command's main in this process."""
 
     def command(main: Callable[[list[str]], int], *arguments: object) -> Outcome:
-        handles = []
-
-        def flock(handle: int, operation: int) -> None:
-            fcntl.flock(handle, operation)
-            handles.append(handle)
-
         out, err = io.StringIO(), io.StringIO()
-        locking = SimpleNamespace(flock=flock, LOCK_EX=fcntl.LOCK_EX, LOCK_NB=fcntl.LOCK_NB)
-        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            patch.setattr("search.running.publishing.fcntl", locking)
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
                 status = main([str(a) for a in arguments])
             except SystemExit as end:  # argparse
                 status = end.code
-            finally:
-                for handle in handles:
-                    os.close(handle)
         return Outcome(status, out.getvalue(), err.getvalue())
 
     return command
@@ -82,13 +68,20 @@ def call() -> Callable[..., Outcome]:
 
 @pytest.fixture(scope="session")
 def prepared(call) -> Callable[..., Any]:
-    """The session of a call of `search.run` that is checked and no more."""
+    """The session of a call of `search.run` that is checked, and does not run."""
     from search.options import run_parser
-    from search.session.session import prepare
+    from search.reporter import Reporter
+    from search.session.session import open_session
 
     def command(*arguments: object) -> Any:
         sessions = []
-        outcome = call(lambda given: sessions.append(prepare(vars(run_parser().parse_args(given)))) or 0, *arguments)
+
+        def check(typed: list[str]) -> int:
+            given = vars(run_parser().parse_args(typed))
+            sessions.append(open_session(given.pop("task"), given, Reporter()))
+            return 0
+
+        outcome = call(check, *arguments)
         assert outcome.status == 0, outcome
         return sessions[0]
 
@@ -98,12 +91,13 @@ def prepared(call) -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def begin(prepared) -> Callable[..., Any]:
     """The session of a call whose folder is made, and in which no trial starts."""
-    from search.running.driver import _study
+    from search.running.driver import open_run_study
     from search.session.session import claim
 
     def command(*arguments: object) -> Any:
         session = claim(prepared(*arguments))
-        _study(session)
+        open_run_study(session)
+        session.close()
         return session
 
     return command
@@ -113,7 +107,7 @@ def begin(prepared) -> Callable[..., Any]:
 def begun(begin, dataset, tmp_path_factory) -> Path:
     """A run whose folder is complete and in which no trial has started."""
     place = ("--out", tmp_path_factory.mktemp("runs"), "--name", "begun", "--set", "architecture=simple")
-    return begin("classify", "--data", dataset, "--image-size", 32, "--epochs", 3, "--trials", 2, *place).folder
+    return begin("classify", "--data", dataset, "--image-size", 32, "--epochs", 3, "--trials", 2, *place).paths.folder
 
 
 @pytest.fixture
@@ -125,8 +119,9 @@ def unstarted(begun, tmp_path) -> Path:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[str]:
     """The address of the Ray cluster that all tests share, to which this process is connected. Its GPUs are fake."""
-    from search.cluster.connection import ray
+    from search.cluster.connection import ray, set_environment
 
+    set_environment()
     context = ray.init(
         num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
     )
@@ -139,9 +134,7 @@ def on_cluster(call, cluster) -> Callable[..., Outcome]:
     """Call a command's main on the shared cluster, one CPU and no GPU a training."""
 
     def command(main: Callable[[list[str]], int], *arguments: object) -> Outcome:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("search.cluster.connection.connect", lambda address, cpus: "no dashboard")
-            return call(main, *arguments, "--cpus-per-trial", 1, "--gpus-per-trial", 0)
+        return call(main, *arguments, "--cpus-per-trial", 1, "--gpus-per-trial", 0)
 
     return command
 

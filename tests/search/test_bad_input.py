@@ -19,13 +19,13 @@ SIZE = ("--image-size", 32, "--epochs", 3, "--trials", 2)
     [
         ((), "task"),
         (("detect",), "choose from"),
-        (("classify", "--trials", "0"), "--trials: must be a whole number of at least 1, but got '0'"),
+        (("classify", "--trials", "0"), "--trials: must be an integer of at least 1, but got '0'"),
         (("classify", "--trials", "many"), "--trials"),
         (("classify", "--epochs", "0"), "--epochs"),
-        (("classify", "--image-size", "27"), "--image-size: must be a whole number of at least 28"),
+        (("classify", "--image-size", "27"), "--image-size: must be an integer of at least 28"),
         (("classify", "--sampler", "guess"), "--sampler"),
         (("classify", "--seed", "-1"), "--seed"),
-        (("classify", "--time-budget", "soon"), "--time-budget: must be a time such as 90s"),
+        (("classify", "--time-budget", "soon"), "--time-budget: must be a duration such as 90s"),
         (("classify", "--time-budget", "0s"), "--time-budget"),
         (("classify", "--concurrent", "0"), "--concurrent"),
         (("classify", "--cpus-per-trial", "0"), "--cpus-per-trial"),
@@ -57,7 +57,7 @@ def test_arguments_that_do_not_parse(arguments, message, refused):
         (("--resume", "missing"), "no run folder"),
         (("--warm-start", "missing"), "no run folder"),
         (("--weights", "missing.pt"), "there is no file"),
-        (("--weights", "."), "holds no best.pt"),
+        (("--weights", "."), "has no best.pt"),
         (("--out", "/proc"), "give --out a folder that you may write to"),
         (("--address", "127.0.0.1:1"), "no Ray cluster at 127.0.0.1:1"),
         (("--address", "nowhere.invalid:6379"), "no Ray cluster at nowhere.invalid:6379"),
@@ -117,7 +117,7 @@ class TestResume:
     @pytest.mark.parametrize("text", ["", "[]", "{}", '{"task": "classify"', "\0"])
     def test_a_broken_run_json(self, text, refused, unstarted):
         (unstarted / "run.json").write_text(text)
-        assert "is not the description of a run" in refused(run.main, "classify", "--resume", unstarted)
+        assert "start a new run" in refused(run.main, "classify", "--resume", unstarted)
 
     def test_another_task(self, refused, unstarted):
         facts = json.loads((unstarted / "run.json").read_text())
@@ -180,7 +180,7 @@ class TestResume:
             text=True,
         ) as first:
             assert first.stdout.readline() == "locked\n"
-            assert "is being driven by another process" in refused(run.main, "classify", "--resume", unstarted)
+            assert "is used by another process" in refused(run.main, "classify", "--resume", unstarted)
             first.stdin.close()
 
     def test_out_below_a_file(self, refused, dataset, tmp_path):
@@ -243,8 +243,8 @@ class TestSubmit:
         [
             ((), "required"),
             (("--data", "x"), "--classify"),
-            (("--data", "x", "--classify", "missing"), "holds neither final/final.pt nor best.pt"),
-            (("--data", "x", "--classify", "."), "holds neither final/final.pt nor best.pt"),
+            (("--data", "x", "--classify", "missing"), "has neither final/final.pt nor best.pt"),
+            (("--data", "x", "--classify", "."), "has neither final/final.pt nor best.pt"),
             (
                 ("--data", "x", "--classify", ".", "--out", "missing/s.csv"),
                 "--out must be a file in an existing folder",
@@ -258,8 +258,8 @@ class TestSubmit:
     @pytest.mark.parametrize(
         ("saved", "message"),
         [
-            ({"weight": torch.zeros(2)}, "is not a checkpoint of ours"),
-            ({"task": "classify", "model": print}, "is not a checkpoint of ours"),
+            ({"weight": torch.zeros(2)}, "is not a voc-search checkpoint"),
+            ({"task": "classify", "model": print}, "is not a voc-search checkpoint"),
             ({"task": "segment", "thresholds": []}, "--classify takes a model of task classify, but "),
             ({"task": "attack"}, "is of task attack: give a classify run"),
         ],

@@ -8,7 +8,7 @@ from search.study.journal import read_study
 
 WRITER = """
 import sys
-from search.options import without_traceback
+from search.command_line import run_command
 
 def main():
     sys.stdin.readline()  # until the reader has left
@@ -17,7 +17,7 @@ def main():
         print("y" * 100, file=sys.stderr)
     return 7
 
-sys.exit(without_traceback(main))
+sys.exit(run_command(main))
 """
 
 

@@ -137,8 +137,8 @@ def mnist_model(num_classes: int, image_size: int, in_channels: int) -> nn.Seque
 class Residual(nn.Sequential):
     """Adds the input to the output of its layers."""
 
-    def forward(self, input: Tensor) -> Tensor:
-        return input + super().forward(input)
+    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]  # torch calls it input
+        return x + super().forward(x)
 
 
 class AverageAndMaximum(nn.Module):

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from search.report.data_figures import ACROSS, training_batch
+from search.tasks import find_task
 from voctrain.config import AttackConfig, ClassifyConfig, SegmentConfig
 from voctrain.data import Data
 from voctrain.data.convert import voc_palette
@@ -48,7 +49,7 @@ def pictures(figure, rows):
 
 
 def test_a_mixed_batch_is_shown_with_its_targets(data):
-    figure = training_batch(data, ClassifyConfig(**PLAIN, mixup=1.0))
+    figure = training_batch(find_task("classify"), data, ClassifyConfig(**PLAIN, mixup=1.0))
     images, mixed = pictures(figure, rows=2)[..., 0, 0]
     np.testing.assert_allclose(images, [0, 50, 100, 150, 200], atol=3)
     targets = [part.split() for part in figure.alt.split("targets: ")[1].split("; ")]
@@ -59,7 +60,7 @@ def test_a_mixed_batch_is_shown_with_its_targets(data):
 
 
 def test_a_batch_with_pasted_objects_is_shown_with_its_masks(data):
-    figure = training_batch(data, SegmentConfig(**PLAIN, copy_paste=1.0))
+    figure = training_batch(find_task("segment"), data, SegmentConfig(**PLAIN, copy_paste=1.0))
     _, pasted, masks = pictures(figure, rows=3)
     np.testing.assert_allclose(pasted[..., 0], [[200, 0], [0, 50], [50, 100], [100, 150], [150, 200]], atol=4)
     np.testing.assert_allclose(masks[:, 0], voc_palette()[[5, 1, 2, 3, 4]], atol=8)
@@ -68,7 +69,7 @@ def test_a_batch_with_pasted_objects_is_shown_with_its_masks(data):
 
 def test_the_batch_of_an_attack_is_of_the_images_that_it_may_see(data):
     config = AttackConfig(**{**PLAIN, "hflip": 1.0}, victim="run")
-    images, seen = pictures(training_batch(data, config), rows=2)[..., 0, 0]
+    images, seen = pictures(training_batch(find_task("attack"), data, config), rows=2)[..., 0, 0]
     np.testing.assert_allclose(seen, images, atol=3)
     unlabeled = Data(**{**vars(data), "test_ids": ("t",), "test_images": np.full((1, 28, 28, 3), 77, np.uint8)})
-    np.testing.assert_allclose(pictures(training_batch(unlabeled, config), rows=2), 77, atol=3)
+    np.testing.assert_allclose(pictures(training_batch(find_task("attack"), unlabeled, config), rows=2), 77, atol=3)

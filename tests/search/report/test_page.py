@@ -135,7 +135,7 @@ def test_a_deleted_checkpoint_is_said(call, copy):
 def test_deleted_predictions_and_data_are_said(call, copy):
     (copy / "val_predictions.npz").unlink()
     facts = json.loads((copy / "run.json").read_text())
-    facts["arguments"]["data"] = "/nowhere"
+    facts["options"]["data"] = "/nowhere"
     (copy / "run.json").write_text(json.dumps(facts))
     text = remade(call, copy).text
     assert "val_predictions.npz is missing" in text
@@ -236,11 +236,11 @@ def test_an_interval_without_its_own_score_says_that_images_are_too_few(call, fi
 def test_the_printed_command_is_one(finished, tmp_path):
     facts = json.loads((finished / "run.json").read_text())
     asked = {"data": "digits", "image_size": 28, "task": "attack", "time_budget": 90.0, "set": ["lr=0.1", "a='b c'"]}
-    facts["arguments"] |= asked | {"use_val": True, "goal": "invert", "name": "x"}
+    facts["options"] |= asked | {"use_val": True, "goal": "invert", "name": "x"}
     words = shlex.split(command(finished, facts | {"task": "attack"}))
     assert words[:4] == ["python", "-m", "search.run", "attack"]
     given = vars(run_parser().parse_args(words[3:]))
-    known = {name: facts["arguments"][name] for name in ("data", "image_size", "time_budget", "set", "use_val", "goal")}
+    known = {name: facts["options"][name] for name in ("data", "image_size", "time_budget", "set", "use_val", "goal")}
     assert {name: given[name] for name in known} == known
     assert "name" not in given
 
@@ -277,12 +277,12 @@ def test_runs_side_by_side(call, finished, copy, tmp_path):
         ("classify", ("data", "fingerprint"), "0" * 32, "data set"),
         ("classify", ("split", "val"), ["other"], "validation images"),
         ("classify", ("metric",), "val_AP", "metric (val_AP and val_mAP)"),
-        ("segment", ("arguments", "image_size"), 64, "image size (64 and 32)"),
-        ("attack", ("arguments", "image_size"), 64, "image size (64 and 32)"),
-        ("attack", ("victim",), "0" * 32, "victim"),
-        ("attack", ("arguments", "goal"), "invert", "goal (invert and fake)"),
-        ("attack", ("arguments", "min_ssim"), 0.9, "min-ssim (0.9 and 0.85)"),
-        ("attack", ("arguments", "max_ssim"), 0.4, "max-ssim (0.4 and None)"),
+        ("segment", ("options", "image_size"), 64, "image size (64 and 32)"),
+        ("attack", ("options", "image_size"), 64, "image size (64 and 32)"),
+        ("attack", ("digests", "victim"), "0" * 32, "victim"),
+        ("attack", ("options", "goal"), "invert", "goal (invert and fake)"),
+        ("attack", ("options", "min_ssim"), 0.9, "min-ssim (0.9 and 0.85)"),
+        ("attack", ("options", "max_ssim"), 0.4, "max-ssim (0.4 and None)"),
     ],
 )
 def test_scores_that_are_not_comparable_have_no_lead(task, place, value, said, call, finished, tmp_path):
@@ -308,7 +308,7 @@ def test_scores_that_are_not_comparable_have_no_lead(task, place, value, said, c
 
 def test_classifiers_of_different_image_sizes_are_comparable(call, finished, copy, tmp_path):
     facts = json.loads((copy / "run.json").read_text())
-    facts["arguments"]["image_size"] = 64
+    facts["options"]["image_size"] = 64
     (copy / "run.json").write_text(json.dumps(facts))
     outcome = call(main, finished, copy, "--out", tmp_path / "compare.html")
     assert "+0.0000 (+0.0000 to +0.0000)" in outcome.out

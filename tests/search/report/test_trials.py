@@ -4,7 +4,6 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
-from search.report.evidence import epochs_of
 from search.report.trials import (
     at_bounds,
     best_over_epochs,
@@ -149,9 +148,3 @@ def test_nothing_scored_is_an_empty_table():
     frame = frame_of([], "tpe")
     assert len(frame) == 0
     assert np.array_equal(frame.columns, ["number", "score", "origin"])
-
-
-def test_a_line_of_a_log_that_was_cut_off_is_left_out(tmp_path):
-    log = tmp_path / "log"
-    log.write_text("2026-11-25 12:00:00 epoch 1, lr 0.1, val_mAP 0.5\n2026-11-25 12:00:01 epoch 2, lr 0.1, val_m")
-    assert epochs_of(log) == {1: {"lr": 0.1, "val_mAP": 0.5}}

@@ -13,7 +13,7 @@ EPOCHS = 9
 
 
 def tune_trial(number):
-    return SimpleNamespace(config={"number": number}, trial_id=f"tune-{number}")
+    return SimpleNamespace(config={"training": number}, trial_id=f"tune-{number}")
 
 
 @pytest.mark.parametrize(("epochs", "rungs"), [(27, [3, 9]), (9, [1, 3]), (10, [2, 4]), (3, [1]), (2, [1]), (1, [])])
@@ -34,8 +34,8 @@ def test_a_third_goes_on():
     assert decisions == [go, go, stop, go, stop]
 
 
-def test_whole_trials_are_compared_with_but_never_stopped_early():
-    scheduler = StudyASHA(metric="score", epochs=EPOCHS, whole={1, 2})
+def test_protected_trials_are_compared_with_but_never_stopped_early():
+    scheduler = StudyASHA(metric="score", epochs=EPOCHS, protected={1, 2})
     go, stop = TrialScheduler.CONTINUE, TrialScheduler.STOP
     decisions = []
     for number, value in enumerate([0.5, 0.1, 0.2, 0.15]):
@@ -68,7 +68,7 @@ class TestBestKnownRecipes:
 
     def decide(self, scores, noise):
         """Decisions on trial 1 at both rungs, after trial 0 has finished with 0.5 and 0.6 there, and 0.7 at the end."""
-        scheduler = StudyASHA(metric="score", epochs=EPOCHS, whole={0, 1, 2}, noise=lambda: noise)
+        scheduler = StudyASHA(metric="score", epochs=EPOCHS, protected={0, 1, 2}, noise=lambda: noise)
         curves = {0: {1: 0.5, 3: 0.6, EPOCHS: 0.7}, 1: dict(zip((1, 3), scores, strict=True))}
         for number, curve in curves.items():
             scheduler.on_trial_add(None, tune_trial(number))
@@ -93,7 +93,7 @@ class TestBestKnownRecipes:
         assert self.decide(scores, noise) == [False, stopped]
 
     def test_none_is_stopped_before_one_has_finished(self):
-        scheduler = StudyASHA(metric="score", epochs=EPOCHS, whole={0, 1}, noise=lambda: 0.0)
+        scheduler = StudyASHA(metric="score", epochs=EPOCHS, protected={0, 1}, noise=lambda: 0.0)
         for number, score in ((0, 0.5), (1, 0.1)):
             scheduler.on_trial_add(None, tune_trial(number))
             for epoch in (1, 3):
@@ -104,6 +104,6 @@ class TestBestKnownRecipes:
         study = optuna.create_study(direction="maximize")
         study.add_trial(create_trial(value=0.7, intermediate_values={1: 0.5, 3: 0.6, EPOCHS: 0.7}))
         study.add_trial(create_trial(state=TrialState.RUNNING, intermediate_values={1: 0.3}))
-        scheduler = StudyASHA(metric="score", epochs=EPOCHS, whole={0, 1}, noise=lambda: 0.1)
+        scheduler = StudyASHA(metric="score", epochs=EPOCHS, protected={0, 1}, noise=lambda: 0.1)
         scheduler.refill(study)
         assert scheduler.on_trial_result(None, tune_trial(1), {"epoch": 3, "score": 0.4}) == TrialScheduler.STOP

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from search.session.dry_run import first_configurations
-from search.session.problem import load_space, make_problem, parse_settings
-from search.tasks import TASKS
+from search.session.problem import make_problem
+from search.session.settings import load_space, parse_settings
+from search.tasks import find_task
 from voctrain import classify
 
-TASK = TASKS["classify"]
+TASK = find_task("classify")
 DATA = SimpleNamespace(classes=("a", "b", "c"), masks=(), images=torch.zeros(1, 32, 32, 3))
 
 

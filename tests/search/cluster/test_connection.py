@@ -8,8 +8,8 @@ import pytest
 import ray
 
 from search import final, run
+from search.cluster.address import resolve_address
 from search.cluster.connection import connect
-from search.options import resolve_address
 
 TIMED_OUT = (
     "The current node timed out during startup. This could happen because some of the raylet failed to startup.\nx"
@@ -50,12 +50,12 @@ def test_the_variable_of_ray_leads_to_the_cluster_and_the_first_line_says_so(clu
 
 def test_a_run_is_continued_where_the_user_says_and_never_at_a_stored_address(unstarted, prepared, monkeypatch):
     facts = json.loads((unstarted / "run.json").read_text())
-    facts["arguments"]["address"] = "127.0.0.1:1"
+    facts["options"]["address"] = "127.0.0.1:1"
     (unstarted / "run.json").write_text(json.dumps(facts))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     session = prepared("classify", "--resume", unstarted)
     assert session.address is None
-    assert session.arguments["address"] is None
+    assert session.options.address is None
 
 
 class TestRayDoesNotStart:

@@ -136,7 +136,7 @@ def test_every_goal_runs(goal, on_cluster, finished, dataset, tmp_path):
     outcome = on_cluster(run.main, "attack", *place, *size, *TINY, "--goal", goal)
     assert outcome.status == 0, outcome
     facts = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert facts["arguments"]["goal"] == goal
+    assert facts["options"]["goal"] == goal
     rows = json.loads((tmp_path / "run" / "attacks.json").read_text())
     assert tuple(row["attack"] for row in rows) == ATTACKS
     assert all(row["factor"] == 1 for row in rows) == (goal == "privacy")

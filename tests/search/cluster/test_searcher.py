@@ -6,6 +6,7 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from search.cluster.searcher import StudySearcher
+from search.cluster.worker import Job
 from search.study.sampler import SeededSampler
 from search.study.trials import Attr, started_trials
 
@@ -16,7 +17,7 @@ def make(study=None, trials=3, configure=None):
     study = study or optuna.create_study(direction="maximize", sampler=SeededSampler("random", 0, {}))
 
     def plain(trial):
-        return {"number": trial.number, "config": {"x": trial.suggest_float("x", 0, 1)}}
+        return Job(trial.number, {"x": trial.suggest_float("x", 0, 1)}, {}, 0.0)
 
     seen = []
     searcher = StudySearcher(
@@ -39,7 +40,7 @@ def report(epoch, score, **more):
 
 def test_no_more_than_trials():
     searcher = make()
-    assert [searcher.suggest(name)["number"] for name in "abc"] == [0, 1, 2]
+    assert [searcher.suggest(name)["training"] for name in "abc"] == [0, 1, 2]
     searcher.on_trial_complete("a", report(EPOCHS, 0.5, done=True))
     assert searcher.suggest("d") == Searcher.FINISHED
 
@@ -86,9 +87,9 @@ def test_unfinished_trials_come_first_and_stopping_leaves_them_unfinished():
     first.on_trial_result("b", report(1, 0.1))
     first.on_trial_complete("a", None)  # the whole search was stopped
     second = make(first.study)
-    assert [second.suggest(name)["number"] for name in "ab"] == [0, 1]
+    assert [second.suggest(name)["training"] for name in "ab"] == [0, 1]
     second.on_trial_complete("a", report(EPOCHS, 0.5, done=True))
-    assert second.suggest("c")["number"] == 2
+    assert second.suggest("c")["training"] == 2
 
 
 def test_three_equal_failures_in_a_row_end_the_search():
@@ -115,10 +116,10 @@ def test_a_configuration_that_cannot_be_is_a_failed_trial():
     def configure(trial):
         if trial.number == 0:
             raise ValueError("no such thing")
-        return {"number": trial.number, "config": {}}
+        return Job(trial.number, {}, {}, 0.0)
 
     searcher = make(configure=configure)
-    assert searcher.suggest("a")["number"] == 1
+    assert searcher.suggest("a")["training"] == 1
     assert searcher.study.trials[0].state == TrialState.FAIL
     assert searcher.study.trials[0].user_attrs[Attr.ERROR] == "ValueError: no such thing"
 
@@ -168,14 +169,14 @@ class TestTheMachineFails:
         assert searcher.suggest("b") == Searcher.FINISHED
         [trial] = searcher.study.trials
         assert trial.state == TrialState.RUNNING
-        assert make(searcher.study).suggest("a")["number"] == 0  # continued
+        assert make(searcher.study).suggest("a")["training"] == 0  # continued
 
 
 class TestNoConfigurationTwice:
     def four(self, trial):
         config = {name: trial.suggest_categorical(name, (1, 2)) for name in "xy"}
         trial.set_user_attr(Attr.CONFIG, config)
-        return {"number": trial.number, "config": config}
+        return Job(trial.number, config, {}, 0.0)
 
     def run(self, searcher):
         """Start trials until there are no more; their configurations."""
@@ -203,11 +204,11 @@ class TestNoConfigurationTwice:
     def test_an_unfinished_trial_does_not_repeat_itself(self):
         first = make(trials=2, configure=self.four)
         config = first.suggest("a")["config"]
-        assert make(first.study, trials=2, configure=self.four).suggest("a") == {"number": 0, "config": config}
+        assert make(first.study, trials=2, configure=self.four).suggest("a") == Job(0, config, {}, 0.0).to_tune()
 
     def test_where_the_sampler_may_differ_it_is_not_disturbed(self):
         searcher = make(trials=20)
-        assert [searcher.suggest(str(n))["number"] for n in range(20)] == list(range(20))
+        assert [searcher.suggest(str(n))["training"] for n in range(20)] == list(range(20))
 
 
 def test_an_enqueued_trial_that_does_not_fit_goes_on_waiting():
@@ -216,6 +217,6 @@ def test_an_enqueued_trial_that_does_not_fit_goes_on_waiting():
     searcher.study.enqueue_trial({"x": 0.5})
     searcher.fits = lambda trial: trial.number != 0
     assert searcher.suggest("a")["config"] == {"x": 0.5}
-    assert searcher.suggest("b")["number"] == 2
+    assert searcher.suggest("b")["training"] == 2
     searcher.fits = lambda trial: True
-    assert searcher.suggest("c") == {"number": 0, "config": {"x": 0.25}}
+    assert searcher.suggest("c") == Job(0, {"x": 0.25}, {}, 0.0).to_tune()

@@ -9,8 +9,8 @@ import torch
 
 from search import final
 from search.report.page import write_report
+from search.run_folder.paths import RunPaths
 from search.run_folder.records import read_run
-from search.selection.retraining import retrain
 from voctrain import classify
 from voctrain.config import ClassifyConfig
 from voctrain.data import load
@@ -31,9 +31,12 @@ def read(folder):
     return json.loads((folder / "final" / "final.json").read_text())
 
 
+def result_of(run, training):
+    return RunPaths(run).final.checkpoint(training) / "result.json"
+
+
 def histories_of(run, candidate):
-    places = [run / "final" / "trainings" / name for name in candidate["folders"]]
-    return [json.loads((place / "result.json").read_text()) for place in places]
+    return [json.loads(result_of(run, name).read_text())["history"] for name in candidate["trainings"]]
 
 
 def test_the_mean_chooses_and_the_error_is_that_of_its_scores(done):
@@ -45,14 +48,20 @@ def test_the_mean_chooses_and_the_error_is_that_of_its_scores(done):
         epoch = curves.mean(0).argmax()
         assert candidate["epochs"] == epoch + 1
         a, b = curves[:, epoch]
-        assert candidate["scores"] == [a, b]
-        assert candidate["score"] == pytest.approx((a + b) / 2)
-        assert candidate["standard_error"] == pytest.approx(abs(a - b) / 2)  # std (ddof 1) / sqrt(2), of two
+        assert candidate["at_epochs"]["scores"] == [a, b]
+        assert candidate["at_epochs"]["score"] == pytest.approx((a + b) / 2)
+        assert candidate["at_epochs"]["standard_error"] == pytest.approx(
+            abs(a - b) / 2
+        )  # std (ddof 1) / sqrt(2), of two
         assert candidate["best"]["scores"] == curves.max(1).tolist()
         assert candidate["last"]["score"] == pytest.approx(curves[:, -1].mean())
-    winner = max(result["candidates"], key=lambda c: c["score"])
-    assert (result["winner"], result["score"], result["epochs"]) == (winner["name"], winner["score"], winner["epochs"])
-    assert result["standard_error"] == winner["standard_error"]
+    winner = max(result["candidates"], key=lambda c: c["at_epochs"]["score"])
+    assert (result["winner"], result["score"], result["epochs"]) == (
+        winner["name"],
+        winner["at_epochs"]["score"],
+        winner["epochs"],
+    )
+    assert result["standard_error"] == winner["at_epochs"]["standard_error"]
     assert f"val_mAP {result['score']:.4f} ± {result['standard_error']:.4f} over 2 seeds" in outcome.out
 
 
@@ -62,7 +71,7 @@ def test_it_names_its_trainings_and_the_next_command(done):
     for name in names:
         for seed in (1, 2):
             assert re.search(rf"^{name}, seed {seed}: val_mAP best 0\.\d{{4}}, last 0\.\d{{4}}$", outcome.out, re.M)
-    place = f"--data {read_run(run)['arguments']['data']} --classify {run}"
+    place = f"--data {read_run(run).options.data} --classify {run}"
     assert outcome.out.splitlines()[-1] == f"next: python -m search.submit {place}"
 
 
@@ -74,7 +83,7 @@ def test_the_best_trials_are_trained_with_other_seeds(done):
     assert first["config"] == best["config"]
     again = ClassifyConfig.from_dict({**first["config"], "seed": first["config"]["seed"] + 1})
     facts = json.loads((run / "run.json").read_text())
-    data = load(facts["arguments"]["data"], image_size=32)
+    data = load(facts["options"]["data"], image_size=32)
     data = data.with_split(facts["split"]["train"], facts["split"]["val"])
     expected = [epoch.metrics["val_mAP"] for epoch in classify.train(again, data)]
     assert [m["val_mAP"] for m in histories_of(run, first)[0]] == pytest.approx(expected, abs=1e-9)
@@ -98,30 +107,47 @@ def test_the_final_model_is_of_all_images(done, dataset):
     assert classify.predict(model, data.test_images, config).shape == (8, 20)
 
 
+def say_diverged(run, training):
+    result = {"training": training, "history": [], "error": "diverged: the loss became nan"}
+    result_of(run, training).write_text(json.dumps(result))
+
+
 def test_a_configuration_that_diverges_is_left_out(done, on_cluster):
     """The second best's first retraining is said to have diverged; the winner is chosen from the others."""
     run = Path(shutil.copytree(done[0], done[0].parent / "diverged"))
     first, second = read(run)["candidates"]
-    (run / "final" / "trainings" / second["folders"][0] / "result.json").write_text(
-        '{"diverged": "the loss became nan"}'
-    )
+    say_diverged(run, second["trainings"][0])
     outcome = on_cluster(final.main, run, "--top", 2, "--seeds", 2)
     assert outcome.status == 0, outcome
-    assert f"{second['name']} is left out: 1 of its 2 trainings diverged" in outcome.out
+    assert f"{second['name']} is left out: 1 of its 2 trainings diverged: the loss became nan" in outcome.out
     assert [candidate["name"] for candidate in read(run)["candidates"]] == [first["name"]]
-    (run / "final" / "trainings" / first["folders"][1] / "result.json").write_text(
-        '{"diverged": "the loss became nan"}'
-    )
+    say_diverged(run, first["trainings"][1])
     outcome = on_cluster(final.main, run, "--top", 2, "--seeds", 2)
     assert outcome.status == 1
-    assert outcome.err.startswith("error: every configuration diverged with another seed")
+    assert outcome.err.startswith("error: every configuration failed with another seed")
 
 
-def test_a_training_that_diverges_says_so(done, dataset, tmp_path):
-    run, _ = done
-    config = ClassifyConfig.from_dict(read(run)["candidates"][0]["config"] | {"lr": 1e30})
-    retrain("classify", config, load(dataset, image_size=32), str(tmp_path), 1, 0.0, None)
-    assert "nan" in json.loads((tmp_path / "result.json").read_text())["diverged"]
+def test_a_training_that_diverges_says_so(done, on_cluster, dataset, tmp_path):
+    best = json.loads((done[0] / "best.json").read_text())
+    best["config"]["lr"] = 1e30
+    (tmp_path / "best.json").write_text(json.dumps(best))
+    given = ("--config", tmp_path / "best.json", "--data", dataset, "--out", tmp_path / "out", "--seeds", 1)
+    outcome = on_cluster(final.main, *given)
+    assert outcome.status == 1
+    assert re.search(r"^.*best\.json, seed 1: diverged: .*nan", outcome.out, re.M)
+    assert outcome.err.startswith("error: every configuration failed with another seed")
+
+
+@pytest.mark.parametrize("name", ["predictions.npz", "result.json"])
+def test_a_training_whose_files_are_gone_is_run_again(name, done, on_cluster):
+    run = Path(shutil.copytree(done[0], done[0].parent / f"without {name}"))
+    before = read(run)
+    for training in before["candidates"][0]["trainings"]:
+        (result_of(run, training).with_name(name)).unlink()
+    outcome = on_cluster(final.main, run, "--top", 2, "--seeds", 2)
+    assert outcome.status == 0, outcome
+    assert "seed 1: val_mAP best" in outcome.out
+    assert read(run)["score"] == pytest.approx(before["score"], abs=1e-9)
 
 
 def test_one_seed_has_no_error(done, on_cluster):
@@ -134,11 +160,11 @@ def test_one_seed_has_no_error(done, on_cluster):
 
 def test_a_second_call_trains_nothing(done, on_cluster):
     run, _ = done
-    before = {p: p.stat().st_mtime_ns for p in (run / "final" / "trainings").rglob("*")}
+    before = {p: p.stat().st_mtime_ns for p in (run / "final" / "checkpoints").rglob("*")}
     result = read(run)
     outcome = on_cluster(final.main, run, "--top", 2, "--seeds", 2)
     assert outcome.status == 0, outcome
-    assert {p: p.stat().st_mtime_ns for p in (run / "final" / "trainings").rglob("*")} == before
+    assert {p: p.stat().st_mtime_ns for p in (run / "final" / "checkpoints").rglob("*")} == before
     assert read(run) == result
 
 

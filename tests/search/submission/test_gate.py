@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from search.submission.gate import STRENGTHS, fit_strength, log_prior
+from search.submission.gate import STRENGTHS, fit_gate, log_prior
 
 
 def test_the_prior_suppresses_what_the_classifier_does_not_see():
@@ -14,7 +14,7 @@ def test_the_prior_suppresses_what_the_classifier_does_not_see():
 def test_a_strength_that_helps_everywhere_is_chosen():
     gain = dict(zip(STRENGTHS, (0, 0.01, 0.02, 0.05, 0.2, 0.1, 0), strict=True))
     base = np.random.default_rng(0).random(50) / 2
-    strength, crossed, without = fit_strength(np.stack([base + gain[s] for s in STRENGTHS]))
+    strength, crossed, without = fit_gate(np.stack([base + gain[s] for s in STRENGTHS]))
     assert strength == 1.0
     assert without == pytest.approx(base.mean())
     assert crossed == pytest.approx(base.mean() + 0.2)
@@ -24,5 +24,5 @@ def test_a_gain_that_does_not_carry_over_is_no_gain():
     rng = np.random.default_rng(1)
     dice = rng.random((len(STRENGTHS), 5))
     dice[0] = 0.6
-    strength, crossed, without = fit_strength(dice)
+    strength, crossed, without = fit_gate(dice)
     assert (strength, crossed, without) == (0.0, pytest.approx(0.6), pytest.approx(0.6))

@@ -8,10 +8,10 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 from rich.console import Console
-from rich.live import Live
 
-from search.running.live import Progress, clock, duration
-from search.study.time_left import Plan
+from search.running.live import Progress
+from search.study.time_left import Workload
+from search.text import clock, duration
 
 
 def progress(console, deadline=math.inf, epochs=0):
@@ -20,10 +20,10 @@ def progress(console, deadline=math.inf, epochs=0):
     if epochs:
         scores = dict.fromkeys(range(1, epochs + 1), 0.5)
         study.add_trial(create_trial(state=TrialState.RUNNING, intermediate_values=scores))
-    plan = Plan(trials=4, epochs=9, concurrent=1, whole=range(4), sampler="random")
+    workload = Workload(trials=4, epochs=9, concurrent=1, protected=range(4), sampler="random")
     spent = {0: 10.0 * epochs} if epochs else {}
-    shown = Progress(study, head="h" * 50, plan=plan, spent=spent, metric="val_mAP", deadline=deadline)
-    shown.console, shown.live = console, Live(console=console, auto_refresh=False)
+    shown = Progress(study, head="h" * 50, workload=workload, spent=spent, metric="val_mAP", deadline=deadline)
+    shown.console = console
     return shown
 
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from search import run
-from search.session.session import _revision, claim
+from search.session.origin import git_revision
+from search.session.session import claim
 from voctrain.models import build_classifier
 
 SIZE = ("--image-size", 32, "--epochs", 3, "--trials", 2)
@@ -21,23 +22,24 @@ def test_two_searches_begun_in_one_second(prepared, dataset, tmp_path, monkeypat
     given = ("classify", "--data", dataset, *SIZE, "--out", tmp_path / "my runs", "--set", "architecture=simple")
     monkeypatch.setattr("search.session.session.datetime", SimpleNamespace(now=lambda: datetime(2026, 11, 25, 12, 0)))
     session = prepared(*given)
-    folders = [claim(session).folder.name for _ in range(3)]
+    folders = [claim(session).paths.folder.name for _ in range(3)]
     assert folders == ["classify-20261125-120000", "classify-20261125-120000-2", "classify-20261125-120000-3"]
-    named = dataclasses.replace(session, arguments=session.arguments | {"name": "as given"})
+    options = dataclasses.replace(session.options, name="as given")
+    named = dataclasses.replace(session, record=dataclasses.replace(session.record, options=options))
     with pytest.raises(ValueError, match="exists: continue it with --resume '"):  # quoted: it has a space
         claim(named)
 
 
 def test_the_data_of_a_moved_set_are_kept(unstarted, dataset, tmp_path, prepared):
     moved = shutil.copytree(dataset, tmp_path / "moved")
-    assert prepared("classify", "--resume", unstarted, "--data", moved).facts["arguments"]["data"] == str(moved)
+    assert prepared("classify", "--resume", unstarted, "--data", moved).record.options.data == str(moved)
 
 
 def test_the_source_of_a_warm_start_is_needed_at_the_start_only(unstarted, prepared, refused, dataset):
     facts = json.loads((unstarted / "run.json").read_text())
-    facts["arguments"]["warm_start"] = "/gone"
+    facts["options"]["warm_start"] = "/gone"
     (unstarted / "run.json").write_text(json.dumps(facts))
-    assert prepared("classify", "--resume", unstarted).folder == unstarted
+    assert prepared("classify", "--resume", unstarted).paths.folder == unstarted
     message = refused(run.main, "classify", "--data", dataset, *SIZE, "--warm-start", "/gone")
     assert message.startswith("no run folder /gone")
 
@@ -47,20 +49,20 @@ def test_a_space_is_told_the_device_that_it_was_begun_with(unstarted, prepared, 
     monkeypatch.setattr("search.session.session.available", lambda address, folder: [{"CPU": 2, "GPU": 1}])
     session = prepared("classify", "--resume", unstarted)
     assert session.resources.gpus == 1
-    assert session.problem.facts["device"] == "cpu"
+    assert session.problem.info["device"] == "cpu"
 
 
 def test_weights_may_have_moved_but_must_be_the_same(begin, prepared, refused, dataset, tmp_path):
     weights = tmp_path / "weights.pt"
     torch.save(build_classifier("simple", image_size=32).state_dict(), weights)
     given = ("--data", dataset, *SIZE, "--out", tmp_path, "--name", "run", "--set", "architecture=simple")
-    begun = begin("classify", *given, "--weights", weights).folder
+    begun = begin("classify", *given, "--weights", weights).paths.folder
     folder = shutil.copytree(begun, tmp_path / "copy")  # this process holds the lock of the other
     moved, other = weights.rename(tmp_path / "moved.pt"), tmp_path / "other.pt"
     torch.save(build_classifier("simple", image_size=32).state_dict(), other)
     assert "weights.pt" in refused(run.main, "classify", "--resume", folder)
     message = refused(run.main, "classify", "--resume", folder, "--weights", other)
-    assert f"--weights {other} is no longer what this run began with" in message
+    assert f"--weights {other} is not the file that this run began with" in message
     assert prepared("classify", "--resume", folder, "--weights", moved).problem.fixed["weights"] == str(moved)
 
 
@@ -74,20 +76,20 @@ class TestRevision:
         (tmp_path / "file").write_text("1")
         self.git(tmp_path, "add", "file")
         self.git(tmp_path, "commit", "-m", "Begin")
-        revision = _revision(tmp_path)
+        revision = git_revision(tmp_path)
         assert re.fullmatch(r"[0-9a-f]{12}", revision)
         (tmp_path / "file").write_text("2")
-        assert _revision(tmp_path) == revision + "+"
+        assert git_revision(tmp_path) == revision + "+"
 
     def test_a_repository_around_an_installation_is_another_ones(self, tmp_path):
         self.git(tmp_path, "init")
         self.git(tmp_path, "commit", "--allow-empty", "-m", "Begin")
         (tmp_path / "site-packages").mkdir()
-        assert _revision(tmp_path / "site-packages") is None
+        assert git_revision(tmp_path / "site-packages") is None
 
     def test_there_may_be_none(self, tmp_path, monkeypatch):
         monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-        assert _revision(tmp_path) is None
+        assert git_revision(tmp_path) is None
 
 
 def test_run_json_records_the_version_of_the_package(unstarted):

@@ -3,7 +3,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from search.cluster.worker import Worker
+from search.cluster.worker import Job, Worker
+from search.run_folder.paths import RunPaths
 
 
 def test_a_process_that_lost_its_gpu_serves_no_other_trial(tmp_path):
@@ -13,8 +14,9 @@ def test_a_process_that_lost_its_gpu_serves_no_other_trial(tmp_path):
         raise error
         yield
 
-    worker = SimpleNamespace(log=tmp_path / "log", costs={"seconds": 1.0}, epochs=train(torch.AcceleratorError("gone")))
-    for method in ("_broken", "_last", "_write"):
+    worker = SimpleNamespace(costs={"seconds": 1.0}, epochs=train(torch.AcceleratorError("gone")))
+    worker.paths, worker.job = RunPaths(tmp_path), Job(0, {}, {}, 0.0)
+    for method in ("_broken", "_last", "_log"):
         setattr(worker, method, getattr(Worker, method).__get__(worker))
     with pytest.raises(torch.AcceleratorError):
         Worker.step(worker)

@@ -2,9 +2,6 @@ import csv
 import json
 import math
 import shutil
-import signal
-import subprocess
-import sys
 
 import numpy as np
 import optuna
@@ -13,15 +10,16 @@ import torch
 from optuna.trial import TrialState
 
 from search.run_folder.files import write_json, write_torch
-from search.run_folder.records import read_run
-from search.running.publishing import KEPT_WEIGHTS, RunFolder, lock, trial_folder
+from search.run_folder.paths import RunPaths
+from search.running.publishing import KEPT_WEIGHTS, Publisher
 from search.study.bootstrap import estimated
-from search.tasks import TASKS
+from search.tasks import find_task
 from search.trial.training import STATE, WEIGHTS, pack
 from voctrain.data.layouts import VOC_CLASSES
 from voctrain.metrics.classification import classify_metrics
 
-TASK = TASKS["classify"]
+TASK = find_task("classify")
+BEST = dict.fromkeys(("task", "trial", "metric", "score", "epoch", "checkpoint"), 0) | {"config": {}, "metrics": {}}
 TRUTH = np.eye(20, dtype=np.uint8)[:6]
 
 
@@ -32,7 +30,7 @@ def study():
 
 @pytest.fixture
 def folder(tmp_path, study):
-    return RunFolder(tmp_path, TASK, study)
+    return Publisher(RunPaths(tmp_path), TASK, TASK.worst, study)
 
 
 def predictions(number):
@@ -42,7 +40,7 @@ def predictions(number):
 
 def write(folder, number, epoch, score):
     """What a worker leaves of a trial: the weights of this epoch, and its last state."""
-    files = trial_folder(folder.folder, number)
+    files = folder.paths.checkpoint(number)
     files.mkdir(parents=True, exist_ok=True)
     saved = {
         "task": "classify",
@@ -72,9 +70,9 @@ def add(folder, values, state=TrialState.PRUNED, weights=True, **attributes):
 
 
 def best_of(folder):
-    best = json.loads((folder.folder / "best.json").read_text())
-    saved = torch.load(folder.folder / "best.pt", weights_only=True)
-    held = np.load(folder.folder / "val_predictions.npz", allow_pickle=False)
+    best = json.loads((folder.paths.folder / "best.json").read_text())
+    saved = torch.load(folder.paths.folder / "best.pt", weights_only=True)
+    held = np.load(folder.paths.folder / "val_predictions.npz", allow_pickle=False)
     for name in ("trial", "epoch", "score", "config", "metrics", "thresholds"):
         assert best[name] == saved[name]
     assert np.array_equal(held["y_prob"], predictions(best["trial"])["y_prob"])
@@ -87,12 +85,12 @@ class TestBar:
         for score in (0.5, 0.7):
             add(folder, [score])
         add(folder, [0.9], TrialState.RUNNING)
-        assert folder.bar() < TASK.worst  # even a trial of the worst score is worth keeping
+        assert folder.score_worth_keeping() < TASK.worst  # even a trial of the worst score is worth keeping
         add(folder, [0.6, 0.1])
         assert KEPT_WEIGHTS == 3
-        assert folder.bar() == 0.5
+        assert folder.score_worth_keeping() == 0.5
         add(folder, [0.8])
-        assert folder.bar() == 0.6
+        assert folder.score_worth_keeping() == 0.6
 
 
 class TestUpdate:
@@ -102,19 +100,19 @@ class TestUpdate:
             add(folder, [score], TrialState.COMPLETE)
         running = add(folder, [0.1], TrialState.RUNNING)
         folder.update()
-        kept = {int(p.name) for p in (folder.folder / "checkpoints").iterdir()}
+        kept = {int(p.name) for p in (folder.paths.folder / "checkpoints").iterdir()}
         assert kept == {1, 3, 4, running}
-        assert not (trial_folder(folder.folder, 1) / STATE).exists()
-        assert (trial_folder(folder.folder, 1) / WEIGHTS).exists()
-        assert (trial_folder(folder.folder, running) / STATE).exists()
+        assert not (folder.paths.checkpoint(1) / STATE).exists()
+        assert (folder.paths.checkpoint(1) / WEIGHTS).exists()
+        assert (folder.paths.checkpoint(running) / STATE).exists()
         assert best_of(folder) == (1, 1, 0.9)
 
     def test_broken_trials_keep_nothing(self, folder):
         add(folder, [0.9], TrialState.FAIL, error="boom")
         add(folder, [0.9], TrialState.COMPLETE, error="diverged: nan")
         folder.update()
-        assert not list((folder.folder / "checkpoints").iterdir())
-        assert not (folder.folder / "best.json").exists()
+        assert not list((folder.paths.folder / "checkpoints").iterdir())
+        assert not (folder.paths.folder / "best.json").exists()
 
 
 class TestPublish:
@@ -122,7 +120,7 @@ class TestPublish:
         folder.update()
         add(folder, [0.5], TrialState.RUNNING, weights=False)
         folder.update()
-        assert not (folder.folder / "best.json").exists()
+        assert not (folder.paths.folder / "best.json").exists()
 
     def test_it_is_the_best_epoch_not_the_last_and_pruned_trials_count(self, folder):
         add(folder, [0.2, 0.6, 0.3], TrialState.COMPLETE)
@@ -138,8 +136,8 @@ class TestPublish:
     def test_the_best_is_kept_where_its_weights_are_gone(self, folder, study):
         add(folder, [0.2, 0.6], TrialState.COMPLETE)
         folder.update()
-        shutil.rmtree(folder.folder / "checkpoints")
-        resumed = RunFolder(folder.folder, TASK, study)
+        shutil.rmtree(folder.paths.folder / "checkpoints")
+        resumed = Publisher(folder.paths, TASK, TASK.worst, study)
         add(resumed, [0.5], TrialState.COMPLETE)
         resumed.update()
         assert best_of(folder) == (0, 2, 0.6)
@@ -151,8 +149,8 @@ class TestPublish:
     def test_what_is_missing_is_made_anew(self, folder, study, name):
         add(folder, [0.6], TrialState.COMPLETE)
         folder.update()
-        (folder.folder / name).unlink()
-        RunFolder(folder.folder, TASK, study).update()
+        (folder.paths.folder / name).unlink()
+        Publisher(folder.paths, TASK, TASK.worst, study).update()
         assert best_of(folder) == (0, 1, 0.6)
 
     def test_of_a_running_trial_what_has_been_written_counts(self, folder):
@@ -170,14 +168,14 @@ class TestPublish:
     def test_a_new_process_writes_them_again_whatever_it_finds(self, folder):
         add(folder, [0.6], TrialState.COMPLETE)
         folder.update()
-        (folder.folder / "best.json").write_text("{}")
-        RunFolder(folder.folder, TASK, folder.study).update()
+        (folder.paths.folder / "best.json").write_text("{}")
+        Publisher(folder.paths, TASK, TASK.worst, folder.study).update()
         assert best_of(folder) == (0, 1, 0.6)
 
     def test_damaged_weights_are_passed_over(self, folder):
         add(folder, [0.6], TrialState.COMPLETE)
         number = add(folder, [0.9], TrialState.RUNNING)
-        (trial_folder(folder.folder, number) / WEIGHTS).write_bytes(b"PK torn")
+        (folder.paths.checkpoint(number) / WEIGHTS).write_bytes(b"PK torn")
         folder.update()
         assert best_of(folder) == (0, 1, 0.6)
 
@@ -195,7 +193,7 @@ def test_trials_csv(folder):
     add(folder, [0.5], TrialState.FAIL, error='KeyError: "a,b"\n')
     folder.study.enqueue_trial({"lr": 0.5})
     folder.update()
-    with open(folder.folder / "trials.csv", newline="") as file:
+    with open(folder.paths.folder / "trials.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2  # one that waits is not a trial yet
     lr = str(folder.study.trials[0].params["lr"])
@@ -218,56 +216,19 @@ def test_trials_csv(folder):
     assert rows[1]["origin"] == "sampler"
 
 
-class TestLock:
-    def test_another_process_holds_it_as_long_as_it_lives(self, tmp_path):
-        code = "import fcntl, os, sys; h = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT); fcntl.flock(h, fcntl.LOCK_EX)"
-        code += "; print('locked', flush=True); sys.stdin.read()"
-        with subprocess.Popen(
-            [sys.executable, "-c", code, tmp_path / "run.lock"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        ) as other:
-            assert other.stdout.readline() == "locked\n"
-            with pytest.raises(ValueError, match="is being driven by another process"):
-                lock(tmp_path)
-            other.send_signal(signal.SIGKILL)
-        lock(tmp_path)
-
-    def test_ours_keeps_another_process_away(self, tmp_path):
-        lock(tmp_path)
-        code = (
-            "import fcntl, os, sys; h = os.open(sys.argv[1], os.O_RDWR); fcntl.flock(h, fcntl.LOCK_EX | fcntl.LOCK_NB)"
-        )
-        other = subprocess.run([sys.executable, "-c", code, tmp_path / "run.lock"], capture_output=True, text=True)
-        assert "BlockingIOError" in other.stderr
-
-
-class TestReadRun:
-    def test_what_is_there(self, tmp_path):
-        (tmp_path / "run.json").write_text('{"task": "classify", "arguments": {}}')
-        assert read_run(tmp_path)["task"] == "classify"
-
-    def test_no_folder_and_no_run(self, tmp_path):
-        with pytest.raises(ValueError, match="no run folder"):
-            read_run(tmp_path / "missing")
-        with pytest.raises(ValueError, match=r"has no run.json"):
-            read_run(tmp_path)
-
-
 def test_the_noise_of_a_score_is_half_of_its_interval(folder):
     rng = np.random.default_rng(0)
     y_true = (rng.random((80, 3)) < 0.4).astype(np.uint8)
     y_prob = np.clip(0.4 * y_true + 0.6 * rng.random((80, 3)), 0, 1).astype(np.float32)
     assert folder.noise() == math.inf  # nothing has scored
-    np.savez(folder.folder / "val_predictions.npz", ids=np.arange(80), y_true=y_true, y_prob=y_prob)
-    write_json(folder.folder / "best.json", {"config": {}})
+    np.savez(folder.paths.folder / "val_predictions.npz", ids=np.arange(80), y_true=y_true, y_prob=y_prob)
+    write_json(folder.paths.best, BEST)
     best = estimated(lambda rows: classify_metrics(y_true[rows], y_prob[rows])["val_mAP"], 80, resamples=200)
     assert best.holds
     assert folder.noise() == pytest.approx((best.high - best.low) / 2)
 
 
 def test_too_few_images_leave_the_noise_unknown(folder):
-    np.savez(folder.folder / "val_predictions.npz", **predictions(0) | {"ids": np.arange(1)})
-    write_json(folder.folder / "best.json", {"config": {}})
+    np.savez(folder.paths.folder / "val_predictions.npz", **predictions(0) | {"ids": np.arange(1)})
+    write_json(folder.paths.best, BEST)
     assert folder.noise() == math.inf

@@ -1,16 +1,17 @@
 import math
+from types import SimpleNamespace
 
 import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from search.study.time_left import Plan, expected_epochs, seconds_left
+from search.study.time_left import Workload, expected_epochs, seconds_left
 from search.study.trials import Attr
 
 
-def plan(**changes):
-    known = {"trials": 4, "epochs": 9, "concurrent": 1, "whole": range(2), "sampler": "tpe"}
-    return Plan(**(known | changes))
+def workload(**changes):
+    known = {"trials": 4, "epochs": 9, "concurrent": 1, "protected": range(2), "sampler": "tpe"}
+    return Workload(**(known | changes))
 
 
 @pytest.fixture(autouse=True)
@@ -31,19 +32,19 @@ def study_of(*trials):
 
 
 def test_nothing_is_known_before_an_epoch():
-    assert seconds_left(plan(), *study_of()) == math.inf
-    assert seconds_left(plan(), *study_of((0, 0, False))) == math.inf
+    assert seconds_left(workload(), *study_of()) == math.inf
+    assert seconds_left(workload(), *study_of((0, 0, False))) == math.inf
 
 
 def test_trials_that_run_whole_by_hand():
     """Ten seconds an epoch: three of nine are done, and another trial of nine is to come."""
-    assert seconds_left(plan(trials=2), *study_of((3, 30, False))) == pytest.approx(6 * 10 + 9 * 10)
-    assert seconds_left(plan(trials=2, concurrent=2), *study_of((3, 30, False))) == pytest.approx((60 + 90) / 2)
+    assert seconds_left(workload(trials=2), *study_of((3, 30, False))) == pytest.approx(6 * 10 + 9 * 10)
+    assert seconds_left(workload(trials=2, concurrent=2), *study_of((3, 30, False))) == pytest.approx((60 + 90) / 2)
 
 
 def test_the_last_trial_takes_as_long_as_it_takes():
     trials = study_of((9, 90, True), (5, 50, False))
-    assert seconds_left(plan(trials=2, concurrent=4), *trials) == pytest.approx(40)
+    assert seconds_left(workload(trials=2, concurrent=4), *trials) == pytest.approx(40)
 
 
 # Of nine epochs, with rungs after 1 and 3: all run 1, the part that goes on 2 more, and what goes on again 6 more.
@@ -53,29 +54,29 @@ LEARNED = 1 + 2 * 2 / 3 + 6 * 2 / 3 / 2
 
 def test_what_trials_are_expected_to_run(monkeypatch):
     monkeypatch.setattr("search.study.sampler.STARTUP_TRIALS", 20)
-    many = plan(trials=60)
-    assert [many.kind(n) for n in (0, 1, 2, 19, 20, 59)] == ["whole"] * 2 + ["random"] * 2 + ["learned"] * 2
-    assert [many.to_go(kind) for kind in ("whole", "random", "learned")] == pytest.approx([9, RANDOM, LEARNED])
+    many = workload(trials=60)
+    assert [many.kind(n) for n in (0, 1, 2, 19, 20, 59)] == ["full"] * 2 + ["random"] * 2 + ["learned"] * 2
+    assert [many.to_go(kind) for kind in ("full", "random", "learned")] == pytest.approx([9, RANDOM, LEARNED])
     # Two epochs have one rung, after the first; one epoch has none.
-    assert [plan(epochs=epochs).to_go("random") for epochs in (2, 1)] == pytest.approx([1 + 1 / 3, 1])
+    assert [workload(epochs=epochs).to_go("random") for epochs in (2, 1)] == pytest.approx([1 + 1 / 3, 1])
 
 
-@pytest.mark.parametrize(("sampler", "kinds"), [("tpe", "WRL"), ("random", "WRR"), ("qmc", "WRR"), ("gp", "WWW")])
+@pytest.mark.parametrize(("sampler", "kinds"), [("tpe", "FRL"), ("random", "FRR"), ("qmc", "FRR"), ("gp", "FFF")])
 def test_the_sampler_says_which_trials_cost_alike(sampler, kinds):
-    arguments = {"sampler": sampler, "trials": 50, "epochs": 9}
-    ours = Plan.of(arguments, concurrent=2, whole=range(1))
-    assert "".join(ours.kind(number)[0].upper() for number in (0, 1, 2)) == kinds
+    record = SimpleNamespace(options=SimpleNamespace(sampler=sampler, trials=50), epochs=9)
+    run_workload = Workload.of(record, concurrent=2, protected=range(1))
+    assert "".join(run_workload.kind(number)[0].upper() for number in (0, 1, 2)) == kinds
 
 
 def test_trials_to_come_cost_what_the_best_cost():
     """Three of the portfolio, the worst one cheap: the sampler's trial is expected to be like the other two."""
-    left = seconds_left(plan(whole=range(3)), *study_of((9, 270, True), (9, 90, True), (9, 9, True)))
+    left = seconds_left(workload(protected=range(3)), *study_of((9, 270, True), (9, 90, True), (9, 9, True)))
     assert left == pytest.approx(LEARNED * (360 / 18))
 
 
 def test_what_trials_of_a_kind_cost_counts_more_the_more_there_are():
     """One random trial of one second an epoch, one epoch long, beside two whole ones of ten."""
-    left = seconds_left(plan(sampler="random"), *study_of((9, 90, True), (9, 90, True), (1, 1, True)))
+    left = seconds_left(workload(sampler="random"), *study_of((9, 90, True), (9, 90, True), (1, 1, True)))
     price = (18 * 181 / 19 + 1) / (18 + 1)
     assert left == pytest.approx(RANDOM * price)
 
@@ -83,16 +84,16 @@ def test_what_trials_of_a_kind_cost_counts_more_the_more_there_are():
 def test_a_promoted_trial_goes_on():
     """Past the first rung, epoch 1, a third of random trials goes past the second, epoch 3; past that to the end."""
     begun = study_of((9, 9, True), (9, 9, True), (1, 1, False))
-    assert seconds_left(plan(trials=3, sampler="random"), *begun) == pytest.approx(2 + 6 / 3)
+    assert seconds_left(workload(trials=3, sampler="random"), *begun) == pytest.approx(2 + 6 / 3)
     begun = study_of((9, 9, True), (9, 9, True), (4, 4, False))
-    assert seconds_left(plan(trials=3, sampler="random"), *begun) == pytest.approx(5)
+    assert seconds_left(workload(trials=3, sampler="random"), *begun) == pytest.approx(5)
 
 
 def test_without_pruning_all_run_whole():
-    assert expected_epochs(plan(sampler="gp")) == 4 * 9
-    assert seconds_left(plan(sampler="gp"), *study_of((9, 90, True))) == pytest.approx(3 * 90)
-    assert expected_epochs(plan()) == pytest.approx(2 * 9 + 2 * LEARNED)
+    assert expected_epochs(workload(sampler="gp")) == 4 * 9
+    assert seconds_left(workload(sampler="gp"), *study_of((9, 90, True))) == pytest.approx(3 * 90)
+    assert expected_epochs(workload()) == pytest.approx(2 * 9 + 2 * LEARNED)
 
 
 def test_nothing_is_left_at_the_end():
-    assert seconds_left(plan(trials=2), *study_of((9, 90, True), (1, 10, True))) == 0
+    assert seconds_left(workload(trials=2), *study_of((9, 90, True), (1, 10, True))) == 0

@@ -1,20 +1,21 @@
-from types import MappingProxyType
-
 import pytest
 
 from search.cluster.resources import Resources, share_resources
+from search.options import ResourceOptions
 from search.run import main
 from search.study.journal import read_study
 
-NOTHING = MappingProxyType(dict.fromkeys(("concurrent", "cpus_per_trial", "gpus_per_trial")) | {"trials": 50})
+
+def shared(machines, trials=50, **asked):
+    return share_resources(machines, ResourceOptions(**asked), trials=trials)
 
 
 def assert_shares(machines, asked, expected):
     """Values and types: Tune asserts that the number of concurrent trials is an int, and 1.0 == 1."""
-    resources = share_resources(machines, NOTHING | asked)
-    shared = (resources.concurrent, resources.cpus, resources.gpus)
-    assert shared == expected
-    assert [type(value) for value in shared] == [int, int, float]
+    resources = shared(machines, **asked)
+    values = (resources.concurrent, resources.cpus, resources.gpus)
+    assert values == expected
+    assert [type(value) for value in values] == [int, int, float]
 
 
 @pytest.mark.parametrize(
@@ -57,13 +58,13 @@ def test_a_trial_runs_on_one_machine(asked, expected):
 
 def test_what_no_machine_has_at_once_is_refused():
     with pytest.raises(ValueError, match="no machine has 4 CPUs and 1 GPUs: lower --cpus-per-trial"):
-        share_resources([{"CPU": 6}, {"CPU": 2, "GPU": 1}], NOTHING | {"cpus_per_trial": 4})
+        shared([{"CPU": 6}, {"CPU": 2, "GPU": 1}], cpus_per_trial=4)
 
 
 @pytest.mark.parametrize("asked", [{"gpus_per_trial": 2}, {"cpus_per_trial": 9}])
 def test_no_more_than_there_is(asked):
     with pytest.raises(ValueError, match="must be at most the"):
-        share_resources([{"CPU": 8, "GPU": 1}, {"CPU": 8, "GPU": 1}], NOTHING | asked)
+        shared([{"CPU": 8, "GPU": 1}, {"CPU": 8, "GPU": 1}], **asked)
 
 
 @pytest.mark.parametrize("wrong", [(1.0, 1, 0.0), (1, 1.0, 0.0), (1, 1, 0), (0, 1, 0.0), (1, 0, 0.0)])
@@ -78,7 +79,6 @@ def test_a_machine_with_fewer_gpus_than_cpus_searches_with_default_arguments(
     asked, call, cluster, dataset, space, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("search.session.session.available", lambda address, folder: [{"CPU": 2.0, "GPU": 1.0}])
-    monkeypatch.setattr("search.cluster.connection.connect", lambda address, cpus: "no dashboard")
     place = ("--out", tmp_path, "--name", "run", "--space", space, "--quiet")
     outcome = call(
         main, "classify", "--data", dataset, "--image-size", 32, "--epochs", 1, "--trials", 2, *place, *asked

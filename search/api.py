@@ -1,0 +1,240 @@
+"""The commands as functions, for notebooks and programs.
+
+    from search import api
+
+    run = api.search("classify", data="DIR", trials=50)
+    print(run.best.score, run.trials.head())
+    final = api.finalize(run, top=3)
+    api.submit(data="DIR", classify=run)
+
+The options are those of the commands (python -m search.run --help), with underscores. A mistake raises `ValueError` or
+`OSError`, a failure of the machine `RuntimeError`; each message is one line.
+"""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from search.cluster.connection import RayStartError, connect
+from search.cluster.interrupt import Interrupt, Stopped
+from search.options import FinalOptions, SubmitOptions, flag, make_options, options_of
+from search.report.page import write_report
+from search.reporter import Reporter
+from search.run_folder.files import read_torch
+from search.run_folder.paths import RunPaths
+from search.run_folder.records import BestRecord, FinalRecord, RunRecord, read_best, read_run
+from search.running.driver import Outcome, SearchFailed, run_search
+from search.selection.selection import Selection, SelectionFailed, open_selection, select
+from search.session.dry_run import describe_session
+from search.session.session import Session, claim, open_session
+from search.study.quiet import quiet_optuna
+from search.study.trials import describe_trial
+from search.submission.submission import Submission
+from search.submission.submission import submit as write_submission
+from search.tasks import submitted_tasks
+from search.text import duration, shell_path, with_error
+
+__all__ = [
+    "Final",
+    "RayStartError",
+    "Run",
+    "SearchFailed",
+    "SelectionFailed",
+    "Stopped",
+    "dry_run",
+    "finalize",
+    "open_run",
+    "search",
+    "submit",
+]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run in its folder, which may be running elsewhere."""
+
+    folder: Path
+    outcome: Outcome | None = None  # of the search that has just ended
+
+    @property
+    def record(self) -> RunRecord:
+        """What was asked for, and all that decides the result."""
+        return read_run(self.folder)
+
+    @property
+    def best(self) -> BestRecord | None:
+        """The best epoch of the best trial; None if no trial has scored."""
+        return read_best(RunPaths(self.folder))
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """One row per trial: state, score, costs, parameters."""
+        return pd.read_csv(RunPaths(self.folder).trials)
+
+    def report(self) -> Path:
+        """Write report.html and return its path."""
+        with quiet_optuna():
+            return write_report(self.folder)
+
+
+@dataclass(frozen=True)
+class Final:
+    """A final model: its record and its checkpoint."""
+
+    record: FinalRecord
+    weights: Path
+
+
+def open_run(folder: str | Path) -> Run:
+    """The run in a folder. Raises `ValueError` for anything else."""
+    read_run(Path(folder))
+    return Run(Path(folder).resolve())
+
+
+def search(task: str, *, reporter: Reporter | None = None, **options: Any) -> Run:
+    """Search the hyperparameters of a task, or continue a run with `resume`.
+
+    Ctrl-C and SIGTERM stop the search cleanly; `run.outcome.signal` tells. Raises `ValueError` or `OSError` for a
+    mistake, `RayStartError` and `SearchFailed` for a failure.
+    """
+    reporter = reporter or Reporter(bool(options.get("quiet")))
+    with quiet_optuna():
+        session = open_session(task, options, reporter)
+        try:
+            dashboard = "nothing left to run"
+            if not session.complete:
+                if session.address is None:
+                    reporter.status("starting Ray")
+                dashboard = connect(session.address, session.resources.total_cpus)
+            session = claim(session)
+            outcome = run_search(session, dashboard)
+            if outcome.signal is None:  # whoever stops a search does not want to wait
+                reporter.status("writing the report")
+                _look_back(session)
+            _tell(session, outcome)
+        finally:
+            session.close()
+    return Run(session.paths.folder, outcome)
+
+
+def dry_run(task: str, *, reporter: Reporter | None = None, **options: Any) -> list[str]:
+    """What `search` with these options would run, and about how long it would take, as lines of text."""
+    with quiet_optuna():
+        session = open_session(task, options, reporter or Reporter())
+        try:
+            return describe_session(session)
+        finally:
+            session.close()
+
+
+def finalize(run: Run | str | Path | None = None, *, reporter: Reporter | None = None, **options: Any) -> Final:
+    """Retrain the best configurations of a run with other seeds, choose one, train the final model on all images.
+
+    options: see python -m search.final --help. Raises `ValueError` or `OSError` for a mistake, `RayStartError` and
+    `SelectionFailed` for a failure, and `Stopped` after Ctrl-C or SIGTERM; the same call continues it.
+    """
+    _check_options(FinalOptions, options)
+    with quiet_optuna():
+        selection = open_selection(make_options(FinalOptions, {"run": _folder(run), **options}), reporter or Reporter())
+        try:
+            if selection.address is None:
+                selection.reporter.status("starting Ray")
+            connect(selection.address, selection.resources.total_cpus)
+            with Interrupt() as interrupt:
+                record, seconds = select(selection, interrupt)
+        finally:
+            selection.lock.release()
+    _tell_final(selection, record, seconds)
+    return Final(record, selection.paths.final_weights)
+
+
+def submit(
+    *,
+    data: str,
+    out: str = "submission.csv",
+    gate: bool = False,
+    flip: bool = False,
+    scales: tuple[float, ...] = (1.0,),
+    reporter: Reporter | None = None,
+    **runs: Run | str | Path,
+) -> Submission:
+    """Predict the test images and write the submission.
+
+    runs: by task name, a run, its folder or a checkpoint file. The rest: see python -m search.submit --help. Raises
+    `ValueError` or `OSError` for a mistake.
+    """
+    what = {task.name: kind for kind, task in submitted_tasks().items()}
+    if unknown := runs.keys() - what.keys():
+        raise ValueError(f"{min(unknown)} cannot be submitted: give a run of {' or '.join(what)}")
+    options = SubmitOptions(data=data, out=out, gate=gate, flip=flip, scales=tuple(scales))
+    given = {what[name]: str(_folder(run)) for name, run in runs.items()}
+    return write_submission(given, options, reporter or Reporter())
+
+
+def _folder(run: Run | str | Path | None) -> str | None:
+    return None if run is None else str(run.folder if isinstance(run, Run) else run)
+
+
+def _check_options(cls: type, given: Mapping[str, Any]) -> None:
+    known = options_of(cls)
+    for name in given:
+        if name not in known:
+            raise ValueError(f"there is no option {name!r}: use one of {', '.join(known)}")
+
+
+def _look_back(session: Session) -> None:
+    """Write the tables, pictures and report of a search. They can be made later, so a failure is a warning."""
+    try:
+        best = read_torch(session.paths.best_weights)
+        if best is not None:
+            session.task.conclude(session.paths, session.record, best, session.data, session.reporter)
+        session.reporter.result(f"report {shell_path(write_report(session.paths.folder, session.data))}")
+    except KeyboardInterrupt:
+        session.reporter.result("stopped before the report was written")
+    except Exception as error:
+        session.reporter.warning(f"no report: {type(error).__name__}: {error}".splitlines()[0])
+
+
+def _tell(session: Session, outcome: Outcome) -> None:
+    """How the search ended, and the next command. Raises `SearchFailed`."""
+    say, task, run = session.reporter.result, session.task, shell_path(session.paths.folder)
+    if outcome.best is not None:
+        say(f"best {task.metric} {describe_trial(outcome.best)}")
+        say(f"{task.baseline_name} {session.record.baseline[task.metric]:.4f} | run folder {run}")
+    if outcome.broken is not None:
+        raise SearchFailed(outcome.broken)
+    if outcome.exhausted:
+        say(f"the space has only {outcome.finished} configurations: all of them have been tried")
+    if outcome.missing:
+        budget = session.options.time_budget
+        longer = f" --time-budget {2 * round(outcome.seconds + 0.5)}s" if budget and outcome.seconds >= budget else ""
+        say(f"stopped with {outcome.missing} trials to go; continue with: {session.command}{longer}")
+        if outcome.signal is not None:
+            say(f"look at it with: python -m search.report {run}")
+    if outcome.signal is not None:
+        return
+    if outcome.best is None:
+        raise SearchFailed(f"no trial has scored: see {run}/trials.csv and {run}/logs")
+    if not outcome.missing:
+        say(f"next: python -m search.final {run}")
+        if task.submits is not None:
+            say(f"      python -m search.submit --data {shlex.quote(session.options.data)} {flag(task.name)} {run}")
+
+
+def _tell_final(selection: Selection, record: FinalRecord, seconds: float) -> None:
+    say, task = selection.reporter.result, selection.task
+    say(
+        f"{record.metric} {with_error(record.score, record.standard_error)} over {record.seeds} seeds"
+        f" ({task.baseline_name} {record.baseline[record.metric]:.4f}), {record.winner}, {record.epochs} epochs"
+    )
+    for name, value in record.original_size.items():
+        say(f"at the images' original sizes {name} {value:.4f}")
+    images = len(selection.data.ids)
+    say(f"{shell_path(selection.paths.final_weights)} trained on all {images} images in {duration(seconds)}")
+    if task.submits is not None:
+        run = shell_path(selection.paths.folder)
+        say(f"next: python -m search.submit --data {shlex.quote(selection.source)} {flag(task.name)} {run}")

@@ -1,0 +1,167 @@
+"""Adversarial attack: a generator of perturbations that fools a classifier."""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from search.command_line import fraction, option
+from search.options import SearchOptions
+from search.reporter import Reporter
+from search.run_folder.files import read_json
+from search.run_folder.paths import RunPaths
+from search.run_folder.records import BestRecord, Checkpoint, Configuration, RunRecord
+from search.tasks import Predictions, Score, Task
+from voctrain.config import AttackConfig, TrainConfig
+from voctrain.data import DIGITS, Data
+
+if TYPE_CHECKING:
+    from search.pictures.blocks import Block
+    from search.pictures.sheet import Tile
+
+DIGITS_SIZE = 28
+SHEETS = {
+    "attacks": "Image, perturbation, attacked image, and the answers that changed most",
+    "front": "Success against similarity of all trials",
+}
+GOAL_HEADS = {"hide": ("collateral", "delta"), "add": ("collateral", "delta"), "privacy": ("agreement",)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackOptions(SearchOptions):
+    """The options of `search.run attack`."""
+
+    victim: str | None = option(
+        None,
+        "the classifier to attack: a classification run or its best.pt",
+        metavar="RUN",
+        group="attack",
+        shown="the newest classification run in --out",
+        resumable=True,
+    )
+    transfer: str | None = option(
+        None,
+        "a second classifier, on which the best attack is tried when the run ends",
+        metavar="RUN",
+        group="attack",
+        shown="none",
+    )
+    goal: str = option(
+        "fake", "fake, invert, hide:CLASS, add:CLASS or privacy, see the README", metavar="GOAL", group="attack"
+    )
+    min_ssim: float = option(
+        0.85,
+        "similarity to the images (SSIM) at which attacks are compared",
+        parse=fraction,
+        metavar="F",
+        group="attack",
+    )
+    max_ssim: float | None = option(
+        None,
+        "goal privacy: the similarity at which an image counts as hidden",
+        parse=fraction,
+        metavar="F",
+        group="attack",
+        shown="0.5",
+    )
+
+
+class Attack(Task):
+    """A generator, scored at equal visibility."""
+
+    name = "attack"
+    config = AttackConfig
+    options = AttackOptions
+    files = needed = ("victim",)
+    digits = True
+    worst = -1.0
+    baseline_name = "random sign"
+    conclusion = "pictures/front.png"
+
+    def resolve(self, options: SearchOptions) -> SearchOptions:
+        from search.tasks.victims import find_victim, image_size_of
+
+        assert isinstance(options, AttackOptions)
+        victim, transfer, size = options.victim, options.transfer, options.image_size
+        if options.data not in DIGITS or victim is not None:
+            victim = str(find_victim(victim, options.out))
+            size = size or image_size_of(Path(victim))
+        if transfer is not None:
+            transfer = str(find_victim(transfer, options.out))
+        return dataclasses.replace(options, victim=victim, transfer=transfer, image_size=size or DIGITS_SIZE)
+
+    def fixed_fields(self, options: SearchOptions, data: Data) -> Configuration:
+        from search.tasks.victims import check_victims
+
+        assert isinstance(options, AttackOptions)
+        victim = check_victims(options.victim, options.transfer, data, options.image_size or DIGITS_SIZE)
+        from voctrain.attack.goals import parse_goal
+
+        parse_goal(options.goal, data.classes)
+        fields = {"goal": options.goal, "min_ssim": options.min_ssim, "max_ssim": options.max_ssim}
+        return {"victim": str(victim), **{name: value for name, value in fields.items() if value is not None}}
+
+    def baseline(self, data: Data, fields: Configuration) -> dict[str, float]:
+        from voctrain.attack.baselines import random_sign_score
+
+        return random_sign_score(data, fields)
+
+    def rescore(self, predictions: Predictions, config: Configuration) -> Score:
+        from voctrain.attack.objective import Objective
+
+        return Objective(AttackConfig.from_dict(config)).rescored(predictions)
+
+    def comparable(self, record: RunRecord) -> dict[str, object]:
+        assert isinstance(record.options, AttackOptions)
+        goal = {"goal": record.options.goal, "min-ssim": record.options.min_ssim, "max-ssim": record.options.max_ssim}
+        return {"image size": record.image_size, "victim": record.digests.get("victim"), **goal}
+
+    def conclude(self, paths: RunPaths, record: RunRecord, saved: Checkpoint, data: Data, reporter: Reporter) -> None:
+        from search.tasks.attack_comparison import compare_attacks
+
+        assert isinstance(record.options, AttackOptions)
+        reporter.status("comparing the best generator with the baselines")
+        for line in compare_attacks(paths, saved, data, transfer=record.options.transfer):
+            reporter.result(line)
+
+    def evidence(self, paths: RunPaths, best: BestRecord, data: Data | None) -> "Iterator[Block]":
+        """The table of attacks, success against visibility, and the pictures."""
+        from search.pictures.blocks import Table, Text
+        from search.pictures.figures import written_pictures
+        from search.tasks.attack_comparison import lead_of
+
+        attacks = read_json(paths.folder / "attacks.json")
+        if attacks is None:
+            yield Text("The comparison with other attacks is missing: search.report makes it once the run has ended.")
+        else:
+            goal = str(best.config["goal"]).partition(":")[0]
+            heads = ("attack", "score", "f1_macro", "f1_micro", "mAP", "flip_rate", *GOAL_HEADS.get(goal, ()))
+            heads += ("linf", "l2", "psnr", "ssim", "factor")
+            rows = [[*map(row.get, heads), row.get("ms_per_image"), lead_of(row)] for row in attacks]
+            title = "Attacks on the same images" + ("" if goal == "privacy" else " at equal visibility")
+            yield Table((*heads, "ms per image", "lead of the generator (95 % interval)"), rows, title)
+            if goal != "privacy":
+                yield Text(
+                    f"Each attack was scaled by its factor, down or up, to a mean SSIM of {best.config['min_ssim']:g}."
+                    " No factor brings an attack with a higher SSIM there."
+                )
+        yield from written_pictures(paths, SHEETS)
+
+    def training_batch(self, data: Data, config: TrainConfig, count: int) -> "tuple[list[Tile], str]":
+        import torch
+
+        from search.pictures.batch import spread, tiles, to_bytes
+        from voctrain.attack import training_images
+        from voctrain.augment.transforms import augment
+        from voctrain.images import to_unit
+
+        images, index = training_images(data)
+        index = spread(index, count)
+        seen = augment(to_unit(torch.from_numpy(images[index])), config)
+        assert isinstance(seen, torch.Tensor)  # no masks, so images alone
+        rows = tiles(images[index], ["image"] * count) + tiles(to_bytes(seen), ["as trained on"] * count)
+        return rows, "what each becomes"
+
+
+TASK = Attack()

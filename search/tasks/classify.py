@@ -1,0 +1,150 @@
+"""Multi-label classification."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from search.run_folder.files import read_arrays
+from search.run_folder.paths import RunPaths
+from search.run_folder.records import BestRecord, Checkpoint, Configuration, Details, RunRecord
+from search.tasks import Predictions, Score
+from search.tasks.pretrained import PretrainedTask
+from voctrain.config import ClassifyConfig, TrainConfig
+from voctrain.data import Data
+
+if TYPE_CHECKING:
+    from search.pictures.blocks import Block
+    from search.pictures.sheet import Tile
+
+SHOWN = 8  # best and worst images
+
+
+class Classify(PretrainedTask):
+    """Labels from one network, a threshold per class."""
+
+    name = "classify"
+    config = ClassifyConfig
+    baseline_name = "random labels"
+    submits = "labels"
+
+    def baseline(self, data: Data, fields: Configuration) -> dict[str, float]:
+        from voctrain.metrics.classification import random_baseline
+
+        return random_baseline(data.labels[data.train], data.labels[data.val], fields["seed"])
+
+    def calibrate(self, predictions: Predictions) -> Details:
+        from voctrain.metrics.thresholds import fit_thresholds
+
+        thresholds, dice = fit_thresholds(predictions["y_true"], predictions["y_prob"], groups=predictions["ids"])
+        return {"thresholds": thresholds.tolist(), "dice_cross_validated": dice}
+
+    def describe(self, predictions: Predictions, saved: Checkpoint) -> Details:
+        from voctrain.metrics.classification import classify_report
+
+        thresholds = np.array(saved["thresholds"])
+        return classify_report(predictions["y_true"], predictions["y_prob"], thresholds, saved["classes"])
+
+    def rescore(self, predictions: Predictions, config: Configuration) -> Score:
+        from voctrain.metrics.classification import classify_metrics
+
+        y_true, y_prob = predictions["y_true"], predictions["y_prob"]
+        return lambda rows: classify_metrics(y_true[rows], y_prob[rows])[self.metric]
+
+    def comparable(self, record: RunRecord) -> dict[str, object]:
+        return {}  # labels have no size
+
+    def probabilities(self, saved: Checkpoint, images: np.ndarray, *, flip: bool) -> np.ndarray:
+        """(N, C) of images of the size of the checkpoint's model."""
+        from search.trial.device import pick_device
+        from voctrain import classify
+
+        device = pick_device(1)
+        model, config = classify.restore(saved, device=device)
+        return classify.predict(model, images, config, device=device, flip=flip)
+
+    def evidence(self, paths: RunPaths, best: BestRecord, data: Data | None) -> "Iterator[Block]":
+        """AP and threshold of each class, confusion, best and worst images."""
+        from search.pictures.blocks import Table, Text
+        from search.pictures.figures import heat_map
+
+        predictions = read_arrays(paths.predictions)
+        if predictions is None:
+            yield Text("val_predictions.npz is missing: classes and images cannot be shown.")
+            return
+        classes = list(best.details["report"])[: predictions["y_true"].shape[1]]
+        yield Table(CLASS_HEADS, _class_rows(predictions, best, classes), "Classes on the validation images")
+        yield Text("The thresholds were fitted to these same images; the AP does not depend on them.")
+        yield heat_map(
+            np.array(best.details["co_confusion"]),
+            classes,
+            "Images with a class (row) for which a class is predicted (column)",
+            f"a {len(classes)} by {len(classes)} matrix: true classes against predicted classes",
+            counts=True,
+        )
+        if data is not None:
+            yield from _ranked_images(predictions, best, classes, data)
+
+    def training_batch(self, data: Data, config: TrainConfig, count: int) -> "tuple[list[Tile], str]":
+        import torch
+
+        from search.pictures.batch import spread, tiles, to_bytes
+        from voctrain import classify
+        from voctrain.images import to_unit
+
+        assert isinstance(config, ClassifyConfig)
+        index = spread(data.train, count)
+        labels = torch.tensor(data.labels[index], dtype=torch.float32)
+        seen, targets, _ = classify.vary(to_unit(torch.from_numpy(data.images[index])), labels, config)
+        named = [_target_names(target, data.classes) for target in targets.tolist()]
+        rows = tiles(data.images[index], ["image"] * count) + tiles(to_bytes(seen), named)
+        return rows, f"what each becomes, with its targets: {'; '.join(named)}"
+
+
+CLASS_HEADS = ("class", "images", "AP", "threshold", "precision", "recall", "F1")
+CLASS_HEADS += ("true pos.", "false pos.", "false neg.", "true neg.")
+
+
+def _class_rows(predictions: Predictions, best: BestRecord, classes: list[str]) -> list[tuple[object, ...]]:
+    """A row of the report's table for each class."""
+    from voctrain.metrics.classification import average_precision
+
+    precision = average_precision(predictions["y_true"], predictions["y_prob"])
+    rows = []
+    for c, (name, matrix) in enumerate(zip(classes, best.details["multilabel_confusion"], strict=True)):
+        (tn, fp), (fn, tp) = matrix
+        report, positives = best.details["report"][name], tp + fn
+        values = (report["precision"], report["recall"], report["f1-score"], tp, fp, fn, tn)
+        average = precision[c] if positives else None
+        rows.append((name, positives, average, best.details["thresholds"][c], *values))
+    return rows
+
+
+def _ranked_images(predictions: Predictions, best: BestRecord, classes: list[str], data: Data) -> "Iterator[Block]":
+    """The validation images whose classes are predicted best and worst."""
+    from search.pictures.blocks import pictured
+    from search.pictures.sheet import Tile, sheet
+    from voctrain.metrics.classification import decide, row_dice
+
+    decided = decide(predictions["y_prob"], np.array(best.details["thresholds"]))
+    order = np.argsort(-row_dice(predictions["y_true"], decided), kind="stable")
+    index = {name: i for i, name in enumerate(data.ids)}
+
+    def lines(i: int) -> tuple[str, str]:
+        rows = (predictions["y_true"][i], decided[i])
+        true, predicted = (", ".join(np.array(classes)[row.astype(bool)].tolist()) for row in rows)
+        return f"true: {true}", f"predicted: {predicted}"
+
+    for title, chosen in (("Best", order[:SHOWN]), ("Worst", order[::-1][:SHOWN])):
+        tiles = [Tile((data.images[index[str(predictions["ids"][i])]],), lines(i)) for i in chosen]
+        alt = "; ".join(f"{predictions['ids'][i]}, {', '.join(lines(i))}" for i in chosen)
+        yield pictured(sheet(tiles, across=4), f"{title} validation images, by Dice of their classes", alt, wide=True)
+
+
+def _target_names(target: list[float], classes: tuple[str, ...]) -> str:
+    """The classes of a target in [0, 1], with their share if it is below 1."""
+    parts = [(name, part) for name, part in zip(classes, target, strict=True) if part >= 0.005]
+    return ", ".join(name if part > 0.995 else f"{name} {part:.2f}" for name, part in parts)
+
+
+TASK = Classify()

@@ -1,0 +1,160 @@
+"""Semantic segmentation."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from search.reporter import Reporter
+from search.run_folder.paths import RunPaths
+from search.run_folder.records import BestRecord, Checkpoint, Configuration, Details, RunRecord
+from search.tasks import Predictions, Score
+from search.tasks.pretrained import PretrainedTask
+from voctrain.config import SegmentConfig, TrainConfig
+from voctrain.data import Data, original_masks
+
+if TYPE_CHECKING:
+    from search.pictures.blocks import Block
+    from search.pictures.sheet import Tile
+
+SHEETS = {
+    "best": "Best masks, by Dice",
+    "worst": "Worst masks, by Dice",
+    "classes": "For each class, the image that contains most of it",
+}
+
+
+class Segment(PretrainedTask):
+    """A label map per image."""
+
+    name = "segment"
+    config = SegmentConfig
+    baseline_name = "all background"
+    submits = "masks"
+    conclusion = "pictures/classes.png"
+
+    def baseline(self, data: Data, fields: Configuration) -> dict[str, float]:
+        from voctrain import segment
+        from voctrain.metrics.segmentation import all_background
+
+        data = segment.with_masks(data)
+        assert data.masks is not None
+        return all_background(data.masks[data.val], 1 + len(data.classes))
+
+    def describe(self, predictions: Predictions, saved: Checkpoint) -> Details:
+        from voctrain.metrics.segmentation import iou
+
+        total = predictions["confusion"].sum(0)
+        by_class = zip(("background", *saved["classes"]), iou(total), strict=True)
+        return {"iou": {name: None if np.isnan(v) else float(v) for name, v in by_class}, "confusion": total.tolist()}
+
+    def rescore(self, predictions: Predictions, config: Configuration) -> Score:
+        from voctrain.metrics.segmentation import mask_metrics
+
+        return lambda rows: mask_metrics(predictions["confusion"][rows])[self.metric]
+
+    def at_original_size(self, saved: Checkpoint, data: Data) -> dict[str, float]:
+        from voctrain import segment
+        from voctrain.metrics.segmentation import score_maps
+
+        model, config = segment.restore(saved)
+        data = segment.with_masks(data)
+        maps = segment.predict(model, data.images[data.val], config, sizes=data.sizes[data.val])
+        truths = original_masks(data, [data.ids[i] for i in data.val])
+        metrics, _ = score_maps(truths, maps, 1 + len(data.classes))
+        return metrics
+
+    def label_maps(
+        self,
+        saved: Checkpoint,
+        images: np.ndarray,
+        *,
+        sizes: np.ndarray,
+        log_prior: np.ndarray | None,
+        flip: bool,
+        scales: Sequence[float],
+    ) -> Iterator[np.ndarray]:
+        """The label maps of images at their original sizes (N, 2), see `voctrain.segment.predict`."""
+        from search.trial.device import pick_device
+        from voctrain import segment
+
+        device = pick_device(1)
+        model, config = segment.restore(saved, device=device)
+        return segment.predict(
+            model, images, config, sizes=sizes, log_prior=log_prior, flip=flip, scales=scales, device=device
+        )
+
+    def dice_by_prior(
+        self,
+        saved: Checkpoint,
+        data: Data,
+        ids: Sequence[str],
+        log_priors: np.ndarray,
+        *,
+        flip: bool,
+        scales: Sequence[float],
+    ) -> np.ndarray:
+        """Dice of the label maps of images, at their original sizes, with each of several priors, (priors, N).
+
+        log_priors: (N, priors, 1 + C).
+        """
+        import torch
+
+        from search.trial.device import pick_device
+        from voctrain import segment
+        from voctrain.metrics.segmentation import mask_dice
+
+        device = pick_device(1)
+        model, config = segment.restore(saved, device=device)
+        index = np.array([data.ids.index(name) for name in ids])
+        logits = segment.predict_logits(model, data.images[index], config, flip=flip, scales=scales, device=device)
+        dice = []
+        for image, truth, priors in zip(logits, original_masks(data, ids), log_priors, strict=True):
+            maps = np.stack([segment.label_map(image, truth.shape, prior) for prior in priors])
+            truths = torch.from_numpy(truth).expand(len(maps), -1, -1)
+            dice.append(mask_dice(truths, torch.from_numpy(maps)).tolist())
+        return np.array(dice).T
+
+    def conclude(self, paths: RunPaths, record: RunRecord, saved: Checkpoint, data: Data, reporter: Reporter) -> None:
+        from search.pictures.masks import write_pictures
+        from voctrain import segment
+
+        model, config = segment.restore(saved)
+        data = segment.with_masks(data)
+        assert data.masks is not None
+        images, ids = data.images[data.val], [data.ids[i] for i in data.val]
+        maps = np.stack(list(segment.predict(model, images, config)))
+        write_pictures(paths.pictures, ids, data.classes, images, data.masks[data.val], maps)
+
+    def evidence(self, paths: RunPaths, best: BestRecord, data: Data | None) -> "Iterator[Block]":
+        """IoU of each class, confusion, and the sheets of masks."""
+        from search.pictures.blocks import Table
+        from search.pictures.figures import heat_map, written_pictures
+
+        names = list(best.details["iou"])
+        yield Table(("class", "IoU"), list(best.details["iou"].items()), "Classes on the validation images")
+        total = np.array(best.details["confusion"], float)
+        share = total / np.maximum(total.sum(1, keepdims=True), 1)
+        title = "Share of a class's pixels (row) predicted as each class (column)"
+        yield heat_map(share, names, title, f"a {len(names)} by {len(names)} matrix")
+        yield from written_pictures(paths, SHEETS)
+
+    def training_batch(self, data: Data, config: TrainConfig, count: int) -> "tuple[list[Tile], str]":
+        import torch
+
+        from search.pictures.batch import spread, tiles, to_bytes
+        from voctrain import segment
+        from voctrain.data.palette import voc_palette
+        from voctrain.images import to_unit
+
+        assert isinstance(config, SegmentConfig)
+        data = segment.with_masks(data)
+        assert data.masks is not None
+        index = spread(data.train, count)
+        images, masks = to_unit(torch.from_numpy(data.images[index])), torch.from_numpy(data.masks[index])
+        seen, masks = segment.vary(images, masks, config, segment.class_rarity(data))
+        rows = tiles(data.images[index], ["image"] * count) + tiles(to_bytes(seen), ["as trained on"] * count)
+        return rows + tiles(voc_palette()[masks.numpy()], ["its mask"] * count), "what each becomes, with its mask"
+
+
+TASK = Segment()

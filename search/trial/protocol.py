@@ -1,0 +1,28 @@
+"""What a trial needs of its task. Light: torch is imported for types only."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+
+from search.run_folder.records import Checkpoint
+from voctrain.data import Data
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from voctrain.loop import Epoch
+
+
+class TrainModule(Protocol):
+    """The functions of voctrain/<task>.py."""
+
+    METRIC: str  # name of the score, at most 1
+
+    def check(self, config: Any, data: Data) -> None: ...
+    def new_model(self, config: Any, data: Data) -> "nn.Module": ...
+    def train(
+        self, config: Any, data: Data, *, device: str = "cpu", resume: Checkpoint | None = None
+    ) -> "Iterator[Epoch]": ...
+    def checkpoint(
+        self, config: Any, data: Data, weights: "dict[str, Tensor]", metrics: dict[str, float]
+    ) -> Checkpoint: ...
+    def input_size(self, name: str, image_size: int) -> int: ...

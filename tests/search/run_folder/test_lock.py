@@ -1,0 +1,35 @@
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from search.run_folder.lock import lock
+from search.run_folder.paths import RunPaths
+
+
+def test_another_process_has_it_as_long_as_it_lives(tmp_path):
+    code = "import fcntl, os, sys; h = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT); fcntl.flock(h, fcntl.LOCK_EX)"
+    code += "; print('locked', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path / "run.lock"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(ValueError, match="is used by another process"):
+            lock(RunPaths(tmp_path))
+        other.send_signal(signal.SIGKILL)
+    lock(RunPaths(tmp_path))
+
+
+def test_this_process_keeps_others_away_until_it_releases_the_lock(tmp_path):
+    first, second = lock(RunPaths(tmp_path)), lock(RunPaths(tmp_path))
+    first.release()
+    code = "import fcntl, os, sys; h = os.open(sys.argv[1], os.O_RDWR); fcntl.flock(h, fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    other = subprocess.run([sys.executable, "-c", code, tmp_path / "run.lock"], capture_output=True, text=True)
+    assert "BlockingIOError" in other.stderr
+    second.release()
+    again = subprocess.run([sys.executable, "-c", code, tmp_path / "run.lock"], capture_output=True, text=True)
+    assert again.returncode == 0, again
