@@ -10,10 +10,7 @@ from torch import nn
 
 from voctrain.classify import train
 from voctrain.config import ClassifyConfig, TrainConfig
-from voctrain.device_array import DeviceArray
-from voctrain.images import to_unit
 from voctrain.loop import clip_gradients, fit
-from voctrain.seeding import seed_epoch
 
 CPU = torch.device("cpu")
 TINY = {"architecture": "simple", "image_size": 32, "batch_size": 4, "epochs": 3, "precision": "float32", "lr": 0.01}
@@ -237,33 +234,3 @@ def test_gradient_clipping(options, expected):
 def test_clipping_acts_on_unscaled_gradients():
     epochs, _ = fitted(draws=1, clip_value=0.25, precision="float16")
     assert epochs[0][2]["weight"].item() == -0.25
-
-
-def test_an_epochs_seed_depends_on_seed_and_number_alone():
-    def drawn(seed, number, before=0):
-        torch.manual_seed(before)
-        torch.rand(before)
-        seed_epoch(seed, number)
-        return tuple(torch.rand(4).tolist())
-
-    assert drawn(3, 5) == drawn(3, 5, before=7)
-    assert len({drawn(seed, number) for seed in range(5) for number in range(5)}) == 25
-    assert drawn(2**70, 1) != drawn(2**70 + 1, 1)
-
-
-def test_resident_rows_are_copies():
-    array = np.arange(2 * 3 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3, 3)
-    resident = DeviceArray(array, CPU)
-    rows = resident[torch.tensor([1, 1])]
-    assert np.array_equal(rows.numpy(), array[[1, 1]])
-    rows.zero_()
-    assert array[1].any()
-    assert len(resident) == 2
-
-
-def test_to_unit():
-    images = torch.tensor([[[[0, 51, 255]]]], dtype=torch.uint8).repeat(2, 5, 4, 1)
-    unit = to_unit(images)
-    assert unit.shape == (2, 3, 5, 4)
-    assert unit[1, :, 2, 2].tolist() == pytest.approx([0, 0.2, 1])
-    assert unit.is_contiguous(memory_format=torch.channels_last)
