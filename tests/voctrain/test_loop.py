@@ -75,7 +75,7 @@ def test_resume_is_bit_equal_after_any_epoch(draw_data, options):
             assert all(torch.equal(weights[name], tensor) for name, tensor in expected[3].items())
 
 
-def test_the_state_tells_the_history(draw_data):
+def test_state_includes_the_history(draw_data):
     *_, (_, _, _, _, state) = epochs = followed(train(ClassifyConfig(**TINY), draw_data()))
     assert state["history"] == [metrics for _, metrics, _, _, _ in epochs]
 
@@ -118,19 +118,19 @@ def fitted(draws=4, scores=None, loss=None, **options):
     ("draws", "batch_size", "sizes"),
     [(9, 4, [3, 3, 3]), (8, 4, [4, 4]), (5, 2, [3, 2]), (7, 3, [3, 2, 2]), (3, 8, [3]), (3, 1, [1, 1, 1]), (1, 2, [1])],
 )
-def test_batches_are_of_nearly_equal_size_and_never_of_one_image(draws, batch_size, sizes):
+def test_batches_have_nearly_equal_sizes_and_more_than_one_image(draws, batch_size, sizes):
     epochs, batches = fitted(draws=draws, batch_size=batch_size)
     assert [len(batch) for batch in batches] == sizes
     assert [i for batch in batches for i in batch] == list(range(draws))
     assert epochs[0][1]["train_images"] == draws
 
 
-def test_the_train_loss_is_the_mean_over_images():
+def test_train_loss_is_the_mean_over_images():
     epochs, _ = fitted(draws=7, batch_size=3, loss=lambda index: index.float().mean())
     assert epochs[0][1]["train_loss"] == pytest.approx(3.0)
 
 
-def test_the_average_is_what_is_evaluated():
+def test_weight_average_is_evaluated():
     epochs, _ = fitted(draws=4, batch_size=1, ema_decay=0.5)
     assert epochs[0][2]["weight"].item() != -4
     epochs, _ = fitted(draws=4, batch_size=1)
@@ -150,12 +150,12 @@ def test_the_average_is_what_is_evaluated():
         (2, 0.0, [-2, -4]),
     ],
 )
-def test_the_average_warms_up(draws, ema_decay, expected):
+def test_weight_average_warms_up(draws, ema_decay, expected):
     epochs, _ = fitted(draws=draws, batch_size=1, epochs=4 // draws, ema_decay=ema_decay)
     assert [predictions["weight"].item() for _, _, predictions in epochs] == pytest.approx(expected)
 
 
-def test_a_long_average_is_as_good_as_the_weights_after_few_steps(draw_data):
+def test_long_average_is_as_good_as_the_weights_after_few_steps(draw_data):
     scores = {None: 0.0, 0.995: 0.0}  # random weights would still be 83% of a constant average
     for seed, ema_decay in itertools.product(range(3), scores):
         options = TINY | {"lr": 0.003, "ema_decay": ema_decay}
@@ -165,7 +165,7 @@ def test_a_long_average_is_as_good_as_the_weights_after_few_steps(draw_data):
     assert scores[0.995] > scores[None] - 0.05
 
 
-def test_lr_is_the_mean_of_the_epochs_batches():
+def test_lr_is_the_mean_over_the_epochs_batches():
     # From 1 to 0 in eighths: 1, 7/8, 6/8, 5/8, and then 4/8 … 1/8
     epochs, _ = fitted(draws=4, batch_size=1, epochs=2, schedule="linear", end_factor=0)
     assert [metrics["lr"] for _, metrics, _ in epochs] == pytest.approx([6.5 / 8, 2.5 / 8])
@@ -181,12 +181,12 @@ def test_lr_is_the_mean_of_the_epochs_batches():
         (None, [0.4, 0.3, 0.2, 0.1], 4),
     ],
 )
-def test_early_stopping_ends_the_training(patience, scores, ends):
+def test_early_stopping(patience, scores, ends):
     epochs, _ = fitted(epochs=len(scores), patience=patience, scores=scores)
     assert [number for number, _, _ in epochs] == list(range(1, ends + 1))
 
 
-def test_without_a_score_neither_early_stopping_nor_plateau_act():
+def test_without_a_score_early_stopping_and_plateau_are_off():
     epochs, _ = fitted(epochs=4, patience=1, schedule="plateau", plateau_patience=0)
     assert [metrics["lr"] for _, metrics, _ in epochs] == [1.0] * 4
 
@@ -196,7 +196,7 @@ def iter_loss(values):
     return lambda index: torch.tensor(next(left))
 
 
-def test_a_batch_that_overflows_counts_nowhere():
+def test_overflowing_batch_is_ignored_in_metrics():
     # Of images 0, 1, 2, then 3, 4, then 5, 6
     means = {0: 1.0, 3: math.inf, 5: 5.5}
     epochs, _ = fitted(

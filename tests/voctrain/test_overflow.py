@@ -83,14 +83,14 @@ def test_one_overflowing_batch_is_skipped(draw_data, overflow, task, config):
         ([4, 6], "^2 of 3 batches overflowed float16 in epoch 2$"),
     ],
 )
-def test_overflowing_most_of_the_time_is_divergence(draw_data, overflow, numbers, message):
+def test_mostly_overflowing_batches_raise(draw_data, overflow, numbers, message):
     overflow(*numbers)
     with pytest.raises(FloatingPointError, match=message):
         list(classify.train(ClassifyConfig(**SIMPLE), draw_data()))
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_without_gradient_scaling_one_batch_is_enough(draw_data, overflow, precision):
+def test_without_gradient_scaling_one_overflow_raises(draw_data, overflow, precision):
     overflow(5)
     config = ClassifyConfig(**(SIMPLE | {"precision": precision}))
     with pytest.raises(FloatingPointError, match="the training loss became nan in epoch 2"):
@@ -105,7 +105,7 @@ class Root(nn.Module):
         self.weight = nn.Parameter(torch.zeros(1, 1, 1, 1))
 
 
-def test_gradients_that_overflow_at_any_scale_are_divergence():
+def test_gradients_that_overflow_at_any_scale_raise():
     model, numbers = Root(), []
     epochs = fit(
         model,
@@ -124,7 +124,7 @@ def test_gradients_that_overflow_at_any_scale_are_divergence():
     assert model.weight.item() == 0
 
 
-def test_auto_scales_gradients_where_it_takes_float16(draw_data, monkeypatch):
+def test_auto_scales_gradients_only_in_float16(draw_data, monkeypatch):
     config = ClassifyConfig(**(SIMPLE | {"precision": "auto"}))
     for dtype, scaled in ((torch.float16, True), (torch.bfloat16, False), (torch.float32, False)):
         monkeypatch.setattr(precision, "precision_of", lambda config, device, dtype=dtype: dtype)
@@ -132,7 +132,7 @@ def test_auto_scales_gradients_where_it_takes_float16(draw_data, monkeypatch):
         assert bool(state["scaler"]) == scaled
 
 
-def test_a_training_goes_on_where_float16_is_needed(draw_data, monkeypatch):
+def test_resume_on_a_device_with_other_precision(draw_data, monkeypatch):
     config = ClassifyConfig(**(SIMPLE | {"precision": "auto"}))
     for dtypes in ((torch.bfloat16, torch.float16), (torch.float16, torch.bfloat16)):
         monkeypatch.setattr(precision, "precision_of", lambda config, device, dtype=dtypes[0]: dtype)

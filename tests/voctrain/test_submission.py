@@ -7,7 +7,7 @@ from hypothesis.extra import numpy as arrays
 from voctrain.submission import decode, encode, planes, write_submission
 
 
-def test_hand_computed_codes():
+def test_encode_by_hand():
     assert encode(np.array([0, 1, 1, 0, 1])) == "2 2 5 1"
     assert encode(np.zeros((3, 2))) == ""
     assert encode(np.ones((2, 2))) == "1 4"
@@ -20,7 +20,7 @@ def test_decode_inverts_encode(mask):
 
 
 @given(st.lists(st.booleans(), min_size=1))
-def test_a_code_is_short_and_ascending(bits):
+def test_code_is_short_and_ascending(bits):
     numbers = [int(n) for n in encode(np.array(bits)).split()]
     starts, lengths = numbers[::2], numbers[1::2]
     assert sum(lengths) == sum(bits)
@@ -29,7 +29,7 @@ def test_a_code_is_short_and_ascending(bits):
 
 
 @pytest.mark.parametrize("code", ["1", "0 1", "1 0", "3 1 1 1", "1 2 2 1", "4 2", "a b", "1.5 1"])
-def test_a_bad_code_is_refused(code):
+def test_bad_code_raises(code):
     with pytest.raises(ValueError, match=r"a run-length code must|runs must be"):
         decode(code, (4,))
 
@@ -43,7 +43,7 @@ def test_planes_of_a_label_map():
         planes(np.array([[255]]))
 
 
-def test_the_file(tmp_path):
+def test_submission_file(tmp_path):
     classes = np.zeros(20, dtype=bool)
     classes[[0, 19]] = True
     write_submission(tmp_path / "s.csv", [("7", classes, None), ("x", classes[::-1], np.array([[0, 2], [2, 0]]))])

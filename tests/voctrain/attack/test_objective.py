@@ -7,7 +7,7 @@ from voctrain.attack import objective
 
 
 @pytest.mark.parametrize("goal", ["fake", "invert", "hide:dog", "privacy"])
-def test_gradients_are_of_float32_whatever_precision_surrounds_them(draw_data, config, goal):
+def test_gradients_are_float32_within_autocast(draw_data, config, goal):
     evaluator = attack.AttackEvaluator(config(goal=goal), draw_data())
     noise = 0.1 * torch.rand_like(evaluator.images)  # at the images themselves privacy has no gradient
 
@@ -24,7 +24,7 @@ def test_gradients_are_of_float32_whatever_precision_surrounds_them(draw_data, c
         assert torch.equal(ours, exact)
 
 
-def test_an_interval_does_not_decide_again_whether_an_image_is_hidden(draw_data, config):
+def test_rescored_checks_the_constraint_once(draw_data, config):
     options = config(goal="privacy", max_ssim=0.5)
     evaluator = attack.AttackEvaluator(options, draw_data())
     _, predictions = evaluator(torch.zeros_like(evaluator.images))

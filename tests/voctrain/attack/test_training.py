@@ -30,7 +30,7 @@ EFFECTS = {
 }
 
 
-def test_every_field_of_its_own_is_tried():
+def test_every_own_field_is_covered():
     assert AttackConfig.__dataclass_fields__.keys() - TrainConfig.__dataclass_fields__.keys() == EFFECTS.keys()
 
 
@@ -42,7 +42,7 @@ def test_every_field_has_an_effect(draw_data, config, name):
 
 
 @pytest.mark.parametrize("architecture", ["residual", "guided"])
-def test_it_learns_to_fool_the_victim(trained, architecture, draw_data, config):
+def test_generator_learns_to_fool_the_victim(trained, architecture, draw_data, config):
     data = draw_data()
     epochs, _ = trained(config(architecture=architecture, epochs=40, scale=0.5, min_ssim=0.3), data)
     assert epochs[-1].metrics["train_loss"] < 0.7 * epochs[0].metrics["train_loss"]
@@ -50,7 +50,7 @@ def test_it_learns_to_fool_the_victim(trained, architecture, draw_data, config):
     assert attacked < 0.9 * clean  # fake label 0 takes away
 
 
-def test_a_diverged_generator_fools_nobody(draw_data, config):
+def test_perturbations_that_are_not_finite_raise(draw_data, config):
     """To NaN a victim answers nothing at all, which would be the best of attacks."""
     evaluator = attack.AttackEvaluator(config(), draw_data())
     broken = torch.zeros(8, 3, 32, 32)
@@ -61,7 +61,7 @@ def test_a_diverged_generator_fools_nobody(draw_data, config):
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_an_untrained_generator_is_judged_at_the_bound_by_what_it_makes(draw_data, config, precision):
+def test_untrained_generator_is_scaled_to_the_budget(draw_data, config, precision):
     data, options = draw_data(), config(scale=2 / 255, precision=precision)
     evaluator = attack.AttackEvaluator(options, data)
     torch.manual_seed(0)
@@ -76,7 +76,7 @@ def test_an_untrained_generator_is_judged_at_the_bound_by_what_it_makes(draw_dat
     assert torch.cosine_similarity(made.flatten(), exact.flatten(), dim=0) > 0.99
 
 
-def test_it_never_sees_a_label_nor_a_validation_image(trained, draw_data, config):
+def test_training_never_uses_labels_or_validation_images(trained, draw_data, config):
     data = draw_data()
     rng = np.random.default_rng(1)
     images = data.images.copy()
@@ -86,7 +86,7 @@ def test_it_never_sees_a_label_nor_a_validation_image(trained, draw_data, config
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_unlabeled_images_are_what_it_learns_from(trained, draw_data, config):
+def test_training_uses_unlabeled_images_if_there_are_any(trained, draw_data, config):
     data = draw_data()
     test = {"test_ids": data.ids[:8], "test_images": data.images[:8]}
     seen = dataclasses.replace(data, **test, images=data.images[::-1].copy())
@@ -94,7 +94,7 @@ def test_unlabeled_images_are_what_it_learns_from(trained, draw_data, config):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_resumed_it_ends_as_if_it_had_not_stopped(trained, draw_data, config):
+def test_resume_equals_uninterrupted(trained, draw_data, config):
     data, options = draw_data(), config(epochs=4, ema_decay=0.9, schedule="cosine")
     whole, weights = trained(options, data)
     begun = attack.train(options, data)
@@ -111,7 +111,7 @@ def test_resumed_it_ends_as_if_it_had_not_stopped(trained, draw_data, config):
 @pytest.mark.parametrize(
     ("min_ssim", "options"), [(0.3, {}), (0.99, {}), (0.3, {"architecture": "guided", "contrast_masking": 0.5})]
 )
-def test_what_is_judged_is_within_its_bounds_and_what_predict_makes(trained, draw_data, config, min_ssim, options):
+def test_evaluated_attacks_respect_bounds_and_equal_predict(trained, draw_data, config, min_ssim, options):
     data = draw_data()
     options = config(scale=0.1, min_ssim=min_ssim, **options)
     (*_, epoch), weights = trained(options, data)
@@ -136,23 +136,23 @@ def test_what_is_judged_is_within_its_bounds_and_what_predict_makes(trained, dra
     assert predictions["ids"].tolist() == [data.ids[i] for i in data.val]
 
 
-def test_an_image_that_is_still_seen_does_not_count_as_hidden(draw_data, config):
+def test_privacy_score_is_negative_while_images_are_visible(draw_data, config):
     options = config(goal="privacy", max_ssim=0.5, scale=0.01)
     metrics = next(attack.train(options, draw_data())).metrics
     assert metrics["val_ssim"] > 0.9
     assert metrics["val_score"] == pytest.approx((0.5 - metrics["val_ssim"]) / 0.5)
 
 
-def test_a_batch_of_one(draw_data, config):
+def test_batch_of_one(draw_data, config):
     assert np.isfinite(next(attack.train(config(batch_size=1), draw_data())).metrics["train_loss"])
 
 
-def test_without_validation_it_trains_unjudged(draw_data, config):
+def test_training_without_validation_images(draw_data, config):
     epoch = next(attack.train(config(), draw_data().all_train()))
     assert not [name for name in epoch.metrics if name.startswith("val_")]
 
 
-def test_what_cannot_be_is_refused(draw_data, config, victims, tmp_path):
+def test_invalid_arguments_raise(draw_data, config, victims, tmp_path):
     data = draw_data()
     with pytest.raises(ValueError, match="requires image_size of at least 64 pixels"):
         attack.check(config(architecture="voc_adversarial3"), data)

@@ -10,7 +10,7 @@ from voctrain.images import to_unit
 
 
 @pytest.mark.parametrize("architecture", ["residual", "guided"])
-def test_the_victim_stays_as_it_is_and_out_of_the_generator(
+def test_victim_stays_frozen_and_out_of_the_generator_state(
     trained, architecture, draw_data, config, victims, monkeypatch
 ):
     used = []
@@ -37,7 +37,7 @@ def test_the_victim_stays_as_it_is_and_out_of_the_generator(
 
 
 @pytest.mark.slow
-def test_digits_have_a_victim_of_exclusive_classes(trained, cache):
+def test_digits_victim_has_exclusive_classes(trained, cache):
     data = load("digits", image_size=28)
     assert data.images.shape == (1797, 28, 28, 1)
     path = digits_victim(data, 28)
