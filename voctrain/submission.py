@@ -2,6 +2,7 @@
 
 The row `{Id}_classification` encodes the 20 decisions; `{Id}_segmentation` encodes the boolean stack (20, H, W) at the
 image's original size, whose plane j is 1 where the label map is j + 1. The score is the mean Dice over all rows.
+Written by hand because the encoding is row-major and 1-based; pycocotools encodes columns.
 """
 
 import csv

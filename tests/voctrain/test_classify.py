@@ -40,7 +40,7 @@ def through_a_file(saved):
     return torch.load(file, weights_only=True)
 
 
-def test_the_same_configuration_gives_the_same_training(draw_data):
+def test_training_is_deterministic(draw_data):
     (first, weights), (second, again) = (trained(draw_data(), **EVERYTHING) for _ in range(2))
     assert [e.metrics for e in first] == [e.metrics for e in second]
     assert all(torch.equal(tensor, again[name]) for name, tensor in weights.items())
@@ -60,14 +60,14 @@ def test_golden_curve(draw_data):
 
 
 @pytest.mark.parametrize("options", [{}, {"architecture": "complex"}, {"optimizer": "sgd", "lr": 0.1}])
-def test_it_can_overfit_one_batch(draw_data, options):
+def test_training_overfits_one_batch(draw_data, options):
     epochs, _ = trained(draw_data(train=6), **({"batch_size": 6, "epochs": 60, "hflip": 0.0} | options))
     assert epochs[0].metrics["train_loss"] > 0.3
     assert epochs[-1].metrics["train_loss"] < 0.02
     assert epochs[-1].metrics["train_mAP"] == 1
 
 
-def test_metrics_are_flat_floats_and_predictions_what_they_were_made_from(draw_data):
+def test_metrics_are_flat_floats_computed_from_predictions(draw_data):
     data = draw_data()
     ((epoch,), _) = trained(data)
     names = {"accuracy", "precision", "recall", "f1", "f1_macro", "mAP", "dice", "loss"}
@@ -97,7 +97,7 @@ def checksums(data):
 
 
 @pytest.mark.parametrize("writeable", [True, False])
-def test_shared_arrays_stay_as_they_are(draw_data, writeable):
+def test_shared_arrays_are_not_modified(draw_data, writeable):
     data = draw_data(train=13)
     for array in (data.images, data.labels, data.train, data.val):
         array.flags.writeable = writeable
@@ -125,7 +125,7 @@ def test_shared_arrays_stay_as_they_are(draw_data, writeable):
         {"architecture": "shufflenet_v2_x0_5", "image_size": 48},
     ],
 )
-def test_a_restored_model_predicts_exactly_what_was_scored(draw_data, options):
+def test_restored_model_predicts_exactly_what_was_scored(draw_data, options):
     config = ClassifyConfig(**(TINY | {"epochs": 2} | options))
     data = draw_data(train=8, val=70, size=config.image_size)  # more than an evaluation batch
     for epoch in classify.train(config, data):
@@ -138,7 +138,7 @@ def test_a_restored_model_predicts_exactly_what_was_scored(draw_data, options):
         assert {name: epoch.metrics[name] for name in metrics} == metrics
 
 
-def test_a_checkpoint_holds_what_others_read_of_it(draw_data):
+def test_checkpoint_contents(draw_data):
     data = draw_data()
     (epoch,), weights = trained(data)
     config = ClassifyConfig(**TINY)
@@ -154,7 +154,7 @@ def test_a_checkpoint_holds_what_others_read_of_it(draw_data):
     assert torch.equal(saved["model"]["net.0.weight"], weights["net.0.weight"])
 
 
-def test_flip_averages_the_probabilities_of_both(draw_data):
+def test_flip_averages_probabilities(draw_data):
     images = draw_data().images
     torch.manual_seed(0)
     model = build_classifier("simple", num_classes=3, image_size=32).eval()
@@ -202,7 +202,7 @@ def test_auxiliary_outputs_enter_the_loss(draw_data, monkeypatch):
 
 
 @pytest.mark.parametrize(("batch_size", "train", "images"), [(4, 12, 4), (16, 12, 12)])
-def test_summed_losses_of_both_folds_are_of_one_batch(draw_data, batch_size, train, images):
+def test_summed_losses_of_both_folds_are_scaled_to_one_batch(draw_data, batch_size, train, images):
     data = draw_data(train=train)
     ((mean,), _), ((summed,), _) = (
         trained(data, **STILL, batch_size=batch_size, reduction=reduction) for reduction in ("mean", "sum")
@@ -213,7 +213,7 @@ def test_summed_losses_of_both_folds_are_of_one_batch(draw_data, batch_size, tra
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd", "adagrad"])
 @pytest.mark.parametrize("schedule", ["one_cycle", "cosine", "step", "plateau", "linear", "constant"])
-def test_every_optimizer_goes_with_every_schedule(draw_data, optimizer, schedule):
+def test_every_optimizer_works_with_every_schedule(draw_data, optimizer, schedule):
     epochs, _ = trained(draw_data(train=4), optimizer=optimizer, schedule=schedule, epochs=2)
     assert len(epochs) == 2
 
@@ -224,17 +224,17 @@ def test_momentum_stays_as_configured_under_one_cycle(draw_data):
 
 
 @pytest.mark.parametrize("name", ["tinyvgg", "resnet18"])
-def test_an_odd_number_of_images_in_batches_of_two(draw_data, name):
+def test_odd_number_of_images_in_batches_of_two(draw_data, name):
     epochs, _ = trained(draw_data(train=3), architecture=name, batch_size=2)  # batch normalization of 1 × 1 maps
     assert math.isfinite(epochs[0].metrics["train_loss"])
 
 
-def test_an_unknown_class_is_refused(draw_data):
+def test_unknown_class_raises(draw_data):
     with pytest.raises(ValueError, match="copies_except must be one of cat, dog, person, but got 'cow'"):
         trained(draw_data(), sampling="copies", copies_except="cow")
 
 
-def test_masks_teach_while_training_and_leave_nothing_behind(draw_data):
+def test_mask_heads_are_trained_but_not_saved(draw_data):
     data, config = draw_data(), ClassifyConfig(**TINY, mask_loss=1.0)
     (epoch,) = classify.train(config, data)
     assert any(name.startswith("mask_heads.") for name in epoch.state["model"])
@@ -245,7 +245,7 @@ def test_masks_teach_while_training_and_leave_nothing_behind(draw_data):
     np.testing.assert_allclose(y_prob, epoch.predictions["y_prob"], atol=1e-6)
 
 
-def test_what_mask_loss_needs_is_said(draw_data):
+def test_errors_state_what_mask_loss_requires(draw_data):
     without = dataclasses.replace(draw_data(), masks=None)
     with pytest.raises(ValueError, match="mask_loss requires masks, but these data have none: omit mask_loss=1"):
         trained(without, mask_loss=1.0)

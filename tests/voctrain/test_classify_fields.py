@@ -96,7 +96,7 @@ def differ(one, other):
     return one[0] != other[0] or any(not torch.equal(one[1][name], other[1][name]) for name in one[1])
 
 
-def test_every_field_is_tried():
+def test_every_field_is_covered():
     assert EFFECTS.keys() == {field.name for field in dataclasses.fields(ClassifyConfig)}
 
 

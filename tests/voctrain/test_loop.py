@@ -10,10 +10,7 @@ from torch import nn
 
 from voctrain.classify import train
 from voctrain.config import ClassifyConfig, TrainConfig
-from voctrain.device_array import DeviceArray
-from voctrain.images import to_unit
 from voctrain.loop import clip_gradients, fit
-from voctrain.seeding import seed_epoch
 
 CPU = torch.device("cpu")
 TINY = {"architecture": "simple", "image_size": 32, "batch_size": 4, "epochs": 3, "precision": "float32", "lr": 0.01}
@@ -78,7 +75,7 @@ def test_resume_is_bit_equal_after_any_epoch(draw_data, options):
             assert all(torch.equal(weights[name], tensor) for name, tensor in expected[3].items())
 
 
-def test_the_state_tells_the_history(draw_data):
+def test_state_includes_the_history(draw_data):
     *_, (_, _, _, _, state) = epochs = followed(train(ClassifyConfig(**TINY), draw_data()))
     assert state["history"] == [metrics for _, metrics, _, _, _ in epochs]
 
@@ -121,19 +118,19 @@ def fitted(draws=4, scores=None, loss=None, **options):
     ("draws", "batch_size", "sizes"),
     [(9, 4, [3, 3, 3]), (8, 4, [4, 4]), (5, 2, [3, 2]), (7, 3, [3, 2, 2]), (3, 8, [3]), (3, 1, [1, 1, 1]), (1, 2, [1])],
 )
-def test_batches_are_of_nearly_equal_size_and_never_of_one_image(draws, batch_size, sizes):
+def test_batches_have_nearly_equal_sizes_and_more_than_one_image(draws, batch_size, sizes):
     epochs, batches = fitted(draws=draws, batch_size=batch_size)
     assert [len(batch) for batch in batches] == sizes
     assert [i for batch in batches for i in batch] == list(range(draws))
     assert epochs[0][1]["train_images"] == draws
 
 
-def test_the_train_loss_is_the_mean_over_images():
+def test_train_loss_is_the_mean_over_images():
     epochs, _ = fitted(draws=7, batch_size=3, loss=lambda index: index.float().mean())
     assert epochs[0][1]["train_loss"] == pytest.approx(3.0)
 
 
-def test_the_average_is_what_is_evaluated():
+def test_weight_average_is_evaluated():
     epochs, _ = fitted(draws=4, batch_size=1, ema_decay=0.5)
     assert epochs[0][2]["weight"].item() != -4
     epochs, _ = fitted(draws=4, batch_size=1)
@@ -153,12 +150,12 @@ def test_the_average_is_what_is_evaluated():
         (2, 0.0, [-2, -4]),
     ],
 )
-def test_the_average_warms_up(draws, ema_decay, expected):
+def test_weight_average_warms_up(draws, ema_decay, expected):
     epochs, _ = fitted(draws=draws, batch_size=1, epochs=4 // draws, ema_decay=ema_decay)
     assert [predictions["weight"].item() for _, _, predictions in epochs] == pytest.approx(expected)
 
 
-def test_a_long_average_is_as_good_as_the_weights_after_few_steps(draw_data):
+def test_long_average_is_as_good_as_the_weights_after_few_steps(draw_data):
     scores = {None: 0.0, 0.995: 0.0}  # random weights would still be 83% of a constant average
     for seed, ema_decay in itertools.product(range(3), scores):
         options = TINY | {"lr": 0.003, "ema_decay": ema_decay}
@@ -168,7 +165,7 @@ def test_a_long_average_is_as_good_as_the_weights_after_few_steps(draw_data):
     assert scores[0.995] > scores[None] - 0.05
 
 
-def test_lr_is_the_mean_of_the_epochs_batches():
+def test_lr_is_the_mean_over_the_epochs_batches():
     # From 1 to 0 in eighths: 1, 7/8, 6/8, 5/8, and then 4/8 … 1/8
     epochs, _ = fitted(draws=4, batch_size=1, epochs=2, schedule="linear", end_factor=0)
     assert [metrics["lr"] for _, metrics, _ in epochs] == pytest.approx([6.5 / 8, 2.5 / 8])
@@ -184,12 +181,12 @@ def test_lr_is_the_mean_of_the_epochs_batches():
         (None, [0.4, 0.3, 0.2, 0.1], 4),
     ],
 )
-def test_early_stopping_ends_the_training(patience, scores, ends):
+def test_early_stopping(patience, scores, ends):
     epochs, _ = fitted(epochs=len(scores), patience=patience, scores=scores)
     assert [number for number, _, _ in epochs] == list(range(1, ends + 1))
 
 
-def test_without_a_score_neither_early_stopping_nor_plateau_act():
+def test_without_a_score_early_stopping_and_plateau_are_off():
     epochs, _ = fitted(epochs=4, patience=1, schedule="plateau", plateau_patience=0)
     assert [metrics["lr"] for _, metrics, _ in epochs] == [1.0] * 4
 
@@ -199,7 +196,7 @@ def iter_loss(values):
     return lambda index: torch.tensor(next(left))
 
 
-def test_a_batch_that_overflows_counts_nowhere():
+def test_overflowing_batch_is_ignored_in_metrics():
     # Of images 0, 1, 2, then 3, 4, then 5, 6
     means = {0: 1.0, 3: math.inf, 5: 5.5}
     epochs, _ = fitted(
@@ -237,33 +234,3 @@ def test_gradient_clipping(options, expected):
 def test_clipping_acts_on_unscaled_gradients():
     epochs, _ = fitted(draws=1, clip_value=0.25, precision="float16")
     assert epochs[0][2]["weight"].item() == -0.25
-
-
-def test_an_epochs_seed_depends_on_seed_and_number_alone():
-    def drawn(seed, number, before=0):
-        torch.manual_seed(before)
-        torch.rand(before)
-        seed_epoch(seed, number)
-        return tuple(torch.rand(4).tolist())
-
-    assert drawn(3, 5) == drawn(3, 5, before=7)
-    assert len({drawn(seed, number) for seed in range(5) for number in range(5)}) == 25
-    assert drawn(2**70, 1) != drawn(2**70 + 1, 1)
-
-
-def test_resident_rows_are_copies():
-    array = np.arange(2 * 3 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3, 3)
-    resident = DeviceArray(array, CPU)
-    rows = resident[torch.tensor([1, 1])]
-    assert np.array_equal(rows.numpy(), array[[1, 1]])
-    rows.zero_()
-    assert array[1].any()
-    assert len(resident) == 2
-
-
-def test_to_unit():
-    images = torch.tensor([[[[0, 51, 255]]]], dtype=torch.uint8).repeat(2, 5, 4, 1)
-    unit = to_unit(images)
-    assert unit.shape == (2, 3, 5, 4)
-    assert unit[1, :, 2, 2].tolist() == pytest.approx([0, 0.2, 1])
-    assert unit.is_contiguous(memory_format=torch.channels_last)

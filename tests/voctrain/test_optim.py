@@ -21,7 +21,7 @@ def rates(steps_per_epoch=4, scores=None, **values):
     return seen
 
 
-def test_one_cycle_moves_every_batch_over_the_real_number_of_batches():
+def test_one_cycle_steps_once_per_actual_batch():
     seen = rates(schedule="one_cycle", div_factor=10)
     assert seen[0] == pytest.approx(0.1)
     assert max(seen) > 0.9
@@ -29,7 +29,7 @@ def test_one_cycle_moves_every_batch_over_the_real_number_of_batches():
     assert len(set(seen)) == 12
 
 
-def test_cosine_goes_through_half_at_the_middle():
+def test_cosine_is_half_in_the_middle():
     seen = rates(schedule="cosine", epochs=2)
     assert seen[0] == 1.0
     assert seen[4] == pytest.approx(0.5)
@@ -40,13 +40,13 @@ def test_step_drops_at_epochs():
     assert seen == pytest.approx([1.0] * 4 + [0.5] * 4 + [0.25] * 4)
 
 
-def test_linear_is_the_notebooks_ramp():
+def test_linear_matches_the_notebooks_ramp():
     seen = rates(schedule="linear", lr=1.5e-4, end_factor=1.7 / 1.5)
     assert seen[0] == pytest.approx(1.5e-4)
     assert seen[6] == pytest.approx(1.6e-4)
 
 
-def test_plateau_drops_after_patience_only():
+def test_plateau_drops_after_patience():
     seen = rates(schedule="plateau", gamma=0.1, plateau_patience=1, epochs=4, scores=[0.5, 0.4, 0.4, 0.4])
     assert seen[::4] == pytest.approx([1.0, 1.0, 1.0, 0.1])
 
@@ -65,7 +65,7 @@ def test_warm_up_rises_to_the_schedule(schedule):
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd", "adagrad"])
-def test_weight_decay_reaches_weights_and_spares_biases(optimizer):
+def test_weight_decay_applies_to_weights_but_not_biases(optimizer):
     model = nn.Linear(2, 2)
     built = build_optimizer(model, ClassifyConfig(optimizer=optimizer, weight_decay=0.3, lr=0.1))
     assert [(g["weight_decay"], [p.ndim for p in g["params"]]) for g in built.param_groups] == [(0.3, [2]), (0.0, [1])]

@@ -29,13 +29,13 @@ def test_weights_by_hand(options, weights):
     assert pool(**options).weights.tolist() == pytest.approx(weights)
 
 
-def test_a_class_in_no_image_changes_nothing():
+def test_absent_class_changes_nothing():
     for sampling in ("weighted", "oversample", "undersample"):
         without = pool(LABELS[:, :3], sampling=sampling)
         assert torch.equal(without.weights, pool(sampling=sampling).weights)
 
 
-def test_labels_are_not_written_to():
+def test_labels_are_not_modified():
     labels = LABELS.copy()
     labels.flags.writeable = False
     for sampling in ("shuffle", "copies", "weighted", "oversample", "undersample"):
@@ -58,14 +58,14 @@ def test_copies_are_drawn_without_replacement():
     assert (counts.sum(1) / len(drawn)).tolist() == pytest.approx([0.75, 1.5, 0.75], abs=0.03)
 
 
-def test_weights_are_odds():
+def test_drawing_probabilities_match_weights():
     torch.manual_seed(0)
     drawn = torch.cat([Pool(torch.tensor([1.0, 2.0, 0.0, 5.0]), copies=False).draw() for _ in range(4000)])
     assert (drawn.bincount(minlength=4) / len(drawn)).tolist() == pytest.approx([1 / 8, 2 / 8, 0, 5 / 8], abs=0.02)
 
 
 @pytest.mark.parametrize("sampling", ["shuffle", "copies", "weighted", "oversample", "undersample"])
-def test_an_epoch_is_as_many_draws_as_images_and_depends_on_the_seed_alone(sampling):
+def test_epoch_draws_as_many_images_as_there_are_by_seed_alone(sampling):
     drawn = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)

@@ -63,7 +63,7 @@ def losses(draw_data, tmp_path_factory):
     return lambda **options: run(config(**{k: path if v == "FILE" else v for k, v in options.items()}))
 
 
-def test_every_field_of_its_own_is_tried():
+def test_every_own_field_is_covered():
     own = SegmentConfig.__dataclass_fields__.keys() - ClassifyConfig.__dataclass_fields__.keys()
     assert own <= EFFECTS.keys()
 
@@ -75,12 +75,12 @@ def test_every_field_has_an_effect(losses, name):
     assert losses(**before) != losses(**(others | {name: value}))
 
 
-def test_every_loss_is_another(losses):
+def test_losses_differ_from_each_other(losses):
     names = SegmentConfig.__dataclass_fields__["loss"].metadata["choices"]
     assert len({losses(loss=name) for name in names}) == len(names)
 
 
-def test_fields_without_an_effect_are_refused():
+def test_fields_without_an_effect_raise():
     for wrong in ({"pos_weight": 2.0}, {"aux_weight": 0.4}, {"crop_focus": 0.5}, {"architecture": "fpn_resnet9"}):
         with pytest.raises(ValueError, match="requires"):
             config(**wrong)
@@ -88,13 +88,13 @@ def test_fields_without_an_effect_are_refused():
         config(loss="dice", class_balance=0.5)
 
 
-def test_an_unknown_class_is_refused(draw_data):
+def test_unknown_class_raises(draw_data):
     wrong = config(sampling="copies", copies_except="zebra")
     with pytest.raises(ValueError, match="copies_except must be one of cat, dog, person, but got 'zebra'"):
         segment.check(wrong, draw_data())
 
 
-def test_predictions_are_what_the_score_was_computed_from(draw_data):
+def test_score_is_computed_from_predictions(draw_data):
     data = draw_data()
     (epoch,), weights = trained(data)
     assert epoch.predictions["ids"].tolist() == [data.ids[i] for i in data.val]
@@ -126,7 +126,7 @@ def test_resumed_equals_uninterrupted(draw_data):
     assert all(torch.equal(tensor, weights[name]) for name, tensor in epoch.weights.items())
 
 
-def test_it_learns_a_batch_by_heart(draw_data):
+def test_training_overfits_a_batch(draw_data):
     data = draw_data()
     data = dataclasses.replace(data, train=data.train[:4], val=data.train[:4])
     epochs, _ = trained(data, width=8, epochs=120, hflip=0.0)
@@ -147,7 +147,7 @@ def test_golden_curve(draw_data):
     assert np.allclose(curve, GOLDEN, rtol=0, atol=1e-3), curve
 
 
-def test_a_class_that_only_validation_has_is_scored(draw_data):
+def test_class_only_in_validation_is_scored(draw_data):
     data = draw_data()
     masks = np.where(data.masks == 1, VOID, data.masks)
     masks[data.val] = data.masks[data.val]
@@ -159,7 +159,7 @@ def test_a_class_that_only_validation_has_is_scored(draw_data):
     assert epoch.predictions["confusion"].sum(0)[1].sum() > 0
 
 
-def test_void_is_neither_learned_nor_judged(draw_data):
+def test_void_is_ignored_in_training_and_evaluation(draw_data):
     data = draw_data()
     masks = data.masks.copy()
     masks[data.val[0]] = VOID
@@ -172,7 +172,7 @@ def test_void_is_neither_learned_nor_judged(draw_data):
     assert trained(without)[0][0].metrics == epoch.metrics
 
 
-def test_images_of_another_size_or_without_colors_are_refused(draw_data):
+def test_wrong_image_size_or_missing_color_raises(draw_data):
     data = draw_data()
     with pytest.raises(ValueError, match="image_size=64 must be the size of the data, which were loaded at 32"):
         segment.check(config(image_size=64), data)
@@ -182,7 +182,7 @@ def test_images_of_another_size_or_without_colors_are_refused(draw_data):
         segment.check(config(hue=0.2), gray)
 
 
-def test_data_without_masks_are_refused(draw_data):
+def test_data_without_masks_raise(draw_data):
     data = draw_data()
     with pytest.raises(ValueError, match="segmentation requires masks, but these data have none"):
         next(segment.train(config(), dataclasses.replace(data, masks=None)))
@@ -197,7 +197,7 @@ def model():
     return build_segmenter("unet", num_classes=4, width=4, depth=2).eval()
 
 
-def test_maps_have_the_original_sizes_and_their_logits_up_sampled(model):
+def test_maps_are_predicted_at_the_original_sizes(model):
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype(np.uint8)
     sizes = np.array([(1, 1), (50, 37), (32, 32)], np.int32)
     maps = list(segment.predict(model, images, config(), sizes=sizes))
@@ -219,7 +219,7 @@ def test_flips_and_scales_are_averaged(model):
     assert [m.shape for m in scaled] == [(32, 32)] * 2
 
 
-def test_a_prior_of_its_own_for_each_image(model):
+def test_each_image_has_its_own_prior(model):
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.uint8)
     prior = np.array([[0, 0, 0, 100.0], [0, 100.0, 0, 0]])
     maps = list(segment.predict(model, images, config(), log_prior=prior))
@@ -227,7 +227,7 @@ def test_a_prior_of_its_own_for_each_image(model):
     assert set(maps[1].ravel()) == {1}
 
 
-def test_a_large_image_is_never_held_as_logits(model):
+def test_large_image_never_needs_full_size_logits(model):
     images = np.zeros((1, 32, 32, 3), np.uint8)
     sizes = np.array([(3000, 4000)], np.int32)
     assert next(segment.predict(model, images, config(), sizes=sizes)).shape == (3000, 4000)

@@ -1,6 +1,6 @@
 """A VOC-style image set as plain arrays: `load` reads a folder, and every task trains on the `Data` it returns.
 
-A module imports only modules of lower layers (a test checks this):
+A module imports only from lower floors (tests/test_architecture.py checks this):
 
     7  __main__
     6  __init__

@@ -29,11 +29,11 @@ def folder_of(path: str | Path) -> Path:
 
 
 def _sample() -> Path:
-    from voctrain.data import sample, sample_classes  # here, because it loads pandas
+    from voctrain.data.sample import make_sample  # here, because it loads pandas
 
     # Keyed by the code that generates it: other code may generate other images.
-    code = b"".join(Path(str(module.__file__)).read_bytes() for module in (sample, sample_classes))
-    return build_folder(cache_dir() / f"sample-{hashlib.sha256(code).hexdigest()[:8]}", sample.make_sample)
+    code = b"".join(Path(__file__).with_name(name).read_bytes() for name in ("sample.py", "sample_classes.py"))
+    return build_folder(cache_dir() / f"sample-{hashlib.sha256(code).hexdigest()[:8]}", make_sample)
 
 
 def _download_voc2009(folder: Path) -> None:

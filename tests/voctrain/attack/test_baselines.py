@@ -18,7 +18,7 @@ def weight():
     return torch.randn(3, 8, 8)
 
 
-def test_gradient_attacks_on_a_linear_victim_are_the_closed_form(images, weight):
+def test_gradient_attacks_match_closed_form_on_linear_victim(images, weight):
     def losses(x):
         return (x * weight).sum((1, 2, 3))
 
@@ -28,7 +28,7 @@ def test_gradient_attacks_on_a_linear_victim_are_the_closed_form(images, weight)
     torch.testing.assert_close(universal(images, EPS, lambda batch: losses), best[:1])
 
 
-def test_a_ball_of_another_radius_at_each_pixel(images, weight):
+def test_eps_may_differ_between_pixels(images, weight):
     def losses(x):
         return (x * weight).sum((1, 2, 3))
 
@@ -40,7 +40,7 @@ def test_a_ball_of_another_radius_at_each_pixel(images, weight):
         assert (change.abs() > 0.4 * radius).float().mean() > 0.5
 
 
-def test_nothing_leaves_the_ball_or_the_range_of_images(weight):
+def test_perturbations_stay_within_eps_and_image_range(weight):
     dark = torch.zeros(2, 3, 8, 8)
 
     def losses(x):
@@ -54,7 +54,7 @@ def test_nothing_leaves_the_ball_or_the_range_of_images(weight):
             assert 0 <= (images + change).min() <= (images + change).max() <= 1
 
 
-def test_each_image_keeps_its_nearest_restart(images):
+def test_each_image_keeps_its_best_restart(images):
     """Of a loss with two valleys, in which the start decides."""
     torch.manual_seed(0)
 
@@ -70,7 +70,7 @@ def test_each_image_keeps_its_nearest_restart(images):
     assert reached(6).max().item() == pytest.approx(-2, abs=0.01)
 
 
-def test_noise_is_as_strong_as_it_says(images):
+def test_noise_has_the_requested_strength(images):
     assert random_sign(images, EPS).abs().flatten().tolist() == pytest.approx([EPS] * images.numel(), abs=1e-6)
     noise = uniform_noise(images, EPS)
     assert noise.abs().mean().item() == pytest.approx(EPS / 2, rel=0.1)

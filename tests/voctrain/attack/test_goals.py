@@ -14,7 +14,7 @@ def measured(goal):
     return goal_metrics(goal, TRUE, (BEFORE, AFTER), (BEFORE >= 0.5, AFTER >= 0.5))
 
 
-def test_goals_by_name():
+def test_parse_goal():
     assert parse_goal("fake", CLASSES) == Goal("fake")
     assert parse_goal("hide:dog", CLASSES) == Goal("hide", 1)
     for wrong in ("hide", "hide:cow", "add:", "fool", "fake:dog", "privacy:dog"):
@@ -22,7 +22,7 @@ def test_goals_by_name():
             parse_goal(wrong, CLASSES)
 
 
-def test_success_by_hand():
+def test_metrics_by_hand():
     values = measured(Goal("fake"))
     # Before: cat 2 of 2, dog 2 of 2, person none of 1. After: cat 1 of 2, dog 1 of 2, person 1 wrong of 1.
     assert values["clean_f1_macro"] == pytest.approx((1 + 1 + 0) / 3)
@@ -38,7 +38,7 @@ def test_success_by_hand():
     assert values["agreement"] == pytest.approx((0 + 1 / 2 + 1 + 1) / 4)
 
 
-def test_success_of_one_class_by_hand():
+def test_hide_and_add_metrics_by_hand():
     hidden = measured(Goal("hide", 1))  # dog was seen twice, once it no longer is
     assert hidden["flip_rate"] == pytest.approx(1 / 2)
     assert hidden["collateral"] == pytest.approx(2 / 8)  # cat of the first, person of the second image
@@ -53,7 +53,7 @@ def test_success_of_one_class_by_hand():
     assert never["flip_rate"] == 0  # it was not seen anywhere
 
 
-def test_what_goals_must_keep_to():
+def test_shortfall():
     for kind in ("hide", "add"):
         assert shortfall(Goal(kind, 0), 0.05, 0.9, None) == 0
         assert shortfall(Goal(kind, 0), 0.08, 0.9, None) == pytest.approx(0.03)

@@ -17,7 +17,7 @@ def test_rounding():
     assert (rounded(values) * 255).tolist() == pytest.approx([0, 0, 1, 128, 255])
 
 
-def test_similarities_are_those_of_torchmetrics(images):
+def test_ssim_and_psnr_equal_torchmetrics(images):
     others = rounded(images + 0.1 * torch.randn_like(images))
     expected = StructuralSimilarityIndexMeasure(data_range=1.0)(others, images).item()
     assert ssim(images, others).mean().item() == pytest.approx(expected, abs=1e-6)
@@ -30,27 +30,27 @@ def test_similarities_are_those_of_torchmetrics(images):
 
 @pytest.mark.parametrize("bound", [0.3, 0.85, 0.99])
 @pytest.mark.parametrize("strength", [1e-3, 0.03, 1.0, 30.0])
-def test_one_factor_brings_attacks_down_or_up_to_the_bound(images, strength, bound):
+def test_scale_factor_reaches_the_bound(images, strength, bound):
     noise = strength * torch.randn_like(images)
     factor = scale_factor(images, noise, bound)
     assert bound <= ssim(images, rounded(images + factor * noise)).mean().item() <= bound + 0.002 * (1 - bound) + 1e-6
     assert ssim(images, rounded(images + 1.01 * factor * noise)).mean() < bound
 
 
-def test_signs_of_one_size_come_near_the_bound(images):
+def test_scale_factor_of_signs_comes_near_the_bound(images):
     signs = 3 / 255 * torch.randn_like(images).sign()
     factor = scale_factor(images, signs, 0.85)
     assert 0.85 <= ssim(images, rounded(images + factor * signs)).mean().item() <= 0.852
 
 
-def test_a_faint_perturbation_is_scaled_to_what_it_would_be_if_it_were_strong(images):
+def test_faint_and_strong_perturbations_become_equal(images):
     noise = torch.randn_like(images)
     strong, faint = (((images + scale * noise).clamp(0, 1) - images) for scale in (0.05, 1e-4))
     first, second = (rounded(images + scale_factor(images, each, 0.85) * each) for each in (strong, faint))
     assert 255 * (first - second).abs().mean() < 0.1  # of about 10 levels
 
 
-def test_rounding_errors_are_not_made_an_attack(images):
+def test_rounding_errors_are_not_scaled_to_an_attack(images):
     """What is left of a perturbation that a generator does not make at all."""
     errors = ((images + 1 / 3) - 1 / 3) - images
     assert 0 < errors.abs().max() < 1e-6
@@ -58,7 +58,7 @@ def test_rounding_errors_are_not_made_an_attack(images):
     assert torch.equal(rounded(images + factor * errors), images)
 
 
-def test_what_cannot_be_seen_more_is_left_below_the_bound(images):
+def test_attacks_that_cannot_reach_the_bound_stay_below_it(images):
     assert scale_factor(images, torch.zeros_like(images), 0.85) == 1
     dot = torch.zeros_like(images)
     dot[..., 16, 16] = 0.01

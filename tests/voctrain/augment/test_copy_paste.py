@@ -16,7 +16,7 @@ def masks_of_two(number=200):
     return masks
 
 
-def test_classes_are_drawn_by_their_weights_not_their_pixels():
+def test_classes_are_drawn_by_weight_not_by_area():
     torch.manual_seed(0)
     masks = masks_of_two()
     objects = draw_objects(masks, torch.tensor([1.0, 3.0, 5.0]))  # nobody has class 3
@@ -26,7 +26,7 @@ def test_classes_are_drawn_by_their_weights_not_their_pixels():
     assert not objects[-1].any()
 
 
-def test_points_are_in_objects():
+def test_points_lie_within_objects():
     torch.manual_seed(0)
     masks = masks_of_two()
     x, y = draw_points(masks, torch.tensor([1.0, 1.0]), 1.0)
@@ -38,7 +38,7 @@ def test_points_are_in_objects():
     assert some.item() == pytest.approx(0.25, abs=0.1)
 
 
-def test_an_object_is_pasted_with_its_mask():
+def test_objects_are_pasted_with_their_masks():
     torch.manual_seed(0)
     masks = torch.zeros(2, 4, 4, dtype=torch.uint8)
     masks[0, 1, 1:3], masks[1, 3] = 5, 9

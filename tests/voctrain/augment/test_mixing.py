@@ -23,7 +23,7 @@ def mixed(**options):
     return images, *mix(images, torch.eye(6), config(**options))[:2]
 
 
-def test_mix_off_returns_the_inputs_themselves():
+def test_mix_off_returns_the_inputs():
     images, target = batch(), torch.eye(8)
     out = mix(images, target, config())
     assert out[0] is images
@@ -31,7 +31,7 @@ def test_mix_off_returns_the_inputs_themselves():
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_mixup_mixes_targets_as_images(seed):
+def test_mixup_mixes_targets_like_images(seed):
     torch.manual_seed(seed)
     images, out, target = mixed(mixup=0.5)
     torch.testing.assert_close(target.sum(1), torch.ones(6))
@@ -41,7 +41,7 @@ def test_mixup_mixes_targets_as_images(seed):
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_cutmix_weighs_targets_by_the_pasted_area(seed):
+def test_cutmix_weights_targets_by_pasted_area(seed):
     torch.manual_seed(seed)
     images, out, target = mixed(cutmix=1.0)
     torch.testing.assert_close(target.sum(1), torch.ones(6))
@@ -61,21 +61,21 @@ def test_cutmix_pastes_masks_with_the_images():
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_of_two_mixed_up_images_the_mask_is_that_of_the_greater_part(seed):
+def test_mixup_keeps_the_mask_of_the_dominant_image(seed):
     images, before = batch(images=6, size=20), torch.arange(6, dtype=torch.uint8).view(6, 1, 1).expand(6, 20, 20)
     torch.manual_seed(seed)
     _, target, masks = mix(images, torch.eye(6), config(mixup=1.0), before)
     assert masks[:, 0, 0].tolist() == target.argmax(1).tolist()
 
 
-def test_mixing_parts_follow_the_beta_distribution():
+def test_mixing_ratio_follows_the_beta_distribution():
     torch.manual_seed(0)
     kept = torch.stack([mixed(mixup=0.5)[2][0, 0] for _ in range(300)])
     assert kept.mean().item() == pytest.approx(0.5, abs=0.06)
     assert kept.var().item() == pytest.approx(1 / 8, abs=0.03)  # of Beta(1/2, 1/2)
 
 
-def test_a_coin_decides_between_mixup_and_cutmix():
+def test_mixup_or_cutmix_is_drawn_per_batch():
     torch.manual_seed(0)
     cut = []
     for _ in range(200):
@@ -84,7 +84,7 @@ def test_a_coin_decides_between_mixup_and_cutmix():
     assert 0.4 < sum(cut) / 200 < 0.6
 
 
-def test_boxes_stay_inside_and_have_their_area_where_not_cut_off():
+def test_boxes_stay_inside_and_have_their_area_unless_clipped():
     torch.manual_seed(0)
     for area in (0.0, 0.1, 0.5, 1.0):
         for _ in range(100):

@@ -43,7 +43,7 @@ def warp(images: Tensor, **amounts) -> Tensor:
     return _warp(images, None, geometry)[0]
 
 
-def test_nothing_on_returns_the_inputs_themselves():
+def test_augment_without_transforms_returns_the_inputs():
     images, masks = batch(), torch.zeros(8, 16, 16, dtype=torch.uint8)
     assert augment(images, config()) is images
     assert augment(images, config(num_ops=2)) is images
@@ -75,26 +75,26 @@ def test_flips_are_exact():
         torch.testing.assert_close(warp(images, **dict.fromkeys(options, 1.0)), images.flip(dims))
 
 
-def test_a_probability_is_a_share_of_the_images():
+def test_flip_probability_is_a_fraction_of_the_images():
     images = batch(size=4, images=2000)
     out = augment(images, config(hflip=0.25))
     assert (out != images).flatten(1).any(1).float().mean().item() == pytest.approx(0.25, abs=0.04)
 
 
 @pytest.mark.parametrize(("degrees", "turns"), [(90.0, 1), (-90.0, -1), (180.0, 2)])
-def test_rotation_is_counter_clockwise(degrees, turns):
+def test_rotation_is_counterclockwise(degrees, turns):
     images = batch()
     torch.testing.assert_close(warp(images, rotation=degrees), images.rot90(turns, (2, 3)), atol=1e-4, rtol=0)
 
 
-def test_translation_moves_by_parts_of_the_side():
+def test_translation_is_relative_to_the_side():
     images = batch()
     out = warp(images, translate=(0.25, -0.125))  # 4 pixels to the right, 2 up
     torch.testing.assert_close(out[:, :, :14, 4:], images[:, :, 2:, :12], atol=1e-4, rtol=0)
     torch.testing.assert_close(out[:, :, :14, :4], images[:, :, 2:, :4].flip(-1), atol=1e-4, rtol=0)  # the reflection
 
 
-def test_zoom_enlarges_the_middle():
+def test_zoom_enlarges_the_center():
     images = batch().mean((2, 3), keepdim=True).expand(-1, -1, 16, 16).clone()
     images[:, :, 6:10, 6:10] = 1
     out = warp(images, zoom=1.0)  # twice as large
@@ -102,7 +102,7 @@ def test_zoom_enlarges_the_middle():
     torch.testing.assert_close(out[:, :, :3, :3], images[:, :, :3, :3])
 
 
-def test_crop_keeps_the_area_it_is_given_and_stays_inside():
+def test_crop_has_the_given_area_and_stays_inside():
     torch.manual_seed(1)
     lost = torch.rand(1, 500) * 0.7
     matrix = GEOMETRY["crop_scale"](torch.cat([lost, torch.rand(3, 500) * 2 - 1]))
@@ -115,7 +115,7 @@ def test_crop_keeps_the_area_it_is_given_and_stays_inside():
     torch.testing.assert_close(corner, torch.tensor([[[0.5, 0, -0.5], [0, 0.5, 0.5], [0, 0, 1]]]))
 
 
-def test_crop_scale_is_the_least_area_of_a_crop():
+def test_crop_scale_is_the_minimum_area_of_a_crop():
     ramp = torch.linspace(0, 1, 32)
     images = torch.stack([ramp.expand(32, 32), ramp[:, None].expand(32, 32), torch.zeros(32, 32)]).expand(
         400, 3, 32, 32
@@ -126,7 +126,7 @@ def test_crop_scale_is_the_least_area_of_a_crop():
     assert area.max().item() == pytest.approx(1.0, abs=0.01)
 
 
-def test_perspective_takes_moved_corners_to_the_corners():
+def test_perspective_maps_moved_corners_to_corners():
     torch.manual_seed(2)
     moves = torch.rand(8, 50) * 0.6
     corners = torch.tensor([[-1.0, -1], [-1, 1], [1, -1], [1, 1]])
@@ -153,14 +153,14 @@ def test_perspective_equals_torchvision():
     assert (images - theirs)[..., inside].abs().mean() > 0.03
 
 
-def test_a_warp_of_white_is_white():
+def test_warped_white_stays_white():
     white = torch.ones(8, 3, 64, 64)
     out = augment(white, config(rotation=180.0, shear=20.0, perspective=0.5))
     assert out.max() <= 1  # the weights of four pixels may add to a little more
     torch.testing.assert_close(out, white)
 
 
-def test_geometry_is_applied_in_its_order():
+def test_geometric_transforms_are_applied_in_order():
     images = batch()
     both = warp(images, vflip=1.0, rotation=90.0)
     torch.testing.assert_close(both, images.flip(-2).rot90(1, (2, 3)), atol=1e-4, rtol=0)
@@ -182,7 +182,7 @@ GEOMETRIC = st.fixed_dictionaries(
 
 @settings(deadline=None, max_examples=50)
 @given(GEOMETRIC, st.integers(0, 1000), st.sampled_from([torch.uint8, torch.int64]))
-def test_warped_masks_invent_no_class_and_images_stay_in_range(options, seed, dtype):
+def test_warped_masks_have_no_new_classes_and_images_stay_in_range(options, seed, dtype):
     images, masks = batch(), torch.tensor([0, 7, 20, 255], dtype=dtype)[torch.randint(0, 4, (8, 16, 16))]
     torch.manual_seed(seed)
     out, warped = augment(images, config(**options), masks)
@@ -192,7 +192,7 @@ def test_warped_masks_invent_no_class_and_images_stay_in_range(options, seed, dt
     assert 0 <= out.min() <= out.max() <= 1  # NaN would fail
 
 
-def test_masks_follow_their_images_and_are_void_beyond_the_border():
+def test_masks_follow_images_and_are_void_beyond_the_border():
     masks = torch.zeros(8, 32, 32, dtype=torch.uint8)
     masks[:, 8:20, 4:24] = 1
     images = masks[:, None].expand(-1, 3, -1, -1).float()
@@ -220,14 +220,14 @@ def test_grayscale_equals_torchvision():
     torch.testing.assert_close(augment(images, config(grayscale=1.0)), TF.rgb_to_grayscale(images, 3))
 
 
-def test_amounts_differ_by_image():
+def test_amounts_differ_between_images():
     images = torch.full((8, 3, 4, 4), 0.5)
     means = augment(images, config(brightness=0.4)).mean((1, 2, 3))
     assert len(means.unique()) == 8
     assert 0.3 <= means.min() <= means.max() <= 0.7
 
 
-def test_one_color_never_gives_both():
+def test_one_color_never_applies_both():
     images = torch.tensor([0.2, 0.4, 0.6]).view(1, 3, 1, 1).expand(500, 3, 2, 2)
     out = augment(images, config(brightness=0.2, grayscale=0.5, one_color=True))
     gray = out.std(1).amax((1, 2)) < 1e-6
@@ -238,7 +238,7 @@ def test_one_color_never_gives_both():
 
 
 @pytest.mark.parametrize("num_ops", [1, 2, 3, 5])
-def test_num_ops_limits_what_an_image_gets(num_ops):
+def test_num_ops_limits_transforms_per_image(num_ops):
     # three augmentations whose traces do not mix: top and bottom swapped, left and right swapped, colors gone
     images = torch.zeros(600, 3, 2, 2)
     images[:, 0] = torch.tensor([[0.1, 0.2], [0.4, 0.8]])
@@ -259,7 +259,7 @@ def test_same_seed_same_images():
     assert not torch.equal(outs[0], outs[2])
 
 
-def test_autocast_does_not_blur_coordinates():
+def test_autocast_does_not_affect_coordinates():
     images, options = batch(32), config(rotation=30.0, perspective=0.3, contrast=0.2)
     torch.manual_seed(3)
     exact = augment(images, options)
@@ -275,7 +275,7 @@ def test_grid_of_the_identity_is_the_pixel_centers():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_crops_with_a_focus_hold_its_point(seed):
+def test_crops_with_focus_contain_its_point(seed):
     torch.manual_seed(seed)
     masks = torch.zeros(64, 32, 32, dtype=torch.uint8)
     rows, columns = torch.randint(32, (2, 64))

@@ -39,7 +39,7 @@ def test_bce_by_hand():
     assert loss_of(logits, [[1.0, 0.0, 1.0]]).item() == pytest.approx(expected / 3, rel=1e-6)
 
 
-def test_positive_weights_count_negatives_of_the_train_fold():
+def test_positive_weights_are_negatives_per_positive():
     # three negatives to one positive; no positive: the cap; no negative: 1. At logit 0 every loss is log 2 times that.
     positive = loss_of(torch.zeros(1, 3), [[1.0, 1.0, 1.0]], pos_weight_cap=10.0, reduction="sum")
     assert positive.item() == pytest.approx((3 + 10 + 1) * math.log(2))
@@ -88,7 +88,7 @@ def test_asymmetric_without_gammas_and_shift_is_bce(soft):
     torch.testing.assert_close(ours, loss_of(logits, target))
 
 
-def test_asymmetric_by_its_formula():
+def test_asymmetric_by_formula():
     logits, target = batch(soft=True)
     p = logits.double().sigmoid()
     q = (p - 0.1).clamp(min=0)
@@ -104,7 +104,7 @@ def test_easy_negatives_below_the_shift_cost_nothing():
 
 
 @pytest.mark.parametrize("options", EVERY_LOSS, ids=str)
-def test_soft_targets_share_the_losses_of_both_answers(options):
+def test_loss_is_linear_in_soft_targets(options):
     logits, _ = batch()
     ones, zeros = torch.ones_like(logits), torch.zeros_like(logits)
     mixed = loss_of(logits, 0.3 * ones, **options)
@@ -123,7 +123,7 @@ def test_extreme_logits_keep_finite_losses_and_gradients(options):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("options", EVERY_LOSS, ids=str)
-def test_half_precision_logits_are_judged_in_float32(options, dtype):
+def test_half_precision_logits_are_computed_in_float32(options, dtype):
     logits, target = batch()
     with torch.autocast("cpu", dtype):
         half = loss_of(logits.to(dtype), target, **options)
@@ -159,7 +159,7 @@ def halves() -> torch.Tensor:
     return mask
 
 
-def test_a_cells_shares_leave_void_out():
+def test_cell_shares_ignore_void():
     shares = cell_shares(halves(), 3, (2, 2))
     assert shares[0, 0].tolist() == [[1, 0], [1, 0]]
     assert shares[0, 1].tolist() == [[0, 1], [0, 0]]
@@ -167,12 +167,12 @@ def test_a_cells_shares_leave_void_out():
     assert cell_shares(halves(), 3, (1, 1)).flatten().tolist() == [0.5, 0.25, 0]
 
 
-def test_cells_of_unequal_size_share_all_pixels():
+def test_cells_of_unequal_size_cover_all_pixels():
     mask = torch.tensor([[[0, 1, 1, 2, VOID]]])  # in cells of three and two pixels
     torch.testing.assert_close(cell_shares(mask, 3, (1, 2))[0, :, 0].T, torch.tensor([[1 / 3, 2 / 3, 0], [0, 0, 0.5]]))
 
 
-def test_each_object_counts_as_much_as_the_background():
+def test_objects_have_the_weight_of_the_background():
     probabilities = torch.full((1, 3, 2, 2), 0.1)
     probabilities[0, 0, :, 0] = torch.tensor([0.5, 0.25])  # of the background, in its two cells
     probabilities[0, 1, 0, 1] = 0.2  # of class 1, in its one
@@ -182,7 +182,7 @@ def test_each_object_counts_as_much_as_the_background():
     assert object_cross_entropy(logits, halves()).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_what_is_smaller_than_a_quarter_of_a_cell_does_not_count():
+def test_classes_smaller_than_a_quarter_cell_are_ignored():
     logits, mask = torch.randn(1, 3, 2, 2), torch.zeros(1, 8, 8, dtype=torch.uint8)
     nothing = object_cross_entropy(logits, mask)
     mask[0, 0, :3] = 2  # 3 of the 16 pixels of a cell
@@ -196,7 +196,7 @@ def test_what_is_smaller_than_a_quarter_of_a_cell_does_not_count():
     assert small != nothing  # its pixels are not the background's either
 
 
-def test_all_void_costs_nothing():
+def test_all_void_has_zero_loss():
     logits = torch.randn(2, 3, 2, 2, requires_grad=True)
     loss = object_cross_entropy(logits, torch.full((2, 4, 4), VOID))
     loss.backward()
@@ -204,6 +204,6 @@ def test_all_void_costs_nothing():
     assert logits.grad.abs().sum() == 0
 
 
-def test_a_map_finer_than_the_mask_has_cells_of_nothing():
+def test_map_finer_than_the_mask_has_empty_cells():
     shares = cell_shares(torch.tensor([[[0, 1]]]), 2, (1, 4))
     assert shares[0, :, 0].tolist() == [[1, 0, 0, 0], [0, 0, 1, 0]]

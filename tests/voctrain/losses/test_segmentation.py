@@ -24,7 +24,7 @@ def logits_of(probabilities):
     return torch.tensor(probabilities).log().T[None, :, None]
 
 
-def test_cross_entropy_is_a_mean_over_known_pixels_by_weight():
+def test_cross_entropy_is_a_weighted_mean_over_known_pixels():
     logits = logits_of([[0.5, 0.5], [0.25, 0.75], [0.9, 0.1]])
     masks = torch.tensor([[[0, 1, VOID]]], dtype=torch.uint8)
     plain = cross_entropy(logits, masks, torch.ones(2))
@@ -57,7 +57,7 @@ def test_lovasz_by_hand():
     assert lovasz_softmax(logits, masks).item() == pytest.approx((of_one + 0.6) / 2, abs=1e-6)
 
 
-def test_lovasz_of_hard_answers_is_the_lost_iou():
+def test_lovasz_of_hard_predictions_is_one_minus_iou():
     torch.manual_seed(0)
     masks, predicted = torch.randint(4, (2, 3, 8, 8))
     masks[0, 0] = VOID
@@ -70,13 +70,13 @@ def test_lovasz_of_hard_answers_is_the_lost_iou():
     assert loss.item() == pytest.approx(torch.stack(lost).mean().item(), abs=1e-5)
 
 
-def test_binary_cross_entropy_weighs_positives():
+def test_binary_cross_entropy_weights_positives():
     logits = torch.zeros(1, 2, 1, 2)
     masks = torch.tensor([[[1, VOID]]], dtype=torch.uint8)
     assert binary_cross_entropy(logits, masks, 9.0).item() == pytest.approx(math.log(2) * (9 + 1) / 2)
 
 
-def test_weights_have_mean_one_over_the_pixels():
+def test_weights_have_mean_one_over_pixels():
     counts = np.array([900, 100, 0])
     assert balanced_weights(counts, 0.0).tolist() == pytest.approx([1, 1, 1])
     weights = balanced_weights(counts, 0.5)
@@ -86,7 +86,7 @@ def test_weights_have_mean_one_over_the_pixels():
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_void_changes_nothing_and_alone_is_nothing(loss):
+def test_void_is_ignored_and_alone_has_zero_loss(loss):
     torch.manual_seed(0)
     criterion = MaskLoss(SegmentConfig(loss=loss), np.array([50, 10, 4]))
     logits = torch.randn(2, 3, 6, 6)
@@ -104,7 +104,7 @@ def test_void_changes_nothing_and_alone_is_nothing(loss):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_each_loss_teaches(loss):
+def test_each_loss_trains(loss):
     torch.manual_seed(0)
     criterion = MaskLoss(SegmentConfig(loss=loss), np.array([50, 10, 4]))
     masks = torch.randint(3, (2, 6, 6)).to(torch.uint8)
@@ -119,7 +119,7 @@ def test_each_loss_teaches(loss):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_half_precision_logits_are_judged_in_float32(loss, dtype):
+def test_half_precision_logits_are_computed_in_float32(loss, dtype):
     generator = torch.Generator().manual_seed(0)
     masks = torch.randint(0, 3, (2, 200, 200), generator=generator).byte()  # more pixels than float16 can count
     logits = torch.randn(2, 3, 200, 200, generator=generator).to(dtype)

@@ -83,7 +83,7 @@ def test_metrics_by_hand():
     )
 
 
-def test_without_any_label_all_scores_are_zero_and_nothing_warns():
+def test_without_labels_all_scores_are_zero_without_warnings():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         metrics = classify_metrics(np.zeros((3, 2), int), np.zeros((3, 2)), prefix="train_")
@@ -91,12 +91,12 @@ def test_without_any_label_all_scores_are_zero_and_nothing_warns():
     assert metrics == dict.fromkeys(("train_" + n for n in ("precision", "recall", "f1", "f1_macro", "mAP", "dice")), 0)
 
 
-def test_equal_scores_share_one_precision():
+def test_equal_scores_are_ranked_together():
     y_true = np.array([[1], [0], [0], [0]])
     assert average_precision(y_true, np.full((4, 1), 0.3)) == pytest.approx([1 / 4])  # not 1, however they are sorted
 
 
-def test_decide_takes_the_most_probable_class_where_none_reaches_its_threshold():
+def test_decide_falls_back_to_the_most_probable_class():
     y_prob = np.array([[0.3, 0.2], [0.5, 0.5], [0.1, 0.4]])
     assert decide(y_prob, 0.5).tolist() == [[True, False], [True, True], [False, True]]
     # the arg-max of the probability, though the other class is closer to its threshold
@@ -109,7 +109,7 @@ def test_row_dice():
     assert row_dice(y_true, np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0]])).tolist() == pytest.approx([2 / 3, 0, 0])
 
 
-def test_random_baseline_has_the_scores_of_its_frequencies():
+def test_random_baseline_scores_match_frequencies():
     rng = np.random.default_rng(1)
     labels = (rng.random((400, 4)) < [0.5, 0.2, 0.1, 0.0]).astype(np.uint8)
     scores = random_baseline(labels, labels, seed=3)
@@ -121,7 +121,7 @@ def test_random_baseline_has_the_scores_of_its_frequencies():
     assert scores != random_baseline(labels, labels, seed=4)
 
 
-def test_random_baseline_falls_back_to_the_commonest_class():
+def test_random_baseline_falls_back_to_the_most_common_class():
     train = np.array([[0, 1]] + [[0, 0]] * 999)
     assert random_baseline(train, np.array([[0, 1]] * 5), seed=0)["val_dice"] == 1
     assert random_baseline(train, np.array([[1, 0]] * 5), seed=0)["val_dice"] == 0
@@ -135,7 +135,7 @@ def test_co_confusion_counts_images():
     assert co_confusion(many, many).tolist() == [[300, 300], [300, 300]]  # no overflow of 8 bits
 
 
-def test_report_is_plain_and_uses_the_thresholds():
+def test_report_is_plain_and_uses_thresholds():
     y_true = np.array([[1, 0], [1, 1], [0, 1]])
     y_prob = np.array([[0.3, 0.2], [0.1, 0.4], [0.8, 0.3]], dtype=np.float32)
     report = classify_report(y_true, y_prob, np.array([0.25, 0.25]), ("cat", "dog"))

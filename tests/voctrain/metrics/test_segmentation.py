@@ -31,13 +31,13 @@ def test_confusion_and_its_metrics_equal_scikit_learn(maps):
     assert metrics["val_accuracy"] == pytest.approx(accuracy_score(truth[known], predicted[known]))
 
 
-def test_mean_iou_is_of_the_whole_set_not_of_images():
+def test_mean_iou_is_computed_over_the_whole_set():
     truth = torch.tensor([[[1, 1, 0, 0]], [[1, 0, 0, 0]]])
     predicted = torch.tensor([[[1, 1, 0, 0]], [[0, 0, 0, 0]]])
     assert mask_metrics(confusion(truth, predicted, 2).numpy())["val_mIoU"] == pytest.approx((2 / 3 + 5 / 6) / 2)
 
 
-def test_dice_is_that_of_the_planes(maps):
+def test_dice_equals_that_of_stacked_planes(maps):
     planes = [np.stack([m == c for c in range(1, 5)], 1).reshape(5, -1) for m in maps]  # void is in none
     hits = (planes[0] & planes[1]).sum(1)
     expected = 2 * hits / (planes[0].sum(1) + planes[1].sum(1))
@@ -54,7 +54,7 @@ def test_all_background():
     assert baseline["val_dice"] == 0
 
 
-def test_maps_of_any_size_are_scored_one_by_one(maps):
+def test_maps_of_different_sizes(maps):
     sizes = [(1, 1), (9, 7), (3, 5)]
     cut = [[m[i][:h, :w] for i, (h, w) in enumerate(sizes)] for m in maps]
     metrics, predictions = score_maps(iter(cut[0]), iter(cut[1]), 5)
@@ -64,7 +64,7 @@ def test_maps_of_any_size_are_scored_one_by_one(maps):
     assert metrics["val_dice"] == pytest.approx(predictions["dice"].mean())
 
 
-def test_nothing_but_void_scores_nothing():
+def test_all_void_scores_zero():
     void = torch.full((2, 3, 3), VOID, dtype=torch.uint8)
     metrics = mask_metrics(confusion(void, torch.zeros_like(void), 4).numpy())
     assert metrics == {"val_mIoU": 0.0, "val_accuracy": 0.0}

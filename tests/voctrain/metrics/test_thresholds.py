@@ -23,7 +23,7 @@ def dice(y_true, y_prob, thresholds):
 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(0, 10_000), st.integers(1, 25), st.sampled_from([1, 2, 8]))
-def test_common_threshold_is_the_best_of_all(seed, images, decimals):
+def test_common_threshold_is_optimal(seed, images, decimals):
     y_true, y_prob = sample(images, seed, classes=4)
     y_prob = np.round(y_prob, decimals).astype(float)  # with ties
     cuts = np.unique(np.concatenate([[0, 1], y_prob.ravel()]))
@@ -38,7 +38,7 @@ def test_best_cut_by_hand():
     assert _best_cut(np.array([0.5, 0.5, 0.1]), np.array([2.0, -3.0, 0.0])) == pytest.approx(0.75)  # ties stay together
 
 
-def test_coordinate_ascent_gains_on_what_it_is_fitted_to():
+def test_coordinate_ascent_improves_the_fitted_score():
     # with many positives hardly anything is drawn back
     shift = np.linspace(-2, 2, 20)
     y_true, y_prob = sample(800, shift=shift)
@@ -58,7 +58,7 @@ def test_rare_classes_stay_near_the_common_threshold():
 
 
 @pytest.mark.parametrize("images", [40, 400])
-def test_copies_of_an_image_are_no_further_evidence(images):
+def test_rows_of_one_image_count_as_one_observation(images):
     y_true, y_prob = sample(images, seed=3, shift=np.linspace(-1, 1, 20))
     once = fit_thresholds(y_true, y_prob)
     copied = fit_thresholds(*(np.tile(a, (9, 1)) for a in (y_true, y_prob)), groups=np.tile(np.arange(images), 9))
@@ -66,7 +66,7 @@ def test_copies_of_an_image_are_no_further_evidence(images):
     assert copied[1] == pytest.approx(once[1])
 
 
-def test_miscalibrated_classes_get_thresholds_of_their_own():
+def test_miscalibrated_classes_get_their_own_thresholds():
     y_true, y_prob = sample(500, shift=np.where(np.arange(20) % 2, 2.0, -1.0))
     thresholds, score = fit_thresholds(y_true, y_prob)
     assert thresholds.shape == (20,)
@@ -79,7 +79,7 @@ def test_few_calibrated_images_get_one_common_threshold():
     assert len(set(thresholds)) == 1
 
 
-def test_score_is_honest():
+def test_score_is_cross_validated():
     # thresholds fitted to noise look good on what they were fitted to, and the score must not repeat that
     scores, flattering, fresh = [], [], []
     for seed in range(12):

@@ -46,7 +46,7 @@ def kinds(name):
     )
 
 
-def test_layers_come_in_the_order_of_the_seed():
+def test_layers_have_the_order_of_the_notebook():
     assert kinds("simple") == "Conv2d(16) ReLU MaxPool2d Conv2d(32) ReLU MaxPool2d Flatten Linear(20)"
     assert kinds("complex").startswith("Conv2d(32) BatchNorm2d ReLU MaxPool2d Conv2d(64) BatchNorm2d ReLU MaxPool2d")
     assert kinds("tinyvgg").startswith(
@@ -59,7 +59,7 @@ def test_layers_come_in_the_order_of_the_seed():
 
 @pytest.mark.parametrize("name", ["simple", "complex", "tinyvgg", "resnet9"])
 @pytest.mark.parametrize(("size", "channels"), [(32, 3), (33, 3), (47, 1), (71, 4)])
-def test_our_networks_take_any_size_and_channels(name, size, channels):
+def test_own_networks_accept_any_size_and_channels(name, size, channels):
     model = build_classifier(name, num_classes=5, image_size=size, in_channels=channels)
     assert model(torch.rand(2, channels, size, size)).shape == (2, 5)
     assert model.input_size == size
@@ -100,7 +100,7 @@ def test_training_step_at_small_sizes(name, size, seen):
         ("convnext_tiny", 300, 300),
     ],
 )
-def test_input_size_is_the_nearest_that_the_network_takes(name, size, seen):
+def test_input_size_is_the_nearest_valid_size(name, size, seen):
     model = on_meta(name, num_classes=5, image_size=size).eval()
     assert model.input_size == seen
     assert shapes(model(torch.empty(2, 3, size, size, device="meta"))) == [(2, 5)]
@@ -115,7 +115,7 @@ def test_auxiliary_outputs_in_train_mode_only(name, outputs):
     assert type(model.eval()(images)) is torch.Tensor
 
 
-def test_names_are_ours_and_all_of_torchvisions():
+def test_names_include_all_torchvision_classifiers():
     assert CLASSIFIERS[:5] == ("simple", "complex", "tinyvgg", "resnet9", "mnist_model")
     assert set(CLASSIFIERS[5:]) == set(models.list_models(module=models))
     assert len(CLASSIFIERS) >= 85
@@ -123,14 +123,14 @@ def test_names_are_ours_and_all_of_torchvisions():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSIFIERS)
-def test_every_name_trains_at_the_smallest_size(name):
+def test_every_classifier_trains_at_its_smallest_size(name):
     model = on_meta(name, num_classes=7, image_size=32).train()
     with torch.no_grad():
         output = model(torch.empty(2, 3, 32, 32, device="meta"))
     assert set(shapes(output)) == {(2, 7)}
 
 
-def test_normalization_is_inside():
+def test_model_normalizes_its_input():
     model = build_classifier("simple", num_classes=2, image_size=32).eval()
     images = torch.rand(3, 3, 32, 32)
     assert torch.equal(model(images), model.net(images))
@@ -145,7 +145,7 @@ def test_normalization_is_inside():
     assert model(torch.full((1, 3, 32, 32), 0.5)).isfinite().all()
 
 
-def test_other_sizes_are_resized_and_a_flat_image_stays_flat():
+def test_other_sizes_are_resized_and_constant_images_stay_constant():
     model = build_classifier("simple", num_classes=2, image_size=32).eval()
     flat = torch.full((1, 3, 1, 1), 0.3)
     expected = model(flat.expand(1, 3, 32, 32))
@@ -153,7 +153,7 @@ def test_other_sizes_are_resized_and_a_flat_image_stays_flat():
 
 
 @pytest.mark.parametrize("name", CPU_FAST)
-def test_a_plain_dict_of_its_tensors_restores_a_model(name):
+def test_plain_dict_of_tensors_restores_a_model(name):
     """A checkpoint's dict is a plain one, without torch's record of versions."""
     model = build_classifier(name, num_classes=3, image_size=32).eval()
     model.set_normalization([0.4] * 3, [0.2] * 3)
@@ -177,7 +177,7 @@ def test_a_plain_dict_of_its_tensors_restores_a_model(name):
         ({"name": "simple", "weights": "imagenet"}, "simple has no published weights"),
     ],
 )
-def test_mistakes_are_one_line(options, message):
+def test_error_messages_are_one_line(options, message):
     with pytest.raises(ValueError, match="^" + message) as error:
         build_classifier(**options)
     assert "\n" not in str(error.value)

@@ -12,11 +12,11 @@ def count(model):
     ("name", "parameters"),
     [("voc_adversarial", 26_662_400), ("voc_adversarial2", 7_001_600), ("voc_adversarial3", 4_545_883)],
 )
-def test_the_notebooks_generators_have_its_parameters(name, parameters):
+def test_notebook_generators_have_known_parameter_counts(name, parameters):
     assert count(build_generator(name)) == parameters
 
 
-def test_the_digits_generator_has_its_parameters_and_size():
+def test_digits_generator_has_known_parameter_count_and_size():
     generator = build_generator("mnist_adversarial", image_size=28, in_channels=1)
     assert count(generator) == 151_056
     assert generator.net(torch.rand(2, 1, 28, 28)).shape == (2, 1, 28, 28)  # without resizing
@@ -31,7 +31,7 @@ def test_any_size_and_batch(name, size):
 
 
 @pytest.mark.parametrize(("name", "width"), [("voc_adversarial2", 50), ("voc_adversarial3", 200)])
-def test_the_fully_connected_middle_is_an_option(name, width):
+def test_fully_connected_bottleneck_is_optional(name, width):
     with_middle, without = (build_generator(name, image_size=64, middle=middle) for middle in (True, False))
     linear = [m for m in with_middle.modules() if isinstance(m, torch.nn.Linear)]
     assert [m.out_features == width for m in linear] == [True, False]
@@ -48,14 +48,14 @@ def test_only_identity_is_linear(activation):
     assert torch.allclose(plus, -minus) == (activation == "identity")
 
 
-def test_the_universal_perturbation_does_not_look_at_the_image():
+def test_universal_perturbation_is_independent_of_the_image():
     generator = build_generator("universal", image_size=64)
     first, second = generator(torch.rand(2, 3, 64, 64))
     assert torch.equal(first, second)
     assert count(generator) == 3 * 64 * 64
 
 
-def test_the_guided_generator_sees_the_victims_gradient_and_holds_none_of_its_weights():
+def test_guided_generator_uses_the_descent_but_stores_no_victim_weights():
     """Its first convolution sees both; what tells the direction is no part of its state."""
     victim = torch.nn.Conv2d(3, 3, 1)
     generator = build_generator("guided", image_size=64, descent=victim.forward)
@@ -77,6 +77,6 @@ def test_the_guided_generator_sees_the_victims_gradient_and_holds_none_of_its_we
         ({"name": "guided"}, "guided requires descent"),
     ],
 )
-def test_what_cannot_be_is_refused(options, message):
+def test_invalid_arguments_raise(options, message):
     with pytest.raises(ValueError, match=message):
         build_generator(**options)

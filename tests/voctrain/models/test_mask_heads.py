@@ -24,14 +24,14 @@ def heads_of(name, size):
         ("simple", 96, [24]),  # no map of a stride of 8 to 32: its last one
     ],
 )
-def test_the_last_map_of_each_size_is_taught(name, size, sides):
+def test_last_map_of_each_size_gets_a_head(name, size, sides):
     model, heads = heads_of(name, size)
     with heads.watch(model.net) as logits:
         model.train()(torch.rand(2, 3, size, size))
     assert [tuple(m.shape) for m in logits] == [(2, 6, side, side) for side in sides]
 
 
-def test_the_gradient_reaches_the_network():
+def test_gradient_reaches_the_network():
     model, heads = heads_of("resnet9", 32)
     with heads.watch(model.net) as logits:
         model.train()(torch.rand(2, 3, 32, 32))
@@ -40,7 +40,7 @@ def test_the_gradient_reaches_the_network():
     assert model.net[-1].weight.grad is None  # what comes after the maps
 
 
-def test_the_network_is_as_before_when_nobody_watches():
+def test_network_is_unchanged_outside_watch():
     model, heads = heads_of("resnet18", 64)
     before, mode = copy.deepcopy(model.state_dict()), model.training
     MaskHeads(model.net, image_size=64, num_classes=5)
@@ -51,7 +51,7 @@ def test_the_network_is_as_before_when_nobody_watches():
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_a_network_without_maps_is_refused():
+def test_network_without_maps_raises():
     net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 5))
-    with pytest.raises(ValueError, match="mask_loss requires a network that makes maps"):
+    with pytest.raises(ValueError, match="mask_loss requires a network with feature maps"):
         MaskHeads(net, image_size=32, num_classes=5)

@@ -26,24 +26,24 @@ def classifier_file(path, name):
     return model
 
 
-def test_unet_has_the_parameters_of_the_notebook():
+def test_unet_has_the_parameter_count_of_the_notebook():
     assert count(build_segmenter("unet")) == 31_038_933
 
 
 @pytest.mark.parametrize("size", [(1, 1), (33, 50), (47, 17)])
-def test_unet_takes_any_size(size):
+def test_unet_accepts_any_size(size):
     model = build_segmenter("unet", num_classes=5, width=4, depth=3).eval()
     assert model(torch.rand(2, 3, *size)).shape == (2, 5, *size)
 
 
 @pytest.mark.parametrize("name", ["fpn_resnet9", "fpn_resnet18", "fpn_mobilenet_v3_small", "fpn_complex"])
-def test_pyramids_take_any_size(name):
+def test_pyramids_accept_any_size(name):
     model = build_segmenter(name, num_classes=5, width=8).eval()
     for size in ((33, 50), (64, 64)):
         assert model(torch.rand(2, 3, *size)).shape == (2, 5, *size)
 
 
-def test_a_pyramid_has_no_head_of_the_classifier_and_a_map_a_stride():
+def test_pyramid_has_one_map_per_stride_and_no_classifier_head():
     model = build_segmenter("fpn_resnet18", width=8)
     assert not [name for name, _ in model.named_parameters() if ".fc." in name]
     maps = model.net.encoder(torch.rand(1, 3, 64, 64))
@@ -53,7 +53,7 @@ def test_a_pyramid_has_no_head_of_the_classifier_and_a_map_a_stride():
 
 
 @pytest.mark.parametrize("name", TORCHVISION)
-def test_torchvision_segmenters_answer_at_full_size(name):
+def test_torchvision_segmenters_predict_at_full_size(name):
     model = build_segmenter(name, num_classes=4)
     images = torch.rand(2, 3, 65, 65)
     answers = model.train()(images)
@@ -73,7 +73,7 @@ def test_names_are_checked():
 @pytest.mark.parametrize(
     ("name", "classifier"), [("fpn_resnet9", "resnet9"), ("lraspp_mobilenet_v3_large", "mobilenet_v3_large")]
 )
-def test_a_classifier_of_ours_becomes_the_encoder(tmp_path, name, classifier):
+def test_checkpoint_of_a_classifier_becomes_the_encoder(tmp_path, name, classifier):
     path = str(tmp_path / "best.pt")
     saved = classifier_file(path, classifier)
     model = build_segmenter(name, num_classes=5, weights=path)
@@ -85,7 +85,7 @@ def test_a_classifier_of_ours_becomes_the_encoder(tmp_path, name, classifier):
     assert model.own_normalization
 
 
-def test_a_plain_classifier_becomes_the_encoder_with_its_published_normalization(tmp_path):
+def test_plain_classifier_becomes_the_encoder_with_published_normalization(tmp_path):
     net = models.get_model("resnet18")
     torch.save(net.state_dict(), tmp_path / "plain.pth")
     model = build_segmenter("fpn_resnet18", weights=str(tmp_path / "plain.pth"))
@@ -93,7 +93,7 @@ def test_a_plain_classifier_becomes_the_encoder_with_its_published_normalization
     torch.testing.assert_close(model.mean.flatten(), torch.tensor([0.485, 0.456, 0.406]))
 
 
-def test_a_segmenter_of_another_number_of_classes_keeps_all_but_its_head(tmp_path):
+def test_segmenter_with_other_classes_keeps_all_but_its_head(tmp_path):
     old = build_segmenter("unet", num_classes=21, width=4, depth=2)
     config = {"architecture": "unet"}
     saved = {"task": "segment", "config": config, "classes": ["cat"] * 20, "image_size": 64}
@@ -106,7 +106,7 @@ def test_a_segmenter_of_another_number_of_classes_keeps_all_but_its_head(tmp_pat
     assert "of another shape" in error_of(build_segmenter, "unet", width=8, depth=2, weights=str(tmp_path / "best.pt"))
 
 
-def test_files_of_other_networks_are_explained(tmp_path):
+def test_errors_explain_files_of_other_networks(tmp_path):
     path = str(tmp_path / "best.pt")
     classifier_file(path, "resnet9")
     assert "contains a resnet9, but architecture is resnet18" in error_of(build_segmenter, "fpn_resnet18", weights=path)
@@ -116,7 +116,7 @@ def test_files_of_other_networks_are_explained(tmp_path):
     assert "--set architecture" in error_of(build_segmenter, "fpn_resnet50", weights=str(tmp_path / "plain.pth"))
 
 
-def test_published_segmenters_come_whole_and_imagenet_is_the_encoder(publish):
+def test_published_is_the_whole_segmenter_and_imagenet_the_encoder(publish):
     name = "lraspp_mobilenet_v3_large"
     whole, encoder = models.get_model(name, weights_backbone=None), models.get_model("mobilenet_v3_large")
     publish(name, whole.state_dict())

@@ -54,7 +54,7 @@ def error_of(function, *args, **kwargs):
 
 
 @pytest.mark.parametrize("name", ["squeezenet1_1", "googlenet", "mnasnet0_5", "densenet121"])
-def test_imagenet_weights_answer_as_torchvisions_own_loading(name, publish):
+def test_imagenet_weights_predict_like_torchvision(name, publish):
     """With all 1000 classes, on images in [0, 1]: weights, normalization and head are torchvision's."""
     options = {"aux_logits": True, "init_weights": False} if name == "googlenet" else {}
     state = as_if_trained(models.get_model(name, **options)).state_dict()
@@ -70,7 +70,7 @@ def test_imagenet_weights_answer_as_torchvisions_own_loading(name, publish):
     assert ours.own_normalization is True
 
 
-def test_imagenet_weights_keep_a_fresh_head_for_other_classes(publish):
+def test_imagenet_weights_keep_the_initial_head_for_other_classes(publish):
     state = as_if_trained(models.get_model("squeezenet1_1")).state_dict()
     publish("squeezenet1_1", state)
     torch.manual_seed(1)
@@ -96,13 +96,13 @@ def test_imagenet_weights_keep_a_fresh_head_for_other_classes(publish):
         ("regnet_y_128gf", {"fc.weight", "fc.bias"}),
     ],
 )
-def test_the_head_is_what_depends_on_the_classes(name, head):
+def test_head_is_what_depends_on_the_classes(name, head):
     from voctrain.models.classifiers import _head
 
     assert _head(name) == {f"net.{key}" for key in head}
 
 
-def test_without_network_the_message_names_file_and_folder(hub):
+def test_error_without_network_names_file_and_folder(hub):
     message = error_of(build_classifier, "resnet18", weights="imagenet")
     assert "resnet18" in message
     assert "Name or service not known" in message
@@ -112,7 +112,7 @@ def test_without_network_the_message_names_file_and_folder(hub):
     assert socket.getdefaulttimeout() is None
 
 
-def test_a_download_has_a_timeout_and_leaves_standard_output_alone(hub, monkeypatch, capsys):
+def test_download_has_a_timeout_and_prints_nothing_to_stdout(hub, monkeypatch, capsys):
     timeouts = []
 
     def hang(*args, **kwargs):
@@ -125,7 +125,7 @@ def test_a_download_has_a_timeout_and_leaves_standard_output_alone(hub, monkeypa
     assert capsys.readouterr().out == ""
 
 
-def test_a_download_of_other_contents_is_refused(hub, monkeypatch, tmp_path):
+def test_download_with_wrong_hash_raises(hub, monkeypatch, tmp_path):
     wrong = tmp_path / "wrong"
     wrong.write_bytes(b"a captive portal")
     monkeypatch.setattr(torch.hub, "urlopen", lambda request: urllib.request.urlopen(wrong.as_uri()))
@@ -133,19 +133,19 @@ def test_a_download_of_other_contents_is_refused(hub, monkeypatch, tmp_path):
     assert not list(hub.iterdir())
 
 
-def test_a_torn_file_in_the_cache_is_one_line(publish):
+def test_truncated_file_in_the_cache_raises(publish):
     path = publish("squeezenet1_1", models.get_model("squeezenet1_1").state_dict())
     path.write_bytes(path.read_bytes()[:1000])
     assert path.name in error_of(build_classifier, "squeezenet1_1", weights="imagenet")
 
 
-def test_what_is_not_published_is_refused(hub):
+def test_unpublished_weights_raise(hub):
     message = error_of(build_classifier, "tinyvgg", image_size=32, weights="imagenet")
     assert message.startswith("tinyvgg has no published weights")
 
 
 @pytest.mark.parametrize("num_classes", [4, 7])
-def test_a_file_of_ours_brings_its_normalization(tmp_path, num_classes):
+def test_checkpoint_includes_its_normalization(tmp_path, num_classes):
     saved = saved_classifier(tmp_path / "best.pt")
     model = build_classifier(
         "mobilenet_v3_small", num_classes=num_classes, image_size=48, weights=str(tmp_path / "best.pt")
@@ -163,7 +163,7 @@ def test_a_file_of_ours_brings_its_normalization(tmp_path, num_classes):
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "net.", "module.net."])
-def test_a_plain_state_dict_fits_under_any_wrapper(tmp_path, prefix):
+def test_plain_state_dict_loads_from_any_wrapper(tmp_path, prefix):
     net = as_if_trained(models.get_model("mnasnet0_5", num_classes=9))
     wrapped = net
     for name in reversed(prefix.split(".")[:-1]):
@@ -178,14 +178,14 @@ def test_a_plain_state_dict_fits_under_any_wrapper(tmp_path, prefix):
 
 
 @pytest.mark.parametrize("name", ["mnasnet0_5", "resnet18"])
-def test_a_plain_state_dict_needs_no_record_of_versions(tmp_path, name):
+def test_plain_state_dict_needs_no_record_of_versions(tmp_path, name):
     net = models.get_model(name, num_classes=9)
     torch.save({f"module.{key}": tensor for key, tensor in net.state_dict().items()}, tmp_path / "plain.pth")
     model = build_classifier(name, num_classes=9, image_size=32, weights=str(tmp_path / "plain.pth"))
     assert all(torch.equal(tensor, net.state_dict()[key]) for key, tensor in model.net.state_dict().items())
 
 
-def test_a_plain_file_of_a_whole_classifier_brings_its_normalization(tmp_path):
+def test_plain_file_of_a_whole_classifier_includes_its_normalization(tmp_path):
     saved = saved_classifier(tmp_path / "best.pt", "simple")
     torch.save(saved.state_dict(), tmp_path / "plain.pth")
     model = build_classifier("simple", num_classes=4, image_size=32, weights=str(tmp_path / "plain.pth")).eval()
@@ -194,7 +194,7 @@ def test_a_plain_file_of_a_whole_classifier_brings_its_normalization(tmp_path):
     assert model.own_normalization is True
 
 
-def test_a_plain_file_of_a_notebook_network_leaves_normalization_open(tmp_path):
+def test_plain_file_of_an_own_network_has_no_normalization(tmp_path):
     torch.save(build_classifier("simple", image_size=32).net.state_dict(), tmp_path / "plain.pth")
     model = build_classifier("simple", image_size=32, weights=str(tmp_path / "plain.pth"))
     assert model.own_normalization is False
@@ -208,7 +208,7 @@ def test_auxiliary_outputs_may_be_missing_from_a_file(tmp_path):
     assert model.mean.flatten().tolist() == [0.5, 0.5, 0.5]
 
 
-def test_another_architecture_is_named(tmp_path):
+def test_error_names_the_other_architecture(tmp_path):
     path = str(tmp_path / "best.pt")
     saved_classifier(path, "simple")
     assert weights.file_origin(path)[1] == "simple"
@@ -216,7 +216,7 @@ def test_another_architecture_is_named(tmp_path):
     assert message.endswith("contains a simple, but architecture is complex: use --set architecture=simple")
 
 
-def test_another_number_of_channels_is_told_before_another_size(tmp_path):
+def test_wrong_channels_are_reported_before_wrong_size(tmp_path):
     path = str(tmp_path / "plain.pt")
     torch.save(build_classifier("mnist_model", image_size=28, in_channels=1).state_dict(), path)
     message = error_of(build_classifier, "mnist_model", image_size=32, weights=path)
@@ -226,7 +226,7 @@ def test_another_number_of_channels_is_told_before_another_size(tmp_path):
     )
 
 
-def test_a_plain_file_of_another_model_is_explained(tmp_path):
+def test_error_explains_plain_file_of_another_model(tmp_path):
     path = str(tmp_path / "plain.pth")
     torch.save(models.get_model("squeezenet1_0").state_dict(), path)
     message = error_of(build_classifier, "squeezenet1_1", image_size=32, weights=path)
@@ -237,7 +237,7 @@ def test_a_plain_file_of_another_model_is_explained(tmp_path):
     assert "--set architecture=NAME" in message
 
 
-def test_missing_and_unknown_tensors_are_counted(tmp_path):
+def test_error_counts_missing_and_unknown_tensors(tmp_path):
     state = models.get_model("squeezenet1_1").state_dict()
     del state["features.0.weight"], state["features.0.bias"]
     state["extra"] = torch.zeros(1)
@@ -248,7 +248,7 @@ def test_missing_and_unknown_tensors_are_counted(tmp_path):
 
 @pytest.mark.parametrize("name", ["simple", "complex", "tinyvgg"])
 @pytest.mark.parametrize("num_classes", [4, 5])
-def test_a_file_bound_to_another_image_size_says_so(tmp_path, name, num_classes):
+def test_error_names_the_image_size_of_the_file(tmp_path, name, num_classes):
     path = str(tmp_path / "best.pt")
     saved_classifier(path, name, image_size=32)
     message = error_of(build_classifier, name, num_classes=num_classes, image_size=48, weights=path)
@@ -256,7 +256,7 @@ def test_a_file_bound_to_another_image_size_says_so(tmp_path, name, num_classes)
     assert message.endswith("--image-size 32")
 
 
-def test_unusable_files_are_explained(tmp_path):
+def test_errors_explain_unusable_files(tmp_path):
     path = tmp_path / "file.pt"
     assert "there is no file" in error_of(weights.load_file, path)
     assert "there is no file 'imagenot'" in error_of(build_classifier, "resnet18", weights="imagenot")
