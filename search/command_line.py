@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-GROUPS = ("data", "search", "model")  # come first in the help text
+GROUPS = ("data", "search", "model")  # first in the help text
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,13 @@ def _number(text: str) -> float:
 
 
 def options_of(cls: type) -> dict[str, Option]:
-    """The options of a dataclass, by field name."""
-    return {f.name: f.metadata["option"] for f in dataclasses.fields(cls) if "option" in f.metadata}
+    """The options of a dataclass, by field name, in the order of the help text."""
+    found = {f.name: f.metadata["option"] for f in dataclasses.fields(cls) if "option" in f.metadata}
+    return dict(sorted(found.items(), key=lambda item: _rank(item[1].group)))
+
+
+def _rank(group: str) -> int:
+    return GROUPS.index(group) if group in GROUPS else len(GROUPS)
 
 
 def flag(name: str) -> str:
@@ -116,7 +121,7 @@ def make_parser(prog: str, description: str, examples: str, *classes: type) -> P
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     names = [how.group for cls in classes for how in options_of(cls).values()]
-    order = sorted(dict.fromkeys(names), key=lambda name: GROUPS.index(name) if name in GROUPS else len(GROUPS))
+    order = sorted(dict.fromkeys(names), key=_rank)
     groups: dict[str, Any] = {name: parser.add_argument_group(name) for name in order if name != "options"}
     groups["options"] = parser
     added: set[str] = set()
