@@ -25,3 +25,4 @@ def test_ci_runs_the_command_of_the_readme():
     assert lines[-1] == TEST_COMMAND
     assert sum("pytest" in line for line in lines) == 1
     assert TEST_COMMAND in (ROOT / "README.md").read_text()
+    assert "run: bash .ci/run\n" in (ROOT / ".github" / "workflows" / "test.yml").read_text()
