@@ -24,7 +24,7 @@ def test_code_is_short_and_ascending(bits):
     numbers = [int(n) for n in encode(np.array(bits)).split()]
     starts, lengths = numbers[::2], numbers[1::2]
     assert sum(lengths) == sum(bits)
-    # Maximal runs: the next starts beyond the place after the last.
+    # Runs are maximal: the next one does not start right after the last.
     assert all(b > a + n for a, n, b in zip(starts, lengths, starts[1:], strict=False))
 
 
@@ -47,7 +47,7 @@ def test_submission_file(tmp_path):
     classes = np.zeros(20, dtype=bool)
     classes[[0, 19]] = True
     write_submission(tmp_path / "s.csv", [("7", classes, None), ("x", classes[::-1], np.array([[0, 2], [2, 0]]))])
-    # Plane 1 of (20, 2, 2) begins at place 5: its places 2 and 3 are 6 and 7.
+    # Plane 1 of (20, 2, 2) starts at pixel 5: its pixels 2 and 3 are pixels 6 and 7.
     assert (tmp_path / "s.csv").read_text() == (
         "Id,Predicted\n7_classification,1 1 20 1\n7_segmentation,\nx_classification,1 1 20 1\nx_segmentation,6 2\n"
     )
