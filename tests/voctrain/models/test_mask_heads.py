@@ -53,5 +53,5 @@ def test_network_is_unchanged_outside_watch():
 
 def test_network_without_maps_raises():
     net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 5))
-    with pytest.raises(ValueError, match="mask_loss requires a network that makes maps"):
+    with pytest.raises(ValueError, match="mask_loss requires a network with feature maps"):
         MaskHeads(net, image_size=32, num_classes=5)
