@@ -110,8 +110,8 @@ class Training:
         """One optimizer step; `step` counts from 1 over the whole training.
 
         In float16, gradients are scaled, and a step whose gradients overflow is skipped. The schedule and the average
-        count it nevertheless: the schedule must end with the training, and to ask whether the step was skipped would
-        wait for the GPU.
+        count it nevertheless, because the schedule must end with the training, and because finding out that a step was
+        skipped would wait for the GPU.
         """
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)

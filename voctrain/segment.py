@@ -58,9 +58,6 @@ def train(
         loss = criterion(logits, target) + (config.aux_weight or 0) * sum(criterion(a, target) for a in auxiliary)
         return loss, confusion(target, logits.detach().argmax(1), num_classes)
 
-    def train_metrics(outputs: list[Tensor]) -> dict[str, float]:
-        return mask_metrics(torch.cat(outputs).cpu().numpy(), prefix="train_")
-
     def evaluate(model: Segmenter) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         if not len(data.val):
             return {}, {}
@@ -85,7 +82,7 @@ def train(
         config,
         draw=lambda: train_index[pool.draw()],
         batch_loss=batch_loss,
-        train_metrics=train_metrics,
+        train_metrics=lambda outputs: mask_metrics(torch.cat(outputs).cpu().numpy(), prefix="train_"),
         evaluate=evaluate,
         metric=METRIC,
         device=device,

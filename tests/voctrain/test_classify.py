@@ -16,7 +16,7 @@ from voctrain.config import ClassifyConfig
 from voctrain.models import Classifier, build_classifier
 
 TINY = {"architecture": "simple", "image_size": 32, "batch_size": 4, "epochs": 1, "precision": "float32", "lr": 0.01}
-STILL = {"lr": 0.0, "schedule": "constant", "hflip": 0.0}  # nothing moves
+STILL = {"lr": 0.0, "schedule": "constant", "hflip": 0.0}  # no weight changes
 EVERYTHING = {
     **{"vflip": 0.5, "rotation": 30, "translate": 0.1, "zoom": 0.2, "shear": 10, "perspective": 0.2},
     **{"crop_scale": 0.5, "brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.1, "grayscale": 0.2},
@@ -25,7 +25,7 @@ EVERYTHING = {
 
 
 def trained(data, **options):
-    """The epochs of a training, and its last weights."""
+    """The epochs of a training and its last weights."""
     epochs, weights = [], {}
     for epoch in classify.train(ClassifyConfig(**(TINY | options)), data):
         epochs.append(epoch)
@@ -147,10 +147,10 @@ def test_checkpoint_contents(draw_data):
     assert (saved["task"], saved["classes"], saved["image_size"]) == ("classify", ["cat", "dog", "person"], 32)
     assert saved["config"] == config.to_dict()
     assert saved["metrics"] == epoch.metrics
-    pixels = data.images[data.train].reshape(-1, 3) / 255  # of the train fold alone
+    pixels = data.images[data.train].reshape(-1, 3) / 255  # of the training fold alone
     assert saved["mean"] == pytest.approx(pixels.mean(0).tolist())
     assert saved["std"] == pytest.approx(pixels.std(0).tolist())
-    epoch.weights["net.0.weight"].zero_()  # as a later epoch changes it
+    epoch.weights["net.0.weight"].zero_()  # as a later epoch would
     assert torch.equal(saved["model"]["net.0.weight"], weights["net.0.weight"])
 
 
@@ -178,7 +178,7 @@ def test_without_validation_images(draw_data):
 
 
 class WithAuxiliary(nn.Module):
-    """Constant logits 0, in train mode 1 and -2 too."""
+    """Constant logits 0, and auxiliary logits 1 and -2 in train mode."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Every field of a classification's configuration has an effect."""
+"""Every field of a classification configuration has an effect."""
 
 import dataclasses
 import functools
@@ -12,7 +12,7 @@ from voctrain.models import build_classifier
 
 TINY = {"architecture": "simple", "image_size": 32, "batch_size": 4, "epochs": 1, "precision": "float32", "lr": 0.01}
 
-# Of every field: what else must be set for it to matter, and another value.
+# For every field: other fields that it needs to matter, and a second value.
 EFFECTS = {
     "seed": ({}, 1),
     "epochs": ({}, 2),
@@ -68,7 +68,7 @@ EFFECTS = {
     "mixup": ({}, 0.5),
     "cutmix": ({}, 1.0),
 }
-CHOICES = {  # the other choices of a field differ from each other too
+CHOICES = {  # the other choices of a field, which must differ from each other too
     "optimizer": ["adamw", "adam", "sgd", "adagrad"],
     "schedule": ["one_cycle", "cosine", "plateau", "linear"],
     "loss": ["bce", "bce_weight", "focal", "asymmetric"],
@@ -78,7 +78,7 @@ CHOICES = {  # the other choices of a field differ from each other too
 
 @pytest.fixture(scope="module")
 def outcome(draw_data, tmp_path_factory):
-    """Of options: the metrics of every epoch and the last weights."""
+    """A function from options to the metrics of every epoch and the last weights."""
     path = str(tmp_path_factory.mktemp("weights") / "weights.pt")
     torch.manual_seed(5)
     torch.save(build_classifier("simple", num_classes=3, image_size=32).state_dict(), path)

@@ -38,7 +38,11 @@ RESUMED = {
         "num_ops": 2,
     },
     "bfloat16": {"precision": "bfloat16", "ema_decay": 0.5},
-    "float16": {"precision": "float16", "reduction": "sum", "pos_weight_cap": 8.0},  # overflows: the scale moves
+    "float16": {
+        "precision": "float16",
+        "reduction": "sum",
+        "pos_weight_cap": 8.0,
+    },  # overflows, so that the scale changes
     "much at once": {
         **{"architecture": "tinyvgg", "precision": "bfloat16", "schedule": "plateau", "warmup_epochs": 1},
         **{"plateau_patience": 0, "ema_decay": 0.9, "mixup": 0.4, "cutmix": 1.0, "sampling": "oversample"},
@@ -47,7 +51,7 @@ RESUMED = {
 
 
 def stored(state):
-    """As it comes back from a file."""
+    """The state after a round trip through a file."""
     file = io.BytesIO()
     torch.save(state, file)
     file.seek(0)
@@ -55,7 +59,7 @@ def stored(state):
 
 
 def followed(epochs):
-    """Everything of a training, copied: what an `Epoch` refers to lives until the next one only."""
+    """Copies of everything in the epochs of a training: an `Epoch` is only valid until the next one."""
     return [(e.number, e.metrics, e.predictions, copy.deepcopy(e.weights), stored(e.state)) for e in epochs]
 
 
@@ -65,7 +69,7 @@ def test_resume_is_bit_equal_after_any_epoch(draw_data, options):
     whole = followed(train(config, data))
     assert len(whole) == (2 if config.patience else 3)
     for done in range(1, len(whole) + 1):
-        torch.manual_seed(done)  # whatever ran before
+        torch.manual_seed(done)  # as if anything had run before
         rest = followed(train(config, data, resume=whole[done - 1][-1]))
         assert len(rest) == len(whole) - done
         for (number, metrics, predictions, weights, _), expected in zip(rest, whole[done:], strict=True):
@@ -89,7 +93,7 @@ class Scalar(nn.Module):
 
 
 def fitted(draws=4, scores=None, loss=None, **options):
-    """Trainings of one weight, whose loss is itself unless `loss` makes it of the batch's indices: plain descent."""
+    """Train one weight by plain descent on itself, or on `loss` of a batch's indices."""
     settings = {"optimizer": "sgd", "momentum": 0, "lr": 1.0, "schedule": "constant", "weight_decay": 0, "epochs": 1}
     model, batches, remaining = Scalar(), [], iter(scores or ())
 
@@ -140,9 +144,9 @@ def test_weight_average_is_evaluated():
 @pytest.mark.parametrize(
     ("draws", "ema_decay", "expected"),
     [
-        # Of weights 0 at first, then -1, -2, -3, -4, with decays 2/11, 3/12, 4/13 and 5/14:
+        # Averages of the weights 0, -1, -2, -3, -4, with decays 2/11, 3/12, 4/13 and 5/14:
         (1, 0.5, [-9 / 11, -75 / 44, -372 / 143, -3504 / 1001]),
-        (2, 0.5, [-75 / 44, -3504 / 1001]),  # the steps are counted across epochs
+        (2, 0.5, [-75 / 44, -3504 / 1001]),  # steps are counted across epochs
         (4, 1.0, [-3504 / 1001]),
         # 2/11, then 1/4 throughout:
         (1, 0.25, [-9 / 11, -75 / 44, -471 / 176, -2583 / 704]),
@@ -174,7 +178,7 @@ def test_lr_is_the_mean_over_the_epochs_batches():
 @pytest.mark.parametrize(
     ("patience", "scores", "ends"),
     [
-        (2, [0.1, 0.2, 0.2, 0.3, 0.1, 0.2, 0.9], 6),  # an equal score is no gain
+        (2, [0.1, 0.2, 0.2, 0.3, 0.1, 0.2, 0.9], 6),  # an equal score is not a gain
         (1, [0.1, 0.2, 0.2, 0.3], 3),
         (1, [0.4, 0.3, 0.5], 2),
         (3, [0.1, 0.2, 0.3, 0.4], 4),
@@ -217,7 +221,7 @@ def test_divergence_raises():
     ("options", "expected"),
     [
         ({}, [3.0, -4.0]),
-        ({"clip_norm": 1.0}, [0.6, -0.8]),  # of norm 5
+        ({"clip_norm": 1.0}, [0.6, -0.8]),  # the norm is 5
         ({"clip_norm": 10.0}, [3.0, -4.0]),
         ({"clip_value": 3.5}, [3.0, -3.5]),
         ({"clip_norm": 1.0, "clip_value": 0.7}, [0.6, -0.7]),  # by norm first

@@ -7,7 +7,7 @@ from voctrain.optim import Schedule, build_optimizer
 
 
 def rates(steps_per_epoch=4, scores=None, **values):
-    """The learning rate of every batch of a training."""
+    """The learning rates of all batches of a training."""
     config = ClassifyConfig(**({"lr": 1.0, "epochs": 3} | values))
     optimizer = build_optimizer(nn.Linear(2, 2), config)
     schedule = Schedule(optimizer, config, steps_per_epoch)

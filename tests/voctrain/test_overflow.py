@@ -24,7 +24,7 @@ TASKS = {
 
 @pytest.fixture
 def overflow(monkeypatch):
-    """Make the training batches of these numbers, counted from 1, overflow: their images are infinitely bright."""
+    """A function that makes the training batches with these numbers, from 1, overflow by infinitely bright images."""
     originals = {task: task.vary for task in (classify, segment)}
 
     def plan(*numbers):
@@ -57,7 +57,7 @@ def followed(epochs):
 
 @pytest.mark.parametrize(("task", "config"), TASKS.values(), ids=TASKS)
 def test_one_overflowing_batch_is_skipped(draw_data, overflow, task, config):
-    data = draw_data()  # three batches an epoch
+    data = draw_data()  # three batches per epoch
     overflow(5)
     whole = followed(task.train(config, data))
     assert [number for number, *_ in whole] == [1, 2]
@@ -67,9 +67,11 @@ def test_one_overflowing_batch_is_skipped(draw_data, overflow, task, config):
         assert all(tensor.isfinite().all() for tensor in tensors)
     first, second = (state["scaler"]["scale"] for *_, state in whole)
     assert second <= first / 2
-    assert any((whole[0][2][name] != weight).any() for name, weight in whole[1][2].items())  # the others taught it
+    assert any(
+        (whole[0][2][name] != weight).any() for name, weight in whole[1][2].items()
+    )  # the other batches trained it
 
-    overflow(2)  # the same batch, of a training that begins with the second epoch
+    overflow(2)  # the same batch in a training that starts with the second epoch
     ((_, metrics, weights, _),) = followed(task.train(config, data, resume=whole[0][3]))
     assert metrics == whole[1][1]
     assert all(torch.equal(weights[name], weight) for name, weight in whole[1][2].items())
@@ -98,7 +100,7 @@ def test_without_gradient_scaling_one_overflow_raises(draw_data, overflow, preci
 
 
 class Root(nn.Module):
-    """The square root of a weight that is 0: a finite loss, whose gradient is infinite."""
+    """A weight that is 0, whose square root is a finite loss with an infinite gradient."""
 
     def __init__(self):
         super().__init__()
@@ -117,7 +119,7 @@ def test_gradients_that_overflow_at_any_scale_raise():
         metric="val_score",
         device=torch.device("cpu"),
     )
-    # From 2^16, 2^-14 is the first scale below 10^-4: 30 batches, of which the last is in the eighth epoch.
+    # From 2^16, the first scale below 10^-4 is 2^-14, after 30 batches: in the eighth epoch.
     with pytest.raises(FloatingPointError, match="the gradients overflowed float16 at any scale in epoch 8"):
         numbers.extend(epoch.number for epoch in epochs)
     assert numbers == list(range(1, 8))

@@ -54,7 +54,7 @@ def test_copies_are_drawn_without_replacement():
     drawn = torch.stack([Pool(torch.tensor([1, 2, 1]), copies=True).draw() for _ in range(4000)])  # (4000, 3)
     counts = torch.stack([(drawn == i).sum(1) for i in range(3)])
     assert counts.amax(1).tolist() == [1, 2, 1]
-    # Three of four tickets: each is drawn with probability 3/4.
+    # Three of four copies are drawn, each with probability 3/4.
     assert (counts.sum(1) / len(drawn)).tolist() == pytest.approx([0.75, 1.5, 0.75], abs=0.03)
 
 

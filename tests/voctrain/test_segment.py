@@ -20,7 +20,7 @@ EVERYTHING = {
     **{"vflip": 0.5, "rotation": 30, "zoom": 0.2, "perspective": 0.2, "crop_scale": 0.5, "crop_focus": 0.5},
     **{"hue": 0.1, "copy_paste": 0.5, "sampling": "weighted", "ema_decay": 0.9, "class_balance": 0.5},
 }
-# Of each field that classification does not have: what else must be set for it to matter, and another value.
+# For each field of segmentation alone: other fields that it needs to matter, and a second value.
 EFFECTS = {
     "architecture": ({"width": 8, "depth": None}, "fpn_complex"),
     "width": ({}, 8),
@@ -41,7 +41,7 @@ def config(**options):
 
 
 def trained(data, **options):
-    """The epochs of a training, and copies of its last weights."""
+    """The epochs of a training and copies of its last weights."""
     epochs, weights = [], {}
     for epoch in segment.train(config(**options), data):
         epochs.append(epoch)
@@ -51,7 +51,7 @@ def trained(data, **options):
 
 @pytest.fixture(scope="module")
 def losses(draw_data, tmp_path_factory):
-    """Of options: the training loss of the first epoch."""
+    """A function from options to the training loss of the first epoch."""
     data, path = draw_data(), str(tmp_path_factory.mktemp("weights") / "weights.pt")
     torch.manual_seed(5)
     torch.save(build_segmenter("unet", num_classes=4, width=4, depth=2).state_dict(), path)
@@ -101,7 +101,7 @@ def test_score_is_computed_from_predictions(draw_data):
     assert epoch.predictions["confusion"].shape == (8, 4, 4)
     metrics = mask_metrics(epoch.predictions["confusion"]) | {"val_dice": epoch.predictions["dice"].mean()}
     assert {name: epoch.metrics[name] for name in metrics} == pytest.approx(metrics)
-    # ... and a restored model answers the same
+    # A restored model predicts the same.
     file = io.BytesIO()
     torch.save(segment.checkpoint(config(), data, weights, epoch.metrics), file)
     file.seek(0)
@@ -214,7 +214,7 @@ def test_flips_and_scales_are_averaged(model):
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.uint8)
     both = np.stack([images, images[:, :, ::-1]], 1).reshape(4, 32, 32, 3)
     maps = np.stack(list(segment.predict(model, both, config(), flip=True)))
-    assert np.array_equal(maps[0], maps[1][:, ::-1])  # of an image and of its mirror image the same
+    assert np.array_equal(maps[0], maps[1][:, ::-1])  # the same for an image and its mirror image
     scaled = list(segment.predict(model, images, config(), scales=(0.5, 1.0, 1.5)))
     assert [m.shape for m in scaled] == [(32, 32)] * 2
 

@@ -1,4 +1,4 @@
-"""The objective of an attack: a loss for the victim's answers, its gradient, and the score."""
+"""The objective of an attack: a loss on the victim's outputs, its gradient, and the score."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -42,7 +42,7 @@ class Objective:
 
         The score of an attack that violates the constraint of its goal is its negative `shortfall`.
         """
-        metrics = self._answers(predictions)
+        metrics = self._goal_metrics(predictions)
         if missed := self._shortfall(metrics, predictions):
             metrics["score"] = -missed
         return metrics
@@ -53,17 +53,19 @@ class Objective:
         The constraint of the goal is checked once, on all images.
         """
         needed = ("y_true", "prob_clean", "prob_attacked")
-        missed = self._shortfall(self._answers(predictions), predictions)
+        missed = self._shortfall(self._goal_metrics(predictions), predictions)
 
         def score(rows: Any) -> float:
-            return -missed if missed else self._answers({name: predictions[name][rows] for name in needed})["score"]
+            return (
+                -missed if missed else self._goal_metrics({name: predictions[name][rows] for name in needed})["score"]
+            )
 
         return score
 
-    def _answers(self, predictions: Mapping[str, np.ndarray]) -> dict[str, float]:
-        answers = predictions["prob_clean"], predictions["prob_attacked"]
-        before, after = (self.victim.decide(torch.from_numpy(part)).cpu().numpy() for part in answers)
-        return goal_metrics(self.goal, predictions["y_true"], answers, (before, after))
+    def _goal_metrics(self, predictions: Mapping[str, np.ndarray]) -> dict[str, float]:
+        clean, attacked = predictions["prob_clean"], predictions["prob_attacked"]
+        before, after = (self.victim.decide(torch.from_numpy(part)).cpu().numpy() for part in (clean, attacked))
+        return goal_metrics(self.goal, predictions["y_true"], (clean, attacked), (before, after))
 
     def _shortfall(self, metrics: dict[str, float], predictions: Mapping[str, np.ndarray]) -> float:
         return shortfall(self.goal, metrics["delta"], float(predictions["ssim"].mean()), self.config.max_ssim)

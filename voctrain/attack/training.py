@@ -74,7 +74,7 @@ def train(
 
 
 class AttackEvaluator(Objective):
-    """Evaluates perturbations of the validation images by the victim's answers at equal visibility."""
+    """Evaluates perturbations of the validation images by the victim's decisions at equal visibility."""
 
     def __init__(self, config: AttackConfig, data: Data, device: str | torch.device = "cpu"):
         super().__init__(config, device)

@@ -85,7 +85,7 @@ def random_baseline(
     drawn = rng.random((draws, *np.shape(val_labels))) < frequency
     # Adding the frequency does not change the ranking of a class's images, but an image without any label falls back to
     # the most common class.
-    scores = [classify_metrics(val_labels, (answer + frequency) / 2, prefix) for answer in drawn]
+    scores = [classify_metrics(val_labels, (labels + frequency) / 2, prefix) for labels in drawn]
     return {name: float(np.mean([score[name] for score in scores])) for name in scores[0]}
 
 

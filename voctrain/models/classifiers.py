@@ -53,8 +53,10 @@ def build_classifier(
     check_name(name)
     if image_size < 16:
         raise ValueError(f"image_size must be at least 16 pixels, but got {image_size}")
-    if in_channels != 3 and name not in OURS:
-        raise ValueError(f"{name} requires 3 channels, but got in_channels={in_channels}: use {', '.join(OURS)}")
+    if in_channels != 3 and name not in OWN_NETWORKS:
+        raise ValueError(
+            f"{name} requires 3 channels, but got in_channels={in_channels}: use {', '.join(OWN_NETWORKS)}"
+        )
     net = _build_net(name, num_classes, image_size, in_channels)
     model = Classifier(net, input_size=input_size(name, image_size), in_channels=in_channels)
     if weights != "none":
@@ -66,7 +68,9 @@ def check_name(name: str) -> None:
     """Raise `ValueError` unless `name` is one of `CLASSIFIERS`."""
     if name not in CLASSIFIERS:
         close = difflib.get_close_matches(name, CLASSIFIERS, 3)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"use {', '.join(OURS)} or a torchvision name"
+        hint = (
+            f"did you mean {' or '.join(close)}?" if close else f"use {', '.join(OWN_NETWORKS)} or a torchvision name"
+        )
         raise ValueError(f"unknown classifier {name!r}: {hint}")
 
 
@@ -148,19 +152,19 @@ class AverageAndMaximum(nn.Module):
         return torch.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1)
 
 
-OURS: dict[str, Callable[[int, int, int], nn.Module]] = {
+OWN_NETWORKS: dict[str, Callable[[int, int, int], nn.Module]] = {
     "simple": simple,
     "complex": complex_,
     "tinyvgg": tinyvgg,
     "resnet9": resnet9,
     "mnist_model": mnist_model,
 }
-CLASSIFIERS: tuple[str, ...] = (*OURS, *models.list_models(module=models))
+CLASSIFIERS: tuple[str, ...] = (*OWN_NETWORKS, *models.list_models(module=models))
 
 
 def input_size(name: str, image_size: int) -> int:
     """The size nearest to `image_size` at which the network works, in eval and in train mode."""
-    if name in OURS:
+    if name in OWN_NETWORKS:
         return image_size
     if name.startswith(FIXED_SIZE):
         published = published_weights(name)
@@ -170,12 +174,11 @@ def input_size(name: str, image_size: int) -> int:
 
 
 def _build_net(name: str, num_classes: int, image_size: int, in_channels: int = 3) -> nn.Module:
-    if name in OURS:
-        return OURS[name](num_classes, image_size, in_channels)
+    if name in OWN_NETWORKS:
+        return OWN_NETWORKS[name](num_classes, image_size, in_channels)
     options: dict[str, Any] = {}
-    if (
-        name in AUXILIARY
-    ):  # torchvision's own initialization of these two takes seconds, and it warns that this will change
+    if name in AUXILIARY:
+        # torchvision's own initialization of these two takes seconds, and it warns that this will change.
         options = {"aux_logits": True, "init_weights": False}
     if name.startswith("vit_"):
         options = {"image_size": input_size(name, image_size)}

@@ -80,7 +80,7 @@ def check_name(name: str) -> None:
 
 
 def _of_classifier(weights: str, model: Segmenter) -> bool:
-    """Whether a weights file is of a classifier: voc-search's name their task, others share no key with `model`."""
+    """Whether a weights file belongs to a classifier: checkpoints name their task; others share no key with `model`."""
     saved, own = load_file(weights), model.state_dict().keys()
     if "task" in saved:
         return saved["task"] == "classify"

@@ -19,7 +19,7 @@ from torchvision.models import WeightsEnum
 from voctrain.models.normalized import Normalized, StateDict
 
 PUBLISHED = ("imagenet", "published")  # torchvision's weights of classifiers and of segmenters
-TIMEOUT = 15  # seconds without an answer after which a download is aborted
+TIMEOUT = 15  # seconds without a response after which a download is aborted
 
 
 def load_file(path: str | Path) -> dict[str, Any]:

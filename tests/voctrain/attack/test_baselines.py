@@ -9,7 +9,7 @@ EPS = 0.03
 @pytest.fixture
 def images():
     torch.manual_seed(0)
-    return torch.rand(5, 3, 8, 8) * 0.8 + 0.1  # nothing is cut at 0 and 1
+    return torch.rand(5, 3, 8, 8) * 0.8 + 0.1  # nothing is clipped at 0 and 1
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_perturbations_stay_within_eps_and_image_range(weight):
 
 
 def test_each_image_keeps_its_best_restart(images):
-    """Of a loss with two valleys, in which the start decides."""
+    """The loss has two valleys: the start decides which one is reached."""
     torch.manual_seed(0)
 
     def losses(x):

@@ -34,23 +34,23 @@ def test_metrics_by_hand():
     assert values["empty"] == pytest.approx(2 / 4)
     assert values["labels"] == pytest.approx(3 / 4)
     assert values["confidence"] == pytest.approx(np.abs(AFTER - 0.5).mean())
-    # Dice of the two answers: none left, {cat, dog} and {cat, person}, the same, none before and after.
+    # Dice of the decisions: none left; {cat, dog} and {cat, person}; unchanged; none before and after.
     assert values["agreement"] == pytest.approx((0 + 1 / 2 + 1 + 1) / 4)
 
 
 def test_hide_and_add_metrics_by_hand():
-    hidden = measured(Goal("hide", 1))  # dog was seen twice, once it no longer is
+    hidden = measured(Goal("hide", 1))  # dog was seen twice, and now once
     assert hidden["flip_rate"] == pytest.approx(1 / 2)
     assert hidden["collateral"] == pytest.approx(2 / 8)  # cat of the first, person of the second image
     assert hidden["delta"] == pytest.approx((0.6 + 0.4) / 8)
     assert hidden["score"] == pytest.approx(1 / 2 - 2 / 8)
-    added = measured(Goal("add", 2))  # person was seen nowhere, once it is
+    added = measured(Goal("add", 2))  # person was seen nowhere, and now once
     assert added["flip_rate"] == pytest.approx(1 / 4)
     assert added["collateral"] == pytest.approx(2 / 8)
     everywhere = goal_metrics(Goal("add", 0), TRUE, (TRUE, TRUE), (TRUE > 2, TRUE > -1))
     assert everywhere["flip_rate"] == 1
     never = goal_metrics(Goal("hide", 0), TRUE, (TRUE, TRUE), (TRUE > 2, TRUE > -1))
-    assert never["flip_rate"] == 0  # it was not seen anywhere
+    assert never["flip_rate"] == 0  # it was seen nowhere
 
 
 def test_shortfall():
@@ -77,7 +77,7 @@ def test_losses_by_hand():
     torch.testing.assert_close(loss(Goal("invert")), cross_entropy(1 - decided).mean(1))
     kept = cross_entropy(clean.sigmoid())
     torch.testing.assert_close(loss(Goal("privacy")), kept.mean(1))
-    # The class aimed at weighs half of each other one.
+    # The target class has half the weight of the others.
     others = kept[:, [0, 2]].sum(1)
     torch.testing.assert_close(loss(Goal("hide", 1)), (cross_entropy(torch.zeros(1, 3))[:, 1] / 2 + others) / 3)
     torch.testing.assert_close(loss(Goal("add", 1)), (cross_entropy(torch.ones(1, 3))[:, 1] / 2 + others) / 3)

@@ -9,7 +9,7 @@ from voctrain.attack import objective
 @pytest.mark.parametrize("goal", ["fake", "invert", "hide:dog", "privacy"])
 def test_gradients_are_float32_within_autocast(draw_data, config, goal):
     evaluator = attack.AttackEvaluator(config(goal=goal), draw_data())
-    noise = 0.1 * torch.rand_like(evaluator.images)  # at the images themselves privacy has no gradient
+    noise = 0.1 * torch.rand_like(evaluator.images)  # at the unperturbed images, privacy has no gradient
 
     def gradients():
         yield objective.gradient(evaluator.images + noise, evaluator.losses(evaluator.images))
@@ -17,18 +17,18 @@ def test_gradients_are_float32_within_autocast(draw_data, config, goal):
 
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.inference_mode():
         assert evaluator.victim(evaluator.images).dtype == torch.bfloat16
-        surrounded = list(gradients())
+        in_autocast = list(gradients())
         assert evaluator.victim(evaluator.images).dtype == torch.bfloat16
-    for ours, exact in zip(surrounded, gradients(), strict=True):
-        assert ours.dtype == torch.float32
-        assert torch.equal(ours, exact)
+    for within, exact in zip(in_autocast, gradients(), strict=True):
+        assert within.dtype == torch.float32
+        assert torch.equal(within, exact)
 
 
 def test_rescored_checks_the_constraint_once(draw_data, config):
     options = config(goal="privacy", max_ssim=0.5)
     evaluator = attack.AttackEvaluator(options, draw_data())
     _, predictions = evaluator(torch.zeros_like(evaluator.images))
-    for ssim_, score in ((0.75, -0.5), (0.45, 1.0)):  # not hidden; hidden, and answered as before
+    for ssim_, score in ((0.75, -0.5), (0.45, 1.0)):  # visible; hidden, with unchanged answers
         known = predictions | {"ssim": np.linspace(ssim_ - 0.2, ssim_ + 0.2, len(evaluator.images))}
         assert evaluator.measure(known)["score"] == pytest.approx(score)
         assert [evaluator.rescored(known)([i]) for i in range(len(evaluator.images))] == pytest.approx([score] * 8)

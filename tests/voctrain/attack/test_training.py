@@ -11,8 +11,8 @@ from voctrain.attack.visibility import ssim
 from voctrain.config import AttackConfig, TrainConfig
 from voctrain.images import to_unit
 
-SEEN = {"architecture": "mnist_adversarial", "scale": 0.5}  # perturbs from the first step on
-# Of each field that other tasks do not have: what else must be set for it to matter, and another value.
+SEEN = {"architecture": "mnist_adversarial", "scale": 0.5}  # perturbs from the first step
+# For each field of this task alone: other fields that it needs to matter, and a second value.
 EFFECTS = {
     "victim": ({}, "OTHER"),
     "goal": ({}, "hide:dog"),
@@ -47,11 +47,11 @@ def test_generator_learns_to_fool_the_victim(trained, architecture, draw_data, c
     epochs, _ = trained(config(architecture=architecture, epochs=40, scale=0.5, min_ssim=0.3), data)
     assert epochs[-1].metrics["train_loss"] < 0.7 * epochs[0].metrics["train_loss"]
     clean, attacked = (epochs[-1].predictions[name].mean() for name in ("prob_clean", "prob_attacked"))
-    assert attacked < 0.9 * clean  # fake label 0 takes away
+    assert attacked < 0.9 * clean  # the fake label is 0
 
 
 def test_perturbations_that_are_not_finite_raise(draw_data, config):
-    """To NaN a victim answers nothing at all, which would be the best of attacks."""
+    """A victim recognizes nothing in NaN, which would otherwise count as a perfect attack."""
     evaluator = attack.AttackEvaluator(config(), draw_data())
     broken = torch.zeros(8, 3, 32, 32)
     assert evaluator(broken)[0]["val_score"] == 0
@@ -120,7 +120,7 @@ def test_evaluated_attacks_respect_bounds_and_equal_predict(trained, draw_data, 
     assert metrics["val_linf"] <= metrics["val_factor"] * 0.1 + 0.5 / 255 + 1e-6
     assert (metrics["val_factor"] < 1) == (min_ssim == 0.99)
     assert metrics["val_unscaled_linf"] <= 0.1 + 0.5 / 255 + 1e-6
-    # A restored generator makes the attacked images of which the victim's answers are recorded.
+    # A restored generator makes the same attacked images as those that were evaluated.
     file = io.BytesIO()
     torch.save(attack.checkpoint(options, data, weights, metrics), file)
     file.seek(0)

@@ -23,7 +23,7 @@ def test_ssim_and_psnr_equal_torchmetrics(images):
     assert ssim(images, others).mean().item() == pytest.approx(expected, abs=1e-6)
     ratio = PeakSignalNoiseRatio(data_range=1.0)
     assert psnr(images, others)[3].item() == pytest.approx(ratio(others[3:4], images[3:4]).item(), abs=1e-4)
-    with torch.autocast("cpu", dtype=torch.bfloat16):  # as in a training
+    with torch.autocast("cpu", dtype=torch.bfloat16):  # as in training
         assert ssim(images, others).mean().item() == pytest.approx(expected, abs=1e-6)
     assert ssim(images, images).tolist() == pytest.approx([1.0] * 70)
 
@@ -51,7 +51,7 @@ def test_faint_and_strong_perturbations_become_equal(images):
 
 
 def test_rounding_errors_are_not_scaled_to_an_attack(images):
-    """What is left of a perturbation that a generator does not make at all."""
+    """A generator without any perturbation leaves only rounding errors."""
     errors = ((images + 1 / 3) - 1 / 3) - images
     assert 0 < errors.abs().max() < 1e-6
     factor = scale_factor(images, errors, 0.85)
@@ -68,7 +68,7 @@ def test_attacks_that_cannot_reach_the_bound_stay_below_it(images):
 
 
 def test_texture_masks_contrast():
-    """A checkerboard of ± 0.1 has variance 0.01 but for the odd pixel of a window; beside it all is flat."""
+    """A checkerboard of ± 0.1 has variance 0.01, less the odd pixel of a window; the rest is flat."""
     images = torch.full((1, 1, 16, 32), 0.5)
     board = (torch.arange(16)[:, None] + torch.arange(16)) % 2
     images[..., 16:] += 0.2 * board - 0.1

@@ -19,10 +19,10 @@ def masks_of_two(number=200):
 def test_classes_are_drawn_by_weight_not_by_area():
     torch.manual_seed(0)
     masks = masks_of_two()
-    objects = draw_objects(masks, torch.tensor([1.0, 3.0, 5.0]))  # nobody has class 3
+    objects = draw_objects(masks, torch.tensor([1.0, 3.0, 5.0]))  # no mask has class 3
     drawn = torch.tensor([masks[i][objects[i]].unique().item() for i in range(199)])
     assert (drawn == 2).float().mean().item() == pytest.approx(0.75, abs=0.08)
-    assert objects[:199].flatten(1).sum(1).unique().tolist() == [2, 32]  # all pixels of it
+    assert objects[:199].flatten(1).sum(1).unique().tolist() == [2, 32]  # all pixels of the class
     assert not objects[-1].any()
 
 

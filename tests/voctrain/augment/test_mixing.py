@@ -18,7 +18,7 @@ def config(**options) -> ClassifyConfig:
 
 
 def mixed(**options):
-    """Image i is filled with i, its target is the unit vector i: what was mixed is legible from both."""
+    """Image i is filled with i and its target is the unit vector i, so that both show what was mixed."""
     images = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 3, 20, 20).contiguous(memory_format=torch.channels_last)
     return images, *mix(images, torch.eye(6), config(**options))[:2]
 
@@ -37,7 +37,7 @@ def test_mixup_mixes_targets_like_images(seed):
     torch.testing.assert_close(target.sum(1), torch.ones(6))
     torch.testing.assert_close(out[:, 0, 3, 7], target @ torch.arange(6.0))
     assert out.stride() == images.stride()
-    assert len(target.diag().unique()) == 1  # one part for the batch
+    assert len(target.diag().unique()) == 1  # one ratio for the batch
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -37,7 +37,7 @@ def config(**options) -> ClassifyConfig:
 
 
 def warp(images: Tensor, **amounts) -> Tensor:
-    """One warp by the given amounts, the same for all images."""
+    """A warp by the given amounts, the same for all images."""
     size = len(images)
     geometry = {name: torch.tensor(a).float().view(-1, 1).expand(-1, size) for name, a in amounts.items()}
     return _warp(images, None, geometry)[0]
@@ -58,7 +58,7 @@ def test_every_field_changes_every_image_and_keeps_range_and_layout(name, channe
     images = batch(channels_last=channels_last)
     before = images.clone()
     out = augment(images, config(**{name: STRONG[name]}))
-    assert torch.equal(images, before)  # the input is not written to
+    assert torch.equal(images, before)  # the input is not modified
     assert (out != images).flatten(1).any(1).all()
     assert out.stride() == images.stride()
     assert out.min() >= 0
@@ -91,7 +91,7 @@ def test_translation_is_relative_to_the_side():
     images = batch()
     out = warp(images, translate=(0.25, -0.125))  # 4 pixels to the right, 2 up
     torch.testing.assert_close(out[:, :, :14, 4:], images[:, :, 2:, :12], atol=1e-4, rtol=0)
-    torch.testing.assert_close(out[:, :, :14, :4], images[:, :, 2:, :4].flip(-1), atol=1e-4, rtol=0)  # the reflection
+    torch.testing.assert_close(out[:, :, :14, :4], images[:, :, 2:, :4].flip(-1), atol=1e-4, rtol=0)  # reflected
 
 
 def test_zoom_enlarges_the_center():
@@ -111,7 +111,7 @@ def test_crop_has_the_given_area_and_stays_inside():
     assert aspect.max() <= 4 / 3 + 1e-5
     assert aspect.min() >= 3 / 4 - 1e-5
     assert (matrix[:, :2, 2].abs() + matrix[:, :2, :2].sum(2)).max() <= 1 + 1e-5
-    corner = GEOMETRY["crop_scale"](torch.tensor([[0.75], [0.0], [-1.0], [1.0]]))  # a quarter, at the left bottom
+    corner = GEOMETRY["crop_scale"](torch.tensor([[0.75], [0.0], [-1.0], [1.0]]))  # a quarter, at the bottom left
     torch.testing.assert_close(corner, torch.tensor([[[0.5, 0, -0.5], [0, 0.5, 0.5], [0, 0, 1]]]))
 
 
@@ -139,24 +139,24 @@ def test_perspective_equals_torchvision():
     images = torch.nn.functional.interpolate(batch(4), (32, 32), mode="bilinear")
     moves = torch.tensor(
         [0.1, 0.3, 0.2, 0.0, 0.4, 0.25, 0.1, 0.2]
-    )  # x and y of left top, left bottom, right top, bottom
+    )  # x and y of top left, bottom left, top right, bottom right
     corners = torch.tensor([[-1.0, -1], [-1, 1], [1, -1], [1, 1]])
     start, end = (
         [((x + 1) * 16, (y + 1) * 16) for x, y in c.tolist()] for c in (corners, corners * (1 - moves.view(4, 2)))
     )
     inside = TF.perspective(torch.ones(1, 1, 32, 32), start, end)[0, 0] == 1
-    theirs = TF.perspective(images, start, end, interpolation=TF.InterpolationMode.BILINEAR)
-    ours = warp(images, perspective=moves.tolist())
+    expected = TF.perspective(images, start, end, interpolation=TF.InterpolationMode.BILINEAR)
+    actual = warp(images, perspective=moves.tolist())
     assert inside.float().mean() > 0.5
-    # torchvision lets the corners of pixels, not of the image, meet: half a pixel
-    assert (ours - theirs)[..., inside].abs().mean() < 0.01
-    assert (images - theirs)[..., inside].abs().mean() > 0.03
+    # torchvision aligns corner pixels, not the corners of the image: half a pixel
+    assert (actual - expected)[..., inside].abs().mean() < 0.01
+    assert (images - expected)[..., inside].abs().mean() > 0.03
 
 
 def test_warped_white_stays_white():
     white = torch.ones(8, 3, 64, 64)
     out = augment(white, config(rotation=180.0, shear=20.0, perspective=0.5))
-    assert out.max() <= 1  # the weights of four pixels may add to a little more
+    assert out.max() <= 1  # the weights of four pixels may sum to slightly more
     torch.testing.assert_close(out, white)
 
 
@@ -208,11 +208,11 @@ def test_masks_follow_images_and_are_void_beyond_the_border():
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "hue"])
 def test_colors_equal_torchvision(name, amount):
     images = batch()
-    images[0, :, :4], images[0, :, 4:8], images[0, :, 8:12] = 0.0, 0.5, 1.0  # without a hue
+    images[0, :, :4], images[0, :, 4:8], images[0, :, 8:12] = 0.0, 0.5, 1.0  # without hue
     images[1, 0] = images[1, 1]  # two largest channels
-    theirs = getattr(TF, f"adjust_{name}")(images, amount if name == "hue" else 1 + amount)
-    ours = COLORS[name](images, torch.full((1, 8), amount))
-    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+    expected = getattr(TF, f"adjust_{name}")(images, amount if name == "hue" else 1 + amount)
+    actual = COLORS[name](images, torch.full((1, 8), amount))
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
 
 
 def test_grayscale_equals_torchvision():
@@ -232,14 +232,14 @@ def test_one_color_never_applies_both():
     out = augment(images, config(brightness=0.2, grayscale=0.5, one_color=True))
     gray = out.std(1).amax((1, 2)) < 1e-6
     lit = (out - images).abs().amax((1, 2, 3)) > 1e-6
-    assert gray.float().mean().item() == pytest.approx(0.25, abs=0.07)  # half of a coin
-    torch.testing.assert_close(out[gray], TF.rgb_to_grayscale(images[gray], 3))  # of the brightness it had
+    assert gray.float().mean().item() == pytest.approx(0.25, abs=0.07)  # a coin toss halves it
+    torch.testing.assert_close(out[gray], TF.rgb_to_grayscale(images[gray], 3))  # brightness unchanged
     assert (lit & ~gray).float().mean().item() == pytest.approx(0.5, abs=0.08)
 
 
 @pytest.mark.parametrize("num_ops", [1, 2, 3, 5])
 def test_num_ops_limits_transforms_per_image(num_ops):
-    # three augmentations whose traces do not mix: top and bottom swapped, left and right swapped, colors gone
+    # three transforms that can be told apart: swapped top and bottom, swapped left and right, no colors
     images = torch.zeros(600, 3, 2, 2)
     images[:, 0] = torch.tensor([[0.1, 0.2], [0.4, 0.8]])
     out = augment(images, config(hflip=1.0, vflip=1.0, grayscale=1.0, num_ops=num_ops))
@@ -283,7 +283,7 @@ def test_crops_with_focus_contain_its_point(seed):
     focus = (torch.stack([columns, rows]) * 2 + 1) / 32 - 1
     images = torch.rand(64, 3, 32, 32)
     _, cropped = augment(images, config(crop_scale=0.2), masks, focus)
-    # Cut so small, a pixel is seen as one or several; only one at the very border may fall between two samples.
+    # In crops this small, a pixel is sampled at least once, except at the very border.
     inside = (rows > 0) & (rows < 31) & (columns > 0) & (columns < 31)
     assert (cropped == 7).flatten(1).any(1)[inside].all()
     _, anywhere = augment(images, config(crop_scale=0.2), masks, torch.full((2, 64), torch.nan))

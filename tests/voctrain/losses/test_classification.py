@@ -40,7 +40,7 @@ def test_bce_by_hand():
 
 
 def test_positive_weights_are_negatives_per_positive():
-    # three negatives to one positive; no positive: the cap; no negative: 1. At logit 0 every loss is log 2 times that.
+    # three negatives per positive; no positive: the cap; no negative: 1. At logit 0, losses are log 2 times these.
     positive = loss_of(torch.zeros(1, 3), [[1.0, 1.0, 1.0]], pos_weight_cap=10.0, reduction="sum")
     assert positive.item() == pytest.approx((3 + 10 + 1) * math.log(2))
     capped = loss_of(torch.zeros(1, 3), [[1.0, 1.0, 1.0]], pos_weight_cap=2.0, reduction="sum")
@@ -52,7 +52,7 @@ def test_positive_weights_are_negatives_per_positive():
 def test_bce_weight_scales_positives_and_negatives_alike():
     # 1 / (1, 1, 4) with mean 1: 4/3, 4/3, 1/3
     for target in (0.0, 1.0):
-        easy = 50.0 * (2 * target - 1)  # costs nothing, whatever its weight
+        easy = 50.0 * (2 * target - 1)  # no loss, whatever the weight
         for only, weight in enumerate((4 / 3, 4 / 3, 1 / 3)):
             logits = torch.full((1, 3), easy).index_fill(1, torch.tensor(only), 0.0)
             loss = loss_of(logits, torch.full((1, 3), target), loss="bce_weight", reduction="sum")
@@ -60,7 +60,7 @@ def test_bce_weight_scales_positives_and_negatives_alike():
 
 
 def test_label_smoothing_by_hand():
-    # at logit x the target 0.9 costs 0.9 softplus(-x) + 0.1 softplus(x)
+    # at logit x, the loss for target 0.9 is 0.9 softplus(-x) + 0.1 softplus(x)
     x = 1.5
     expected = 0.9 * math.log1p(math.exp(-x)) + 0.1 * math.log1p(math.exp(x))
     smooth = loss_of([[x, x, x]], [[1.0, 1.0, 1.0]], label_smoothing=0.2)
@@ -69,23 +69,23 @@ def test_label_smoothing_by_hand():
 
 def test_focal_equals_torchvision():
     logits, target = batch()
-    ours = loss_of(logits, target, loss="focal", focal_gamma=1.7)
-    torch.testing.assert_close(ours, sigmoid_focal_loss(logits, target, alpha=-1, gamma=1.7, reduction="mean"))
+    actual = loss_of(logits, target, loss="focal", focal_gamma=1.7)
+    torch.testing.assert_close(actual, sigmoid_focal_loss(logits, target, alpha=-1, gamma=1.7, reduction="mean"))
 
 
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("cap", [None, 3.0])
 def test_focal_without_gamma_is_bce(soft, cap):
     logits, target = batch(soft)
-    ours = loss_of(logits, target, loss="focal", focal_gamma=0.0, pos_weight_cap=cap)
-    torch.testing.assert_close(ours, loss_of(logits, target, pos_weight_cap=cap))
+    actual = loss_of(logits, target, loss="focal", focal_gamma=0.0, pos_weight_cap=cap)
+    torch.testing.assert_close(actual, loss_of(logits, target, pos_weight_cap=cap))
 
 
 @pytest.mark.parametrize("soft", [False, True])
 def test_asymmetric_without_gammas_and_shift_is_bce(soft):
     logits, target = batch(soft)
-    ours = loss_of(logits, target, loss="asymmetric", gamma_neg=0.0, gamma_pos=0.0, prob_shift=0.0)
-    torch.testing.assert_close(ours, loss_of(logits, target))
+    actual = loss_of(logits, target, loss="asymmetric", gamma_neg=0.0, gamma_pos=0.0, prob_shift=0.0)
+    torch.testing.assert_close(actual, loss_of(logits, target))
 
 
 def test_asymmetric_by_formula():
@@ -93,8 +93,8 @@ def test_asymmetric_by_formula():
     p = logits.double().sigmoid()
     q = (p - 0.1).clamp(min=0)
     expected = -target * (1 - p) ** 1.5 * p.log() - (1 - target) * q**3 * (1 - q).log()
-    ours = loss_of(logits, target, loss="asymmetric", gamma_neg=3.0, gamma_pos=1.5, prob_shift=0.1)
-    torch.testing.assert_close(ours, expected.mean().float())
+    actual = loss_of(logits, target, loss="asymmetric", gamma_neg=3.0, gamma_pos=1.5, prob_shift=0.1)
+    torch.testing.assert_close(actual, expected.mean().float())
 
 
 def test_easy_negatives_below_the_shift_cost_nothing():
@@ -174,8 +174,8 @@ def test_cells_of_unequal_size_cover_all_pixels():
 
 def test_objects_have_the_weight_of_the_background():
     probabilities = torch.full((1, 3, 2, 2), 0.1)
-    probabilities[0, 0, :, 0] = torch.tensor([0.5, 0.25])  # of the background, in its two cells
-    probabilities[0, 1, 0, 1] = 0.2  # of class 1, in its one
+    probabilities[0, 0, :, 0] = torch.tensor([0.5, 0.25])  # the background, in its two cells
+    probabilities[0, 1, 0, 1] = 0.2  # class 1, in its one cell
     logits = (probabilities / probabilities.sum(1, keepdim=True)).log()
     right = [0.5 / 0.7, 0.25 / 0.45, 0.2 / 0.4]
     expected = (-(math.log(right[0]) + math.log(right[1])) / 2 - math.log(right[2])) / 2
@@ -193,7 +193,7 @@ def test_classes_smaller_than_a_quarter_cell_are_ignored():
     terms = [-(shares[0, k] * logits[0].log_softmax(0)[k]).sum() / shares[0, k].sum() for k in (0, 2)]
     assert object_cross_entropy(logits, mask).item() == pytest.approx(sum(terms).item() / 2, rel=1e-5)
     assert small.item() == pytest.approx(nothing.item(), abs=0.5)
-    assert small != nothing  # its pixels are not the background's either
+    assert small != nothing  # its pixels do not become background
 
 
 def test_all_void_has_zero_loss():

@@ -20,7 +20,7 @@ LOSSES = SegmentConfig.__dataclass_fields__["loss"].metadata["choices"]
 
 
 def logits_of(probabilities):
-    """Logits (1, C, 1, P) of probabilities a pixel, (P, C)."""
+    """Logits (1, C, 1, P) from the probabilities of each pixel, (P, C)."""
     return torch.tensor(probabilities).log().T[None, :, None]
 
 
@@ -48,12 +48,12 @@ def test_dice_of_millions_of_pixels():
 
 
 def test_lovasz_by_hand():
-    # One class in the truth, errors .2, .4, .6 of pixels 1 (true), 2 (true), 3 (false), so sorted .6, .4, .2.
+    # One class in the truth; errors .2, .4, .6 of pixels 1 (true), 2 (true), 3 (false), sorted .6, .4, .2.
     # IoU lost with the first k wrong: 1 - 2/3 = 1/3, 1 - 1/3 = 2/3, 1.
     logits = logits_of([[0.2, 0.8], [0.4, 0.6], [0.4, 0.6]])
     masks = torch.tensor([[[1, 1, 0]]], dtype=torch.uint8)
     of_one = 0.6 / 3 + 0.4 / 3 + 0.2 / 3
-    # Class 0: errors .2 (false), .4 (false), .6 (true); with the true one wrong first the IoU is gone at once.
+    # Class 0: errors .2 (false), .4 (false), .6 (true); the true one is wrong first, so the IoU is 0 at once.
     assert lovasz_softmax(logits, masks).item() == pytest.approx((of_one + 0.6) / 2, abs=1e-6)
 
 

@@ -41,7 +41,7 @@ def by_scikit_learn(y_true, y_prob):
 @st.composite
 def cases(draw):
     shape = (draw(st.integers(2, 12)), draw(st.integers(2, 6)))
-    coarse = st.sampled_from([0.0, 0.1, 0.5, 0.7, 1.0])  # many ties, and answers on the threshold
+    coarse = st.sampled_from([0.0, 0.1, 0.5, 0.7, 1.0])  # many ties, and probabilities at the threshold
     fine = st.floats(0, 1, width=32)
     return draw(arrays(np.uint8, shape, elements=st.integers(0, 1))), draw(
         arrays(np.float32, shape, elements=draw(st.sampled_from([coarse, fine])).map(np.float32))
@@ -62,7 +62,7 @@ def test_metrics_equal_scikit_learn_on_a_whole_validation_set():
     y_true = (rng.random((95, 20)) < 0.08).astype(np.uint8)
     y_true[:, 7] = 0  # an absent class
     y_prob = np.round(rng.random((95, 20)), 2).astype(np.float32)  # ties
-    y_prob[:10] /= 3  # images without an answer
+    y_prob[:10] /= 3  # images without a decision
     expected = by_scikit_learn(y_true, y_prob)
     assert classify_metrics(y_true, y_prob) == pytest.approx({f"val_{k}": v for k, v in expected.items()})
 
@@ -93,13 +93,13 @@ def test_without_labels_all_scores_are_zero_without_warnings():
 
 def test_equal_scores_are_ranked_together():
     y_true = np.array([[1], [0], [0], [0]])
-    assert average_precision(y_true, np.full((4, 1), 0.3)) == pytest.approx([1 / 4])  # not 1, however they are sorted
+    assert average_precision(y_true, np.full((4, 1), 0.3)) == pytest.approx([1 / 4])  # not 1, whatever the order
 
 
 def test_decide_falls_back_to_the_most_probable_class():
     y_prob = np.array([[0.3, 0.2], [0.5, 0.5], [0.1, 0.4]])
     assert decide(y_prob, 0.5).tolist() == [[True, False], [True, True], [False, True]]
-    # the arg-max of the probability, though the other class is closer to its threshold
+    # the most probable class, although another is closer to its threshold
     assert decide(y_prob, np.array([0.9, 0.25])).tolist() == [[True, False], [False, True], [False, True]]
     assert y_prob[0].tolist() == [0.3, 0.2]
 
@@ -132,7 +132,7 @@ def test_co_confusion_counts_images():
     y_pred = np.array([[1, 0, 1], [0, 0, 1]], dtype=bool)
     assert co_confusion(y_true, y_pred).tolist() == [[1, 0, 2], [1, 0, 1], [0, 0, 0]]
     many = np.ones((300, 2), dtype=np.uint8)
-    assert co_confusion(many, many).tolist() == [[300, 300], [300, 300]]  # no overflow of 8 bits
+    assert co_confusion(many, many).tolist() == [[300, 300], [300, 300]]  # no overflow in 8 bits
 
 
 def test_report_is_plain_and_uses_thresholds():

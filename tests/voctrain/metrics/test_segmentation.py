@@ -38,7 +38,7 @@ def test_mean_iou_is_computed_over_the_whole_set():
 
 
 def test_dice_equals_that_of_stacked_planes(maps):
-    planes = [np.stack([m == c for c in range(1, 5)], 1).reshape(5, -1) for m in maps]  # void is in none
+    planes = [np.stack([m == c for c in range(1, 5)], 1).reshape(5, -1) for m in maps]  # void is in no plane
     hits = (planes[0] & planes[1]).sum(1)
     expected = 2 * hits / (planes[0].sum(1) + planes[1].sum(1))
     np.testing.assert_allclose(mask_dice(*map(torch.from_numpy, maps)), expected, rtol=1e-6)

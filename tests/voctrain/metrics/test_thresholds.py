@@ -10,7 +10,7 @@ from voctrain.metrics.thresholds import _best_cut, _class_thresholds, _common_th
 
 
 def sample(images, seed=0, classes=20, shift=0.0, signal=2.0):
-    """Labels, and probabilities of a model that knows something; `shift` (C,) miscalibrates a class."""
+    """Labels, and probabilities of a model better than chance; `shift` (C,) miscalibrates classes."""
     rng = np.random.default_rng(seed)
     y_true = rng.random((images, classes)) < np.linspace(0.25, 0.02, classes)
     logits = rng.normal(size=y_true.shape) + signal * y_true - 2 + shift
@@ -39,7 +39,7 @@ def test_best_cut_by_hand():
 
 
 def test_coordinate_ascent_improves_the_fitted_score():
-    # with many positives hardly anything is drawn back
+    # with many positives, there is hardly any shrinkage
     shift = np.linspace(-2, 2, 20)
     y_true, y_prob = sample(800, shift=shift)
     common = np.full(20, _common_threshold(y_true.astype(bool), y_prob.astype(float)))
@@ -80,7 +80,7 @@ def test_few_calibrated_images_get_one_common_threshold():
 
 
 def test_score_is_cross_validated():
-    # thresholds fitted to noise look good on what they were fitted to, and the score must not repeat that
+    # thresholds fitted to noise score well on the same data; the cross-validated score must not
     scores, flattering, fresh = [], [], []
     for seed in range(12):
         y_true, y_prob = sample(60, seed, signal=1.0)

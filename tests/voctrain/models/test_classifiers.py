@@ -10,7 +10,7 @@ CPU_FAST = ["resnet18", "squeezenet1_1", "mobilenet_v3_small", "shufflenet_v2_x0
 
 
 def on_meta(name, **options):
-    """The model without memory or computation: its shapes alone."""
+    """The model on the meta device: shapes without memory or computation."""
     with module._ShapesOnly():
         model = build_classifier(name, **options)
     return model.to("meta")
@@ -154,7 +154,7 @@ def test_other_sizes_are_resized_and_constant_images_stay_constant():
 
 @pytest.mark.parametrize("name", CPU_FAST)
 def test_plain_dict_of_tensors_restores_a_model(name):
-    """A checkpoint's dict is a plain one, without torch's record of versions."""
+    """The dict of a checkpoint is a plain one, without torch's record of versions."""
     model = build_classifier(name, num_classes=3, image_size=32).eval()
     model.set_normalization([0.4] * 3, [0.2] * 3)
     other = build_classifier(name, num_classes=3, image_size=32).eval()

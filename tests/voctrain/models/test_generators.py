@@ -45,7 +45,7 @@ def test_only_identity_is_linear(activation):
     images = torch.rand(2, 3, 64, 64)
     generator = build_generator("voc_adversarial", image_size=64, activation=activation).double()
     plus, minus = generator(images.double()), generator(-images.double())
-    assert torch.allclose(plus, -minus) == (activation == "identity")
+    assert ((plus + minus).norm() <= 1e-6 * plus.norm()) == (activation == "identity")
 
 
 def test_universal_perturbation_is_independent_of_the_image():
@@ -56,7 +56,7 @@ def test_universal_perturbation_is_independent_of_the_image():
 
 
 def test_guided_generator_uses_the_descent_but_stores_no_victim_weights():
-    """Its first convolution sees both; what tells the direction is no part of its state."""
+    """Its first convolution sees both, and `descent` is not part of its state."""
     victim = torch.nn.Conv2d(3, 3, 1)
     generator = build_generator("guided", image_size=64, descent=victim.forward)
     assert next(p.shape for p in generator.parameters()) == (16, 6, 3, 3)

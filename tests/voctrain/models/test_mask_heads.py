@@ -21,7 +21,7 @@ def heads_of(name, size):
         ("resnet18", 96, [12, 6, 3]),
         ("resnet18", 300, [38, 19, 10]),
         ("mobilenet_v3_small", 96, [12, 6, 3]),
-        ("simple", 96, [24]),  # no map of a stride of 8 to 32: its last one
+        ("simple", 96, [24]),  # no map with a stride of 8 to 32: the last one
     ],
 )
 def test_last_map_of_each_size_gets_a_head(name, size, sides):

@@ -11,14 +11,14 @@ def count(model):
 
 
 def error_of(function, *args, **kwargs):
-    """The one line that it says."""
+    """The message, which must be one line."""
     with pytest.raises(ValueError, match=r"\A[^\n]+\Z") as error:
         function(*args, **kwargs)
     return str(error.value)
 
 
 def classifier_file(path, name):
-    """A checkpoint of a classifier with a normalization of its own; returns the classifier."""
+    """Save a checkpoint of a classifier with its own normalization; returns the classifier."""
     model = build_classifier(name, num_classes=20, image_size=64)
     model.set_normalization([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
     saved = {"task": "classify", "config": {"architecture": name}, "classes": ["cat"] * 20, "image_size": 64}
@@ -56,11 +56,11 @@ def test_pyramid_has_one_map_per_stride_and_no_classifier_head():
 def test_torchvision_segmenters_predict_at_full_size(name):
     model = build_segmenter(name, num_classes=4)
     images = torch.rand(2, 3, 65, 65)
-    answers = model.train()(images)
+    outputs = model.train()(images)
     has_auxiliary = not name.startswith("lraspp")
-    assert isinstance(answers, tuple) == has_auxiliary
-    for answer in answers if has_auxiliary else (answers,):
-        assert answer.shape == (2, 4, 65, 65)
+    assert isinstance(outputs, tuple) == has_auxiliary
+    for output in outputs if has_auxiliary else (outputs,):
+        assert output.shape == (2, 4, 65, 65)
     assert model.eval()(images).shape == (2, 4, 65, 65)
 
 

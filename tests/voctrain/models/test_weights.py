@@ -11,7 +11,7 @@ from voctrain.models import build_classifier, weights
 
 
 def as_if_trained(net, size=64):
-    """The net with the batch statistics of some images, without which no signal reaches its end."""
+    """The net with batch statistics of some images, without which no signal reaches its end."""
     torch.manual_seed(0)
     for layer in net.modules():
         if isinstance(layer, nn.BatchNorm2d):
@@ -22,7 +22,7 @@ def as_if_trained(net, size=64):
 
 
 def old_densenet_names(state):
-    """As in torchvision's published files, which are older than the counters of batches and the versions."""
+    """The names in torchvision's published files, which predate batch counters and versions."""
     pattern = re.compile(r"(denselayer\d+\.(?:norm|conv))([12]\.)")
     kept = {key: tensor for key, tensor in state.items() if not key.endswith("num_batches_tracked")}
     renamed = {pattern.sub(r"\1.\2", key): tensor for key, tensor in kept.items()}
@@ -31,7 +31,7 @@ def old_densenet_names(state):
 
 
 def saved_classifier(path, name="mobilenet_v3_small", num_classes=4, image_size=32, **changes):
-    """A checkpoint as training saves it, and its model."""
+    """Save a checkpoint as training does; returns its model."""
     model = build_classifier(name, num_classes=num_classes, image_size=image_size)
     as_if_trained(model.net, image_size)
     model.set_normalization([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
@@ -47,7 +47,7 @@ def saved_classifier(path, name="mobilenet_v3_small", num_classes=4, image_size=
 
 
 def error_of(function, *args, **kwargs):
-    """The one line that it says."""
+    """The message, which must be one line."""
     with pytest.raises(ValueError, match=r"\A[^\n]+\Z") as error:
         function(*args, **kwargs)
     return str(error.value)
@@ -55,19 +55,19 @@ def error_of(function, *args, **kwargs):
 
 @pytest.mark.parametrize("name", ["squeezenet1_1", "googlenet", "mnasnet0_5", "densenet121"])
 def test_imagenet_weights_predict_like_torchvision(name, publish):
-    """With all 1000 classes, on images in [0, 1]: weights, normalization and head are torchvision's."""
+    """With all 1000 classes, on images in [0, 1], weights, normalization and head are torchvision's."""
     options = {"aux_logits": True, "init_weights": False} if name == "googlenet" else {}
     state = as_if_trained(models.get_model(name, **options)).state_dict()
     publish(name, old_densenet_names(state) if name == "densenet121" else state)
     published = models.get_model_weights(name).DEFAULT
-    theirs = models.get_model(name, weights=published).eval()
+    reference = models.get_model(name, weights=published).eval()
     images = torch.rand(2, 3, 64, 64)
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (published.transforms().mean, published.transforms().std))
 
-    ours = build_classifier(name, num_classes=1000, image_size=64, weights="imagenet").eval()
-    expected = theirs((images - mean) / std)
-    assert torch.allclose(ours(images), expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
-    assert ours.own_normalization is True
+    model = build_classifier(name, num_classes=1000, image_size=64, weights="imagenet").eval()
+    expected = reference((images - mean) / std)
+    assert torch.allclose(model(images), expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
+    assert model.own_normalization is True
 
 
 def test_imagenet_weights_keep_the_initial_head_for_other_classes(publish):
@@ -158,7 +158,7 @@ def test_checkpoint_includes_its_normalization(tmp_path, num_classes):
     assert same == (num_classes == 4)
     images = torch.rand(2, 3, 48, 48)
     saved.input_size = 48
-    if same:  # the same answers
+    if same:  # the same outputs
         assert torch.equal(model(images), saved(images))
 
 
