@@ -153,14 +153,14 @@ def test_every_goal_runs(goal, on_cluster, finished, dataset, tmp_path):
         (("attack", "--victim", "FINISHED", "--set", "architecture=voc_adversarial3"), "at least 64 pixels"),
         (("attack", "--victim", "FINISHED", "--set", "fake_label=0.5", "--goal", "invert"), "fake_label"),
         (("attack", "--victim", "FINISHED", "--set", "goal=invert"), "--set goal must be given as --goal"),
-        (("attack", "--victim", "FINISHED", "--weights", "imagenet"), "--weights goes with classify and segment only"),
+        (("attack", "--victim", "FINISHED", "--weights", "imagenet"), "--weights applies to classify and segment only"),
         (
             ("attack", "--data", "digits", "--victim", "FINISHED"),
             "has aeroplane, bicycle, bird and 17 more, while the data have 0, 1, 2",
         ),
-        (("attack", "--data", "digits", "--transfer", "FINISHED"), "while the data have 0, 1, 2 and 7 more: give a"),
-        (("classify", "--victim", "FINISHED"), "--victim goes with attack only"),
-        (("classify", "--data", "digits"), "--data digits goes with attack only"),
+        (("attack", "--data", "digits", "--transfer", "FINISHED"), "while the data have 0, 1, 2 and 7 more: use a"),
+        (("classify", "--victim", "FINISHED"), "--victim applies to attack only"),
+        (("classify", "--data", "digits"), "--data digits applies to attack only"),
         (("attack", "--min-ssim", "1"), "--min-ssim: must be above 0 and below 1, but got '1'"),
         (("attack", "--max-ssim", "0"), "--max-ssim: must be above 0 and below 1"),
     ],
@@ -189,7 +189,7 @@ def test_models_that_are_no_honest_victim(refused, finished, dataset, tmp_path):
 def test_another_victim_of_the_same_name_is_refused(refused, attacked, tmp_path):
     folder = shutil.copytree(attacked[0], tmp_path / "run")
     facts = json.loads((folder / "run.json").read_text())
-    facts["victim"] = "0" * 32
+    facts["digests"]["victim"] = "0" * 32
     (folder / "run.json").write_text(json.dumps(facts))
     message = refused(run.main, "attack", "--resume", folder, "--trials", 3)
-    assert "is no longer what this run began with" in message
+    assert "is not the file that this run began with" in message

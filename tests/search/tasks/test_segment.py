@@ -12,6 +12,7 @@ from PIL import Image
 from search import final, run, submit
 from search.report import __main__ as report
 from search.run_folder.files import read_torch
+from search.run_folder.paths import RunPaths
 from voctrain import segment
 from voctrain.data import load, original_masks
 from voctrain.metrics.segmentation import mask_metrics, score_maps
@@ -46,7 +47,7 @@ def test_a_stopped_run_gets_its_pictures_with_the_report(segmented, call, tmp_pa
     assert call(report.main, folder).status == 0
     assert {p.name for p in (folder / "pictures").iterdir()} == {"best.png", "worst.png", "classes.png"}
     page = (folder / "report.html").read_text()
-    for title in ("Worst masks, by Dice", "Classes of validation", "mIoU of the best trial", "(column) (%)"):
+    for title in ("Worst masks, by Dice", "Classes on the validation images", "mIoU of the best trial", "(column) (%)"):
         assert title in page
 
 
@@ -87,8 +88,8 @@ def test_the_final_model_is_judged_at_original_sizes(segmented, data, dataset):
     original = result["original_size"]
     assert original.keys() == {"val_mIoU", "val_accuracy", "val_dice"}
     assert f"original sizes val_dice {original['val_dice']:.4f}" in said
-    places = [folder / "final" / "trainings" / name for name in result["candidates"][0]["folders"]]
-    scores = [json.loads((place / "original_size.json").read_text()) for place in places]
+    places = [RunPaths(folder).final.checkpoint(name) for name in result["candidates"][0]["trainings"]]
+    scores = [json.loads((place / "result.json").read_text())["original_size"] for place in places]
     assert original["val_mIoU"] == pytest.approx(np.mean([score["val_mIoU"] for score in scores]))
     assert not [place for place in places if (place / "weights.pt").exists()]
 
