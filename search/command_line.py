@@ -11,8 +11,9 @@ import math
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 GROUPS = ("data", "search", "model")  # first in the help text
@@ -111,8 +112,13 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message} (see {self.prog} --help)\n")
 
 
-def make_parser(prog: str, description: str, examples: str, *classes: type) -> Parser:
-    """A parser for the options of these dataclasses, by group. It leaves out what was not typed."""
+def make_parser(
+    prog: str, description: str, examples: str, *classes: type, titles: Mapping[str, str] = MappingProxyType({})
+) -> Parser:
+    """A parser for the options of these dataclasses, by group. It leaves out what was not typed.
+
+    titles: of groups whose title is not their name.
+    """
     parser = Parser(
         prog=prog,
         description=description,
@@ -122,7 +128,9 @@ def make_parser(prog: str, description: str, examples: str, *classes: type) -> P
     )
     names = [how.group for cls in classes for how in options_of(cls).values()]
     order = sorted(dict.fromkeys(names), key=_rank)
-    groups: dict[str, Any] = {name: parser.add_argument_group(name) for name in order if name != "options"}
+    groups: dict[str, Any] = {
+        name: parser.add_argument_group(titles.get(name, name)) for name in order if name != "options"
+    }
     groups["options"] = parser
     added: set[str] = set()
     for cls in classes:

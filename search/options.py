@@ -279,7 +279,12 @@ def checked(cls: type, given: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def run_parser() -> Parser:
-    """The parser of `search.run`; its task groups hold the options that only some tasks have."""
+    """The parser of `search.run`, with the options of all tasks."""
+    users: dict[str, set[str]] = {}  # tasks by group of options
+    for task in TASK_NAMES:
+        for name, how in options_of(task_options(task)).items():
+            if name not in options_of(SearchOptions):
+                users.setdefault(how.group, set()).add(task)
     parser = make_parser(
         "python -m search.run",
         "Search the hyperparameters of a task and keep the best checkpoint.",
@@ -287,6 +292,7 @@ def run_parser() -> Parser:
         "  python -m search.run classify --data DIR --weights imagenet --image-size 224 --time-budget 2h",
         SearchOptions,
         *map(task_options, TASK_NAMES),
+        titles={group: f"{group} ({' and '.join(sorted(tasks))})" for group, tasks in users.items()},
     )
     parser.add_argument("task", choices=TASK_NAMES, help="what to search")
     return parser
