@@ -38,7 +38,7 @@ class AttackOptions(SearchOptions):
         None,
         "the classifier to attack: a classification run or its best.pt",
         metavar="RUN",
-        group="attack",
+        group="goal and victim",
         shown="the newest classification run in --out",
         resumable=True,
     )
@@ -46,25 +46,28 @@ class AttackOptions(SearchOptions):
         None,
         "a second classifier, on which the best attack is tried when the run ends",
         metavar="RUN",
-        group="attack",
+        group="goal and victim",
         shown="none",
     )
     goal: str = option(
-        "fake", "fake, invert, hide:CLASS, add:CLASS or privacy, see the README", metavar="GOAL", group="attack"
+        "fake",
+        "fake, invert, hide:CLASS, add:CLASS or privacy, see the README",
+        metavar="GOAL",
+        group="goal and victim",
     )
     min_ssim: float = option(
         0.85,
         "similarity to the images (SSIM) at which attacks are compared",
         parse=fraction,
         metavar="F",
-        group="attack",
+        group="goal and victim",
     )
     max_ssim: float | None = option(
         None,
         "goal privacy: the similarity at which an image counts as hidden",
         parse=fraction,
         metavar="F",
-        group="attack",
+        group="goal and victim",
         shown="0.5",
     )
 
