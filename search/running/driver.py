@@ -55,7 +55,7 @@ def run_search(session: Session, dashboard: str) -> Outcome:
 
 
 def _run(session: Session, study: optuna.Study, dashboard: str) -> Outcome:
-    publisher, stopwatch = Publisher(session.paths, session.task, session.task.worst, study), Stopwatch(session)
+    publisher, stopwatch = Publisher(session.paths, session.task, study), Stopwatch(session)
     scheduler = _scheduler(session, study, publisher)
     publisher.update()
     searcher = _searcher(session, study, publisher, stopwatch)

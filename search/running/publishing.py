@@ -24,8 +24,8 @@ KEPT_WEIGHTS = 3  # trials whose weights stay on the disk
 class Publisher:
     """Keeps trials.csv, best.json, best.pt and val_predictions.npz in step with the study."""
 
-    def __init__(self, paths: RunPaths, task: RunTask, worst: float, study: optuna.Study):
-        self.paths, self.task, self.worst, self.study = paths, task, worst, study
+    def __init__(self, paths: RunPaths, task: RunTask, study: optuna.Study):
+        self.paths, self.task, self.study = paths, task, study
         self.published: tuple[int, int] | None = None  # trial and epoch of best.*
         self.published_score = self._earlier_score()
 
@@ -45,7 +45,7 @@ class Publisher:
         """The score above which the weights of a new trial may be used."""
         scores = [trial_score(trial) for trial in self.finished()[:KEPT_WEIGHTS]]
         last = scores[-1] if len(scores) == KEPT_WEIGHTS else None
-        return self.worst - 1 if last is None else last
+        return self.task.worst - 1 if last is None else last
 
     def noise(self) -> float:
         """Half of the 95 % interval of the best score over the validation images; infinite if there is none."""

@@ -30,7 +30,9 @@ Score = Callable[[Any], float]  # the score over the validation images with thes
 
 
 class RunTask(Protocol):
-    """What the end of a run needs."""
+    """What a run needs once a trial has scored."""
+
+    worst: ClassVar[float]
 
     @property
     def metric(self) -> str: ...

@@ -30,7 +30,7 @@ def study():
 
 @pytest.fixture
 def folder(tmp_path, study):
-    return Publisher(RunPaths(tmp_path), TASK, TASK.worst, study)
+    return Publisher(RunPaths(tmp_path), TASK, study)
 
 
 def predictions(number):
@@ -137,7 +137,7 @@ class TestPublish:
         add(folder, [0.2, 0.6], TrialState.COMPLETE)
         folder.update()
         shutil.rmtree(folder.paths.folder / "checkpoints")
-        resumed = Publisher(folder.paths, TASK, TASK.worst, study)
+        resumed = Publisher(folder.paths, TASK, study)
         add(resumed, [0.5], TrialState.COMPLETE)
         resumed.update()
         assert best_of(folder) == (0, 2, 0.6)
@@ -150,7 +150,7 @@ class TestPublish:
         add(folder, [0.6], TrialState.COMPLETE)
         folder.update()
         (folder.paths.folder / name).unlink()
-        Publisher(folder.paths, TASK, TASK.worst, study).update()
+        Publisher(folder.paths, TASK, study).update()
         assert best_of(folder) == (0, 1, 0.6)
 
     def test_of_a_running_trial_what_has_been_written_counts(self, folder):
@@ -169,7 +169,7 @@ class TestPublish:
         add(folder, [0.6], TrialState.COMPLETE)
         folder.update()
         (folder.paths.folder / "best.json").write_text("{}")
-        Publisher(folder.paths, TASK, TASK.worst, folder.study).update()
+        Publisher(folder.paths, TASK, folder.study).update()
         assert best_of(folder) == (0, 1, 0.6)
 
     def test_damaged_weights_are_passed_over(self, folder):
