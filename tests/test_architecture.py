@@ -35,7 +35,7 @@ def top(names):
     return {name.split(".")[0] for name in names}
 
 
-def test_the_scan_sees_imports():
+def test_the_import_scan_finds_imports():
     assert "ray" in top(imported(ROOT / "search" / "cluster" / "connection.py"))
     assert len(sources(*OURS)) > 20
 
@@ -46,7 +46,7 @@ def test_how_a_trial_trains_knows_nothing_of_the_search(file):
 
 
 @pytest.mark.parametrize("file", sources("spaces"), ids=lambda f: str(f.relative_to(ROOT)))
-def test_spaces_import_nothing_of_ours_nor_torch_nor_ray(file):
+def test_spaces_import_neither_our_packages_nor_torch_nor_ray(file):
     assert not top(imported(file)) & {*OURS, "torch", "torchvision", "ray"}
 
 
@@ -216,7 +216,7 @@ def test_help_loads_nothing_heavy(command):
     assert set(loaded) == {"loaded:"}, "each process says so: search.report has two"
 
 
-def test_a_report_does_without_ray():
+def test_a_report_does_not_load_ray():
     """It may be made beside a search, and Ray's imports are a tenth of its time."""
     reached, ahead = set(), {"search.report.page", "search.report.compare"}
     while ahead:
@@ -228,7 +228,7 @@ def test_a_report_does_without_ray():
     assert not [file for file in reached if "ray" in top(imported(file))]
 
 
-def test_help_answers_at_once():
+def test_help_is_fast():
     def seconds():
         """Of the processor, which others may be using, too."""
         before = resource.getrusage(resource.RUSAGE_CHILDREN)

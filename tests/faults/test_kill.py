@@ -153,7 +153,7 @@ def kill(driver: Driver, moment: float, delay: float, aim: str) -> float | None:
 
 
 @pytest.mark.parametrize("number", range(KILLS))
-def test_a_killed_run_is_continued_as_if_nothing_had_happened(number, begin, undisturbed):
+def test_a_killed_run_continues_as_if_nothing_had_happened(number, begin, undisturbed):
     reference, seconds = undisturbed
     rng = np.random.default_rng([SEED, number])
     for attempt in range(5):

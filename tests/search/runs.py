@@ -24,6 +24,6 @@ def read(folder: Path, name: str) -> dict:
 
 
 def data_of(folder: Path):
-    facts = read(folder, "run")
-    split = facts["split"]
-    return load(facts["options"]["data"], image_size=32).with_split(split["train"], split["val"])
+    record = read(folder, "run")
+    split = record["split"]
+    return load(record["options"]["data"], image_size=32).with_split(split["train"], split["val"])

@@ -102,7 +102,7 @@ OWN_CLASSES = {
 
 
 @pytest.mark.parametrize("name", OWN_CLASSES)
-def test_classes_of_ones_own_do_not_become_vocs(name, refused, dataset, tmp_path):
+def test_custom_classes_are_not_read_as_vocs(name, refused, dataset, tmp_path):
     root = shutil.copytree(dataset, tmp_path / "set")
     (root / name).write_text(OWN_CLASSES[name])
     for task in ("classify", "segment"):

@@ -86,7 +86,7 @@ def test_spaces(text, message, refused, dataset, tmp_path):
     assert message in refused(run.main, "classify", "--data", dataset, *SIZE, "--space", tmp_path / "space.py")
 
 
-def test_a_space_that_is_no_python_file(refused, dataset, tmp_path):
+def test_a_space_that_is_not_a_python_file(refused, dataset, tmp_path):
     (tmp_path / "space.txt").write_text("")
     message = refused(run.main, "classify", "--data", dataset, *SIZE, "--space", tmp_path / "space.txt")
     assert "does not end in .py" in message
@@ -97,7 +97,7 @@ class TestWeights:
         pins = ("--set", "architecture=simple")
         return refused(run.main, "classify", "--data", dataset, *SIZE, *pins, "--weights", file)
 
-    def test_a_file_of_anything(self, refused, dataset, tmp_path):
+    def test_a_file_that_is_no_checkpoint(self, refused, dataset, tmp_path):
         (tmp_path / "w.pt").write_bytes(b"not weights at all")
         assert "w.pt" in self.refuse(refused, dataset, tmp_path / "w.pt")
 
@@ -120,8 +120,8 @@ class TestResume:
         assert "start a new run" in refused(run.main, "classify", "--resume", unstarted)
 
     def test_another_task(self, refused, unstarted):
-        facts = json.loads((unstarted / "run.json").read_text())
-        (unstarted / "run.json").write_text(json.dumps(facts | {"task": "segment"}))
+        record = json.loads((unstarted / "run.json").read_text())
+        (unstarted / "run.json").write_text(json.dumps(record | {"task": "segment"}))
         assert "is a run of segment" in refused(run.main, "classify", "--resume", unstarted)
         assert "is segment" in refused(run.main, "classify", "--data", "x", "--warm-start", unstarted)
 
@@ -132,7 +132,7 @@ class TestResume:
         np.save(root / "train/img/train_3.npy", image)
         assert "are not those of" in refused(run.main, "classify", "--resume", unstarted, "--data", root)
 
-    def test_the_same_data_elsewhere_will_do(self, call, unstarted, dataset, tmp_path):
+    def test_the_same_data_elsewhere_are_accepted(self, call, unstarted, dataset, tmp_path):
         root = shutil.copytree(dataset, tmp_path / "moved")
         assert call(run.main, "classify", "--resume", unstarted, "--data", root, "--dry-run").status == 0
 
@@ -156,7 +156,7 @@ class TestResume:
         assert message.startswith(changed[0])
         assert "cannot become" in message
 
-    def test_arguments_said_again(self, call, unstarted):
+    def test_repeated_arguments_are_accepted(self, call, unstarted):
         outcome = call(run.main, "classify", "--resume", unstarted, *SIZE, "--set", "architecture=simple", "--dry-run")
         assert outcome.status == 0, outcome
 

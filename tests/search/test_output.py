@@ -38,7 +38,7 @@ def test_a_full_disk_does_not_end_a_command():
 
 
 @pytest.mark.slow
-def test_a_search_goes_on_when_head_has_read_its_first_line(cluster, dataset, space, tmp_path):
+def test_a_search_continues_after_head_has_read_its_first_line(cluster, dataset, space, tmp_path):
     command = [sys.executable, "-m", "search.run", "classify", "--data", dataset, "--image-size", "32", "--epochs", "1"]
     command += ["--trials", "2", "--space", space, "--out", tmp_path, "--name", "run", "--gpus-per-trial", "0"]
     on_cluster = {**os.environ, "RAY_ADDRESS": cluster, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -28,24 +28,24 @@ def copied(finished, tmp_path) -> Path:
 
 
 class TestRunFolder:
-    def test_nothing_is_missing(self, finished):
+    def test_the_run_folder_is_complete(self, finished):
         names = {"run.json", "study.journal", "trials.csv", "best.json", "best.pt", "val_predictions.npz"}
         assert names | {"report.html", "logs", "history", "ray"} <= {p.name for p in finished.iterdir()}
         assert not list(finished.glob(".*"))  # temporary files
         assert list(finished.glob("ray/*/events.out.tfevents*"))
         assert "Did the search work" in (finished / "report.html").read_text()
 
-    def test_run_json_tells_what_was_run(self, finished, dataset):
-        facts, data = read(finished, "run"), load(dataset, image_size=32)
-        assert facts["task"] == "classify"
-        assert facts["metric"] == "val_mAP"
-        assert facts["options"]["trials"] == 4
-        assert facts["data"]["fingerprint"] == data.fingerprint
-        assert facts["classes"] == list(data.classes)
-        assert sorted(facts["split"]["train"] + facts["split"]["val"]) == sorted(data.ids)
-        assert torch.__version__.startswith(facts["versions"]["torch"])
-        assert {"git", "baseline"} <= facts.keys()
-        assert facts["seconds"] > 0
+    def test_run_json_records_the_run(self, finished, dataset):
+        record, data = read(finished, "run"), load(dataset, image_size=32)
+        assert record["task"] == "classify"
+        assert record["metric"] == "val_mAP"
+        assert record["options"]["trials"] == 4
+        assert record["data"]["fingerprint"] == data.fingerprint
+        assert record["classes"] == list(data.classes)
+        assert sorted(record["split"]["train"] + record["split"]["val"]) == sorted(data.ids)
+        assert torch.__version__.startswith(record["versions"]["torch"])
+        assert {"git", "baseline"} <= record.keys()
+        assert record["seconds"] > 0
 
     def test_best_is_the_best_epoch_of_the_best_trial(self, finished):
         best, trials = read(finished, "best"), trials_of(finished)
@@ -74,13 +74,13 @@ class TestRunFolder:
         assert np.array_equal(held["y_true"], data.labels[data.val])
         np.testing.assert_allclose(held["y_prob"], classify.predict(model, data.images[data.val], config), atol=1e-6)
 
-    def test_the_score_is_that_of_the_predictions(self, finished):
+    def test_the_score_follows_from_the_predictions(self, finished):
         held = np.load(finished / "val_predictions.npz", allow_pickle=False)
         present = held["y_true"].any(0)
         score = average_precision_score(held["y_true"][:, present], held["y_prob"][:, present], average="macro")
         assert read(finished, "best")["score"] == pytest.approx(score, abs=1e-9)
 
-    def test_trials_csv_has_a_row_a_trial(self, finished):
+    def test_trials_csv_has_one_row_per_trial(self, finished):
         rows, trials = rows_of(finished), trials_of(finished)
         table = pd.read_csv(finished / "trials.csv")  # without options
         assert table["number"].tolist() == [0, 1, 2, 3]
@@ -99,7 +99,7 @@ class TestRunFolder:
             assert float(row["seconds"]) > 0
 
 
-def test_a_search_says_what_it_does_before_its_first_epoch(run, space, tmp_path):
+def test_a_search_prints_its_stages_before_the_first_epoch(run, space, tmp_path):
     outcome = run("--space", space, "--trials", 1, "--epochs", 1, "--out", tmp_path, "--name", "run")
     assert outcome.status == 0, outcome
     lines = outcome.out.splitlines()
@@ -121,8 +121,8 @@ def test_a_search_says_what_it_does_before_its_first_epoch(run, space, tmp_path)
 
 
 class TestContinued:
-    def test_the_time_budget_stops_and_the_printed_line_goes_on_to_more_trials(self, copied, run):
-        before, facts = trials_of(copied), read(copied, "run")
+    def test_the_time_budget_stops_the_run_and_the_printed_command_resumes_it(self, copied, run):
+        before, record = trials_of(copied), read(copied, "run")
         stopped = run("--resume", copied, "--trials", 6, "--time-budget", "1s")  # the first part took longer
         assert stopped.status == 0, stopped
         command = re.search(r"stopped with 2 trials to go; continue with: python -m (.*)", stopped.out)[1]
@@ -136,7 +136,7 @@ class TestContinued:
         assert len(after) == len(rows_of(copied)) == 6
         assert all(t.state.is_finished() for t in after)
         assert read(copied, "run")["options"]["trials"] == 6
-        assert read(copied, "run")["seconds"] > facts["seconds"]
+        assert read(copied, "run")["seconds"] > record["seconds"]
 
         table = (copied / "trials.csv").read_bytes()
         with pytest.MonkeyPatch.context() as patch:
@@ -147,7 +147,7 @@ class TestContinued:
         assert trials_of(copied) == after
         assert (copied / "trials.csv").read_bytes() == table
 
-    def test_warm_start_tries_what_was_best_elsewhere(self, finished, run, space, tmp_path):
+    def test_warm_start_tries_the_best_of_another_run(self, finished, run, space, tmp_path):
         outcome = run("--warm-start", finished, "--trials", 1, "--space", space, "--out", tmp_path, "--name", "warm")
         assert outcome.status == 0, outcome
         [row] = rows_of(tmp_path / "warm")  # of the other run's trials, this space holds one
@@ -168,7 +168,7 @@ def suggest(trial, problem):
 
 class TestChoices:
     @pytest.mark.parametrize("sampler", ["random", "qmc"])
-    def test_samplers_and_a_space_of_ones_own(self, sampler, run, space, tmp_path, cluster):
+    def test_samplers_with_a_custom_space(self, sampler, run, space, tmp_path, cluster):
         arguments = ("--space", space, "--sampler", sampler, "--out", tmp_path, "--name", "own", "--address", cluster)
         outcome = run(*arguments, "--quiet")
         assert outcome.status == 0, outcome

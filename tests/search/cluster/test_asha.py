@@ -23,7 +23,7 @@ def test_rungs_are_those_of_the_scheduler(epochs, rungs):
     assert {math.ceil(milestone) for milestone, _ in bracket._rungs} - {epochs} == set(rungs)
 
 
-def test_a_third_goes_on():
+def test_a_third_of_the_trials_continues():
     scheduler = StudyASHA(metric="score", epochs=EPOCHS)
     decisions = []
     for number, value in enumerate([0.5, 0.6, 0.1, 0.7, 0.55]):
@@ -34,7 +34,7 @@ def test_a_third_goes_on():
     assert decisions == [go, go, stop, go, stop]
 
 
-def test_protected_trials_are_compared_with_but_never_stopped_early():
+def test_protected_trials_count_at_rungs_but_are_not_stopped_early():
     scheduler = StudyASHA(metric="score", epochs=EPOCHS, protected={1, 2})
     go, stop = TrialScheduler.CONTINUE, TrialScheduler.STOP
     decisions = []
@@ -46,7 +46,7 @@ def test_protected_trials_are_compared_with_but_never_stopped_early():
     assert scheduler.on_trial_result(None, tune_trial(1), {"epoch": EPOCHS, "score": 0.1}) == stop
 
 
-def test_refilled_rungs_decide_as_before_and_end_what_was_decided():
+def test_refilled_rungs_decide_as_before_and_end_decided_trials():
     study = optuna.create_study(direction="maximize")
     study.add_trial(create_trial(value=0.9, intermediate_values={EPOCHS: 0.9}))
     for scores in ({1: 0.6}, {1: 0.1}, {EPOCHS: 0.8}):  # the second's decision and the third's end were lost
@@ -89,10 +89,10 @@ class TestBestKnownRecipes:
             ((0.3, 0.4), math.inf, False),  # nothing is known of the noise
         ],
     )
-    def test_one_that_is_clearly_behind_at_both_rungs_is_stopped_at_the_second(self, scores, noise, stopped):
+    def test_a_recipe_clearly_behind_at_both_rungs_is_stopped_at_the_second(self, scores, noise, stopped):
         assert self.decide(scores, noise) == [False, stopped]
 
-    def test_none_is_stopped_before_one_has_finished(self):
+    def test_no_recipe_is_stopped_before_one_has_finished(self):
         scheduler = StudyASHA(metric="score", epochs=EPOCHS, protected={0, 1}, noise=lambda: 0.0)
         for number, score in ((0, 0.5), (1, 0.1)):
             scheduler.on_trial_add(None, tune_trial(number))
@@ -100,7 +100,7 @@ class TestBestKnownRecipes:
                 result = {"epoch": epoch, "score": score}
                 assert scheduler.on_trial_result(None, tune_trial(number), result) == TrialScheduler.CONTINUE
 
-    def test_a_resumed_search_remembers_the_finished_ones(self):
+    def test_a_resumed_search_remembers_finished_recipes(self):
         study = optuna.create_study(direction="maximize")
         study.add_trial(create_trial(value=0.7, intermediate_values={1: 0.5, 3: 0.6, EPOCHS: 0.7}))
         study.add_trial(create_trial(state=TrialState.RUNNING, intermediate_values={1: 0.3}))

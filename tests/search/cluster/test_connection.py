@@ -37,7 +37,7 @@ def test_the_argument_comes_first_then_the_variable_of_ray(argument, variable, e
 
 
 @pytest.mark.slow
-def test_the_variable_of_ray_leads_to_the_cluster_and_the_first_line_says_so(cluster, dataset, tmp_path):
+def test_the_ray_address_variable_leads_to_the_cluster(cluster, dataset, tmp_path):
     """As in `ray job submit`, which sets the variable for what it starts."""
     command = [sys.executable, "-m", "search.run", "classify", "--data", str(dataset), "--image-size", "32"]
     command += ["--epochs", "1", "--set", "architecture=simple", "--dry-run", "--out", str(tmp_path)]
@@ -48,10 +48,10 @@ def test_the_variable_of_ray_leads_to_the_cluster_and_the_first_line_says_so(clu
     assert "2 at a time, 1 CPU and 1 GPU each" in done.stdout  # it has two fake GPUs; this machine may have none
 
 
-def test_a_run_is_continued_where_the_user_says_and_never_at_a_stored_address(unstarted, prepared, monkeypatch):
-    facts = json.loads((unstarted / "run.json").read_text())
-    facts["options"]["address"] = "127.0.0.1:1"
-    (unstarted / "run.json").write_text(json.dumps(facts))
+def test_a_run_is_never_resumed_at_a_stored_address(unstarted, prepared, monkeypatch):
+    record = json.loads((unstarted / "run.json").read_text())
+    record["options"]["address"] = "127.0.0.1:1"
+    (unstarted / "run.json").write_text(json.dumps(record))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     session = prepared("classify", "--resume", unstarted)
     assert session.address is None
@@ -78,7 +78,7 @@ class TestRayDoesNotStart:
         monkeypatch.delenv("RAY_ADDRESS", raising=False)
         return set_failures
 
-    def test_it_gets_a_second_try(self, starts):
+    def test_ray_gets_a_second_try(self, starts):
         attempts = starts(1)
         assert connect(None, 2) == "no dashboard"
         assert attempts == ["local", "local"]
@@ -93,7 +93,7 @@ class TestRayDoesNotStart:
         assert attempts == ["local", "local"]
         assert not (tmp_path / "runs").exists()
 
-    def test_a_retraining_too(self, starts, call, dataset, tmp_path):
+    def test_a_failed_start_ends_a_retraining_in_one_line(self, starts, call, dataset, tmp_path):
         starts(2)
         best = {"task": "classify", "config": {"architecture": "simple", "image_size": 32}}
         (tmp_path / "best.json").write_text(json.dumps(best))

@@ -56,19 +56,19 @@ def test_a_trial_runs_on_one_machine(asked, expected):
     assert_shares(cluster, asked, expected)
 
 
-def test_what_no_machine_has_at_once_is_refused():
+def test_a_combination_that_no_machine_has_is_refused():
     with pytest.raises(ValueError, match="no machine has 4 CPUs and 1 GPUs: lower --cpus-per-trial"):
         shared([{"CPU": 6}, {"CPU": 2, "GPU": 1}], cpus_per_trial=4)
 
 
 @pytest.mark.parametrize("asked", [{"gpus_per_trial": 2}, {"cpus_per_trial": 9}])
-def test_no_more_than_there_is(asked):
+def test_more_than_the_machines_have_is_refused(asked):
     with pytest.raises(ValueError, match="must be at most the"):
         shared([{"CPU": 8, "GPU": 1}, {"CPU": 8, "GPU": 1}], **asked)
 
 
 @pytest.mark.parametrize("wrong", [(1.0, 1, 0.0), (1, 1.0, 0.0), (1, 1, 0), (0, 1, 0.0), (1, 0, 0.0)])
-def test_wrong_types_and_nothing_are_found_where_they_are_made(wrong):
+def test_resources_of_wrong_types_or_zero_are_refused(wrong):
     with pytest.raises(AssertionError):
         Resources(*wrong)
 

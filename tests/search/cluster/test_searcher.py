@@ -38,7 +38,7 @@ def report(epoch, score, **more):
     return {"epoch": epoch, "score": score, "seconds": 1.5 * epoch, "hostname": "node", "pid": 7, **more}
 
 
-def test_no_more_than_trials():
+def test_no_more_trials_than_asked_for_are_started():
     searcher = make()
     assert [searcher.suggest(name)["training"] for name in "abc"] == [0, 1, 2]
     searcher.on_trial_complete("a", report(EPOCHS, 0.5, done=True))
@@ -72,7 +72,7 @@ def test_states_scores_and_costs():
     assert searcher.seen[-1] == (4, "FAIL")
 
 
-def test_an_epoch_told_twice_counts_once_and_a_lost_one_is_told():
+def test_an_epoch_reported_twice_counts_once_and_a_lost_one_is_recorded():
     searcher = make()
     searcher.suggest("a")
     for epoch, score in [(1, 0.1), (2, 0.2), (1, 0.1), (2, 0.2), (3, 0.3)]:  # a worker that came back
@@ -102,7 +102,7 @@ def test_three_equal_failures_in_a_row_end_the_search():
     assert searcher.suggest("e") == Searcher.FINISHED
 
 
-def test_failures_end_the_search_though_an_earlier_trial_still_ends_well():
+def test_failures_end_the_search_even_if_an_earlier_trial_completes():
     searcher = make(trials=9)
     for name in "abcd":
         searcher.suggest(name)
@@ -112,7 +112,7 @@ def test_failures_end_the_search_though_an_earlier_trial_still_ends_well():
     assert searcher.broken == "no space at 4"
 
 
-def test_a_configuration_that_cannot_be_is_a_failed_trial():
+def test_an_impossible_configuration_is_a_failed_trial():
     def configure(trial):
         if trial.number == 0:
             raise ValueError("no such thing")
@@ -154,7 +154,7 @@ class TestTheMachineFails:
         monkeypatch.undo()
         assert [t.state for t in searcher.study.trials] == [TrialState.RUNNING] * 2
 
-    def test_a_trial_cannot_start_either(self, monkeypatch):
+    def test_no_trial_starts_on_a_full_disk(self, monkeypatch):
         searcher = make()
         self.full(searcher, monkeypatch)
         assert searcher.suggest("a") == Searcher.FINISHED
@@ -193,7 +193,7 @@ class TestNoConfigurationTwice:
         assert searcher.exhausted
         assert len(started_trials(searcher.study)) == 4
 
-    def test_a_resumed_search_knows_them(self):
+    def test_a_resumed_search_knows_earlier_configurations(self):
         first = make(trials=2, configure=self.four)
         before = self.run(first)
         second = make(first.study, trials=50, configure=self.four)
@@ -206,12 +206,12 @@ class TestNoConfigurationTwice:
         config = first.suggest("a")["config"]
         assert make(first.study, trials=2, configure=self.four).suggest("a") == Job(0, config, {}, 0.0).to_tune()
 
-    def test_where_the_sampler_may_differ_it_is_not_disturbed(self):
+    def test_a_sampler_without_repeats_is_not_disturbed(self):
         searcher = make(trials=20)
         assert [searcher.suggest(str(n))["training"] for n in range(20)] == list(range(20))
 
 
-def test_an_enqueued_trial_that_does_not_fit_goes_on_waiting():
+def test_an_enqueued_trial_that_does_not_fit_keeps_waiting():
     searcher = make(trials=9)
     searcher.study.enqueue_trial({"x": 0.25})
     searcher.study.enqueue_trial({"x": 0.5})

@@ -56,6 +56,6 @@ def test_a_full_disk_loses_events_and_nothing_else(tmp_path, monkeypatch):
     assert [step for step, v in events(tmp_path / "ray" / "0007") if v.tag == "val_mAP"] == [1, 50]
 
 
-def test_a_trial_that_never_reported_leaves_nothing(tmp_path):
+def test_a_trial_that_never_reported_writes_nothing(tmp_path):
     TensorBoard(RunPaths(tmp_path), "val_mAP").on_trial_complete(0, [], SimpleNamespace(config={"training": 1}))
     assert not list(tmp_path.iterdir())

@@ -7,7 +7,7 @@ from search.cluster.worker import Job, Worker
 from search.run_folder.paths import RunPaths
 
 
-def test_a_process_that_lost_its_gpu_serves_no_other_trial(tmp_path):
+def test_a_process_that_lost_its_gpu_runs_no_other_trial(tmp_path):
     """What it raises ends the process; another one continues the trial. All else is reported."""
 
     def train(error):

@@ -13,7 +13,7 @@ def page():
     return sheet([Tile((red, gray), ("two pictures",)), Tile((gray,), ("word " * 40,))], across=1, size=(100, 50))
 
 
-def test_a_tiles_pictures_stand_side_by_side_and_tiles_under_each_other(page):
+def test_pictures_of_a_tile_are_side_by_side_and_tiles_below_each_other(page):
     # 6 pixels of gap; a tile is 50 of picture, 6, the two lines of 16 that the longest text takes, and 6
     assert page.size == (6 + 2 * 106 + 6, 6 + 2 * 94)
     assert page.getpixel((6, 6)) == RED
@@ -22,7 +22,7 @@ def test_a_tiles_pictures_stand_side_by_side_and_tiles_under_each_other(page):
     assert page.getpixel((6, 6 + 94)) == GRAY
 
 
-def test_photographs_are_reduced_by_means_and_masks_enlarged_pixel_by_pixel():
+def test_photographs_are_averaged_and_masks_keep_their_pixels():
     board = np.uint8(np.indices((4, 4)).sum(0) % 2 * 255)[..., None].repeat(3, axis=2)  # a chess board
     small, large = (sheet([Tile((board,), ())], 1, (side, side)) for side in (2, 8))
     assert small.getpixel((6, 6)) == (128, 128, 128)

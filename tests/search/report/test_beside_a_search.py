@@ -28,11 +28,11 @@ sys.exit(__main__.beside_a_search(command, now=False))
 
 @pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="no such scheduler here")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_takes_idle_time_in_a_session_of_its_own_and_is_stopped_with_its_command(number):
+def test_the_report_takes_idle_time_and_stops_with_its_command(number):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", COMMAND], text=True, **pipes) as process:
-        *facts, child = process.stdout.readline().split()
-        assert facts in (["True", "True", "19"], ["True", "True"])
+        *record, child = process.stdout.readline().split()
+        assert record in (["True", "True", "19"], ["True", "True"])
         assert "--now takes" in process.stderr.readline()
         process.send_signal(number)
         assert process.wait(30) == 128 + number
@@ -49,7 +49,7 @@ def _runs(pid):
         return False
 
 
-def test_a_mistake_of_the_user_comes_through():
+def test_a_user_mistake_is_reported():
     asked = [sys.executable, "-m", "search.report", "runs/some", "--format", "json"]
     done = subprocess.run(asked, capture_output=True, text=True)
     assert done.returncode == 2
@@ -57,7 +57,7 @@ def test_a_mistake_of_the_user_comes_through():
     assert done.stderr.count("\n") == 1
 
 
-def test_arguments_are_checked_before_anything_waits_or_loads(tmp_path):
+def test_arguments_are_checked_before_anything_is_loaded(tmp_path):
     code = (
         "import sys\nfrom search.report.__main__ import checked\n"
         "try:\n    checked(sys.argv[1:])\nfinally:\n    print('torch' in sys.modules, 'optuna' in sys.modules)"
@@ -69,6 +69,6 @@ def test_arguments_are_checked_before_anything_waits_or_loads(tmp_path):
 
 
 @pytest.mark.parametrize(("asked", "now"), [((), False), (("--now",), True), (("--best",), True)])
-def test_only_drawing_waits(asked, now, unstarted):
+def test_only_drawing_gives_way(asked, now, unstarted):
     _, at_once = checked([str(unstarted), *asked])
     assert at_once == now

@@ -19,13 +19,13 @@ def copy(finished, tmp_path):
 
 def validate_on_14_images(run, y_prob):
     """Give a run predictions of 14 validation images, each of them the only one of its class."""
-    facts = json.loads((run / "run.json").read_text())
-    ids = facts["split"]["train"][:14]
-    (run / "run.json").write_text(json.dumps(facts | {"split": {"train": facts["split"]["train"][14:], "val": ids}}))
+    record = json.loads((run / "run.json").read_text())
+    ids = record["split"]["train"][:14]
+    (run / "run.json").write_text(json.dumps(record | {"split": {"train": record["split"]["train"][14:], "val": ids}}))
     np.savez(run / "val_predictions.npz", ids=ids, y_true=np.eye(14, 20), y_prob=y_prob)
 
 
-def test_an_interval_without_its_own_score_says_that_images_are_too_few(call, finished, copy, tmp_path):
+def test_an_interval_that_excludes_its_score_reports_too_few_images(call, finished, copy, tmp_path):
     """Where each image is ranked last in its class, an mAP of 1 / 14.
 
     An image that is drawn twice raises its class's AP, and one that is not drawn takes its class out of the mean:
@@ -45,7 +45,7 @@ def test_an_interval_without_its_own_score_says_that_images_are_too_few(call, fi
     assert Page(out.read_text()).text.count("too few images to tell") == 2
 
 
-def test_runs_side_by_side(call, finished, copy, tmp_path):
+def test_runs_are_compared(call, finished, copy, tmp_path):
     out = tmp_path / "compare.html"
     outcome = call(main, finished, copy, "--out", out)
     assert outcome.status == 0, outcome
@@ -105,9 +105,9 @@ def test_scores_that_are_not_comparable_have_no_lead(task, place, value, said, c
 
 
 def test_classifiers_of_different_image_sizes_are_comparable(call, finished, copy, tmp_path):
-    facts = json.loads((copy / "run.json").read_text())
-    facts["options"]["image_size"] = 64
-    (copy / "run.json").write_text(json.dumps(facts))
+    record = json.loads((copy / "run.json").read_text())
+    record["options"]["image_size"] = 64
+    (copy / "run.json").write_text(json.dumps(record))
     outcome = call(main, finished, copy, "--out", tmp_path / "compare.html")
     assert "+0.0000 (+0.0000 to +0.0000)" in outcome.out
     assert "differ in" not in outcome.out

@@ -59,7 +59,7 @@ def test_a_mixed_batch_is_shown_with_its_targets(data):
     np.testing.assert_allclose(mixed, [200 * (1 - kept), *(50 * i - 50 * (1 - kept) for i in range(1, 5))], atol=4)
 
 
-def test_a_batch_with_pasted_objects_is_shown_with_its_masks(data):
+def test_a_batch_with_pasted_objects_shows_its_masks(data):
     figure = training_batch(find_task("segment"), data, SegmentConfig(**PLAIN, copy_paste=1.0))
     _, pasted, masks = pictures(figure, rows=3)
     np.testing.assert_allclose(pasted[..., 0], [[200, 0], [0, 50], [50, 100], [100, 150], [150, 200]], atol=4)

@@ -55,16 +55,16 @@ def test_the_report_of_a_finished_run(call, copy):
     assert "unless it is a natural one" not in page.text  # too few trials
 
 
-def test_a_deleted_checkpoint_is_said(call, copy):
+def test_a_deleted_checkpoint_is_reported(call, copy):
     (copy / "best.pt").unlink()
     assert "best.pt is missing" in remade(call, copy).text
 
 
-def test_deleted_predictions_and_data_are_said(call, copy):
+def test_deleted_predictions_and_data_are_reported(call, copy):
     (copy / "val_predictions.npz").unlink()
-    facts = json.loads((copy / "run.json").read_text())
-    facts["options"]["data"] = "/nowhere"
-    (copy / "run.json").write_text(json.dumps(facts))
+    record = json.loads((copy / "run.json").read_text())
+    record["options"]["data"] = "/nowhere"
+    (copy / "run.json").write_text(json.dumps(record))
     text = remade(call, copy).text
     assert "val_predictions.npz is missing" in text
     assert "The data cannot be shown: " in text
@@ -92,12 +92,12 @@ def test_a_run_that_is_running(call, finished, tmp_path):
     assert "1 unfinished" in page.text
 
 
-def test_a_run_that_has_just_begun(call, finished, tmp_path):
+def test_a_run_that_has_just_started(call, finished, tmp_path):
     assert "No trial has scored yet." in remade(call, replaced(finished, tmp_path / "run", [])).text
 
 
 @pytest.mark.parametrize(("count", "trust"), [(RELIABLE - 1, "is not reliable yet"), (RELIABLE, "is reliable")])
-def test_importances_have_intervals_and_say_whether_to_trust_them(count, trust, call, finished, tmp_path):
+def test_importances_have_intervals_and_tell_whether_they_are_reliable(count, trust, call, finished, tmp_path):
     drawn = np.random.default_rng(0).uniform(-3, -1, (count, 2))
     trials = [trial(scores=(0.5 + 0.1 * a,), params={"lr": 10**a, "decay": 10**b}) for a, b in drawn]
     page = remade(call, replaced(finished, tmp_path / "run", trials))
@@ -115,16 +115,16 @@ def test_500_trials_take_less_than_five_megabytes(call, finished, tmp_path):
     assert (run / "report.html").stat().st_size < 5e6
 
 
-def test_what_lies_there_now_must_be_what_the_run_had(call, copy):
-    facts = json.loads((copy / "run.json").read_text())
-    facts["data"]["fingerprint"] = "0" * 32
-    (copy / "run.json").write_text(json.dumps(facts))
+def test_changed_data_are_reported(call, copy):
+    record = json.loads((copy / "run.json").read_text())
+    record["data"]["fingerprint"] = "0" * 32
+    (copy / "run.json").write_text(json.dumps(record))
     assert "has changed since" in remade(call, copy).text
     (copy / "val_predictions.npz").write_bytes(b"PK damaged")
     assert "val_predictions.npz is missing" in remade(call, copy).text
 
 
-def test_a_kept_best_older_than_the_best_score_is_said(call, finished, copy):
+def test_a_checkpoint_older_than_the_best_score_is_reported(call, finished, copy):
     study = open_study(copy / "study.journal", optuna.samplers.RandomSampler())
     study.add_trial(trial(state=TrialState.RUNNING, scores=(0.99,)))
     text = remade(call, copy).text
@@ -133,7 +133,7 @@ def test_a_kept_best_older_than_the_best_score_is_said(call, finished, copy):
     assert f"95 % interval of trial {best['trial']}, kept in best.json" in text
 
 
-def test_the_printed_command_is_one(finished):
+def test_the_printed_command_parses_to_the_same_options(finished):
     record = read_run(finished)
     asked = {"data": "digits", "image_size": 28, "epochs": 3, "time_budget": 90.0, "set": ("lr=0.1", "a='b c'")}
     options = task_options("attack")(**asked, use_val=True, goal="invert", name="x")
@@ -164,8 +164,8 @@ def test_bad_input(refused, finished, tmp_path):
     assert "no run folder missing" in refused(main, "missing")
     assert "has no run.json" in refused(main, tmp_path)
     other = shutil.copytree(finished, tmp_path / "other")
-    facts = json.loads((other / "run.json").read_text())
-    (other / "run.json").write_text(json.dumps(facts | {"task": "segment"}))
+    record = json.loads((other / "run.json").read_text())
+    (other / "run.json").write_text(json.dumps(record | {"task": "segment"}))
     assert "the runs to compare must be of one task, but these are of classify and segment" in refused(
         main, finished, other
     )
@@ -178,7 +178,7 @@ def test_bad_input(refused, finished, tmp_path):
 @pytest.mark.parametrize(
     "arguments", [("run", "--format", "json"), ("run", "other", "--best"), ("run", "--out", "page.html"), ()]
 )
-def test_arguments_that_do_not_go_together(arguments, call):
+def test_conflicting_arguments(arguments, call):
     outcome = call(main, *arguments)
     assert outcome.status == 2
     assert outcome.err.startswith("error: ")

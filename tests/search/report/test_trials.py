@@ -44,7 +44,7 @@ def test_the_parameter_that_decides_is_the_most_important():
     assert sum(bar.share for bar in found.values()) == pytest.approx(1)
 
 
-def test_the_interval_tells_what_matters_from_what_does_not():
+def test_the_interval_separates_relevant_parameters():
     def objective(trial):
         x, y, _ = (trial.suggest_float(name, 0, 1) for name in ("x", "y", "noise"))
         return x + y
@@ -70,7 +70,7 @@ def test_a_conditional_parameter_counts_among_those_that_have_it():
     assert set(found) <= {"x", "kind", "other"}
 
 
-def test_too_few_trials_say_nothing():
+def test_too_few_trials_give_no_importances():
     trials = searched(lambda trial: trial.suggest_float("x", 0, 1), count=9)
     assert importances(surrogate(trials)) == {}
     rare = [*searched(lambda trial: trial.suggest_float("x", 0, 1)), *searched(lambda t: t.suggest_float("y", 0, 1), 9)]
@@ -144,7 +144,7 @@ def test_bounds_are_those_of_the_space():
     assert at_bounds(trial, {"lr"}) == [("lr", 9.9e-3, "upper")]
 
 
-def test_nothing_scored_is_an_empty_table():
+def test_no_scored_trial_gives_an_empty_table():
     frame = frame_of([], "tpe")
     assert len(frame) == 0
     assert np.array_equal(frame.columns, ["number", "score", "origin"])

@@ -1,7 +1,7 @@
 from search.run_folder.history import append_epoch, read_history, start_history
 
 
-def test_all_digits_come_back(tmp_path):
+def test_all_digits_are_kept(tmp_path):
     file = tmp_path / "history" / "0007.jsonl"
     start_history(file)
     epochs = [{"epoch": 1, "lr": 0.1 + 0.2, "val_mAP": 1 / 3}, {"epoch": 2, "lr": 1e-17, "val_mAP": 2 / 3}]

@@ -8,7 +8,7 @@ from search.run_folder.lock import lock
 from search.run_folder.paths import RunPaths
 
 
-def test_another_process_has_it_as_long_as_it_lives(tmp_path):
+def test_another_process_holds_the_lock_until_it_ends(tmp_path):
     code = "import fcntl, os, sys; h = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT); fcntl.flock(h, fcntl.LOCK_EX)"
     code += "; print('locked', flush=True); sys.stdin.read()"
     with subprocess.Popen(

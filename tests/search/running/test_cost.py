@@ -30,7 +30,7 @@ def fits(name, left, *trials, spent=()):
     return fits_in(lambda: left, OPERATIONS, EPOCHS, lambda: begun(*trials), dict(spent))(enqueued(name))
 
 
-def test_what_takes_longer_than_the_time_left_does_not_fit():
+def test_a_recipe_longer_than_the_time_left_does_not_fit():
     """One recipe took 20 seconds for 2 epochs: one second per operation, so 90 and 270 seconds for 9 epochs."""
     first = ("portfolio 1", 2, 20.0)
     assert fits("portfolio 2", 271.0, first)
@@ -41,7 +41,7 @@ def test_what_takes_longer_than_the_time_left_does_not_fit():
     assert fits("portfolio 1", 145.0, first, ("portfolio 2", 1, 60.0))
 
 
-def test_the_first_recipes_and_other_trials_always_fit():
+def test_unknown_costs_always_fit():
     assert fits("portfolio 3", 1.0)
     assert fits("portfolio 3", 1.0, ("portfolio 1", 0, 0.0))
     assert fits(None, 1.0, ("portfolio 1", 2, 20.0))
@@ -76,7 +76,7 @@ def test_operations_are_those_of_the_network(channels, begin, dataset, tmp_path)
     assert training_operations(session.problem, twice, session.data) / counted == pytest.approx(25 / 13, rel=0.02)
 
 
-def test_every_recipe_of_a_portfolio_is_counted(begin, dataset, tmp_path):
+def test_the_operations_of_every_recipe_are_counted(begin, dataset, tmp_path):
     asked = ("--data", dataset, "--image-size", 32, "--epochs", 3, "--trials", 2, "--out", tmp_path, "--name", "run")
     session = begin("classify", *asked)
     counted = portfolio_operations(session.problem, session.data)

@@ -31,7 +31,7 @@ def test_durations():
     assert [duration(s) for s in (0, 59.6, 3723)] == ["0:00", "1:00", "1:02:03"]
 
 
-def test_the_time_of_day_has_its_day_where_it_is_not_today():
+def test_the_clock_shows_the_date_if_it_is_not_today():
     now = datetime(2026, 11, 27, 22, 30)
     assert clock(40 * 60, now) == "23:10"
     assert clock(100 * 60, now) == "Sat 28 Nov 00:10"
@@ -53,7 +53,7 @@ def test_the_block_is_drawn_again_in_its_place(width, rows):
         assert shown.drawn[-1] == "best val_mAP -"
 
 
-def test_elsewhere_it_is_lines(capsys):
+def test_plain_lines_are_printed_without_a_terminal(capsys):
     console = Console(file=io.StringIO(), width=40)
     with progress(console) as shown:
         shown.tick(force=True)
@@ -73,14 +73,14 @@ def plain():
     return Console(file=io.StringIO(), width=200)
 
 
-def test_the_time_left_is_that_of_the_trials_or_of_the_budget():
+def test_the_time_left_is_limited_by_the_budget():
     """Ten seconds per epoch: 6 epochs of the first trial are left, and 27 of three others: 330 seconds."""
     assert "| about 5:30 left, until " in lines(progress(plain(), epochs=3))[0]
     assert "| about 5:30 left, until " in lines(progress(plain(), time.monotonic() + 331, epochs=3))[0]
     assert "| time budget ends in 2:00, at " in lines(progress(plain(), time.monotonic() + 120, epochs=3))[0]
 
 
-def test_before_the_first_epoch_has_ended_it_says_what_it_waits_for(monkeypatch):
+def test_before_the_first_epoch_the_display_tells_what_it_waits_for(monkeypatch):
     now = 1000.0
     monkeypatch.setattr("search.running.live.time", SimpleNamespace(monotonic=lambda: now))
     with progress(plain()) as shown:

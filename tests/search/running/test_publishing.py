@@ -81,7 +81,7 @@ def best_of(folder):
 
 
 class TestBar:
-    def test_it_is_the_last_score_that_is_kept(self, folder):
+    def test_the_score_worth_keeping_is_the_last_kept_one(self, folder):
         for score in (0.5, 0.7):
             add(folder, [score])
         add(folder, [0.9], TrialState.RUNNING)
@@ -94,7 +94,7 @@ class TestBar:
 
 
 class TestUpdate:
-    def test_only_the_best_finished_and_the_running_keep_their_files(self, folder):
+    def test_only_the_best_finished_and_running_trials_keep_files(self, folder):
         scores = [0.3, 0.9, 0.5, 0.8, 0.7]
         for score in scores:
             add(folder, [score], TrialState.COMPLETE)
@@ -107,7 +107,7 @@ class TestUpdate:
         assert (folder.paths.checkpoint(running) / STATE).exists()
         assert best_of(folder) == (1, 1, 0.9)
 
-    def test_broken_trials_keep_nothing(self, folder):
+    def test_failed_trials_keep_no_files(self, folder):
         add(folder, [0.9], TrialState.FAIL, error="boom")
         add(folder, [0.9], TrialState.COMPLETE, error="diverged: nan")
         folder.update()
@@ -116,13 +116,13 @@ class TestUpdate:
 
 
 class TestPublish:
-    def test_nothing_yet(self, folder):
+    def test_nothing_is_published_before_a_score(self, folder):
         folder.update()
         add(folder, [0.5], TrialState.RUNNING, weights=False)
         folder.update()
         assert not (folder.paths.folder / "best.json").exists()
 
-    def test_it_is_the_best_epoch_not_the_last_and_pruned_trials_count(self, folder):
+    def test_the_best_epoch_is_published_and_pruned_trials_count(self, folder):
         add(folder, [0.2, 0.6, 0.3], TrialState.COMPLETE)
         folder.update()
         assert best_of(folder) == (0, 2, 0.6)
@@ -133,7 +133,7 @@ class TestPublish:
         folder.update()
         assert best_of(folder) == (1, 1, 0.7)
 
-    def test_the_best_is_kept_where_its_weights_are_gone(self, folder, study):
+    def test_the_best_is_kept_if_its_weights_are_gone(self, folder, study):
         add(folder, [0.2, 0.6], TrialState.COMPLETE)
         folder.update()
         shutil.rmtree(folder.paths.folder / "checkpoints")
@@ -146,14 +146,14 @@ class TestPublish:
         assert best_of(folder) == (2, 1, 0.7)
 
     @pytest.mark.parametrize("name", ["best.json", "best.pt", "val_predictions.npz"])
-    def test_what_is_missing_is_made_anew(self, folder, study, name):
+    def test_missing_files_are_written_again(self, folder, study, name):
         add(folder, [0.6], TrialState.COMPLETE)
         folder.update()
         (folder.paths.folder / name).unlink()
         Publisher(folder.paths, TASK, study).update()
         assert best_of(folder) == (0, 1, 0.6)
 
-    def test_of_a_running_trial_what_has_been_written_counts(self, folder):
+    def test_written_weights_of_a_running_trial_count(self, folder):
         add(folder, [0.6], TrialState.COMPLETE)
         running = add(folder, [0.1, 0.5, 0.9], TrialState.RUNNING, weights=False)
         folder.update()
@@ -165,14 +165,14 @@ class TestPublish:
         folder.update()
         assert best_of(folder) == (running, 3, 0.9)
 
-    def test_a_new_process_writes_them_again_whatever_it_finds(self, folder):
+    def test_a_new_process_overwrites_damaged_files(self, folder):
         add(folder, [0.6], TrialState.COMPLETE)
         folder.update()
         (folder.paths.folder / "best.json").write_text("{}")
         Publisher(folder.paths, TASK, folder.study).update()
         assert best_of(folder) == (0, 1, 0.6)
 
-    def test_damaged_weights_are_passed_over(self, folder):
+    def test_damaged_weights_are_skipped(self, folder):
         add(folder, [0.6], TrialState.COMPLETE)
         number = add(folder, [0.9], TrialState.RUNNING)
         (folder.paths.checkpoint(number) / WEIGHTS).write_bytes(b"PK torn")

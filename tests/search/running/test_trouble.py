@@ -49,7 +49,7 @@ class TestTrouble:
         outcome = run("--space", file, "--out", tmp_path, "--name", "broken", "--quiet", *arguments)
         return outcome, tmp_path / "broken"
 
-    def test_the_search_goes_on_past_broken_trials(self, run, tmp_path):
+    def test_the_search_continues_after_failed_trials(self, run, tmp_path):
         outcome, folder = self.broken(run, tmp_path, "--trials", 3, diverging=(0,), failing=(1,))
         assert outcome.status == 0, outcome
         rows = rows_of(folder)
@@ -62,7 +62,7 @@ class TestTrouble:
         told = [(t.state, t.value) for t in trials_of(folder)][:2]
         assert told == [(TrialState.COMPLETE, 0.0), (TrialState.FAIL, None)]  # the sampler learns of the first
 
-    def test_three_equal_failures_in_a_row_end_it(self, run, tmp_path):
+    def test_three_equal_failures_in_a_row_end_the_run(self, run, tmp_path):
         outcome, folder = self.broken(run, tmp_path, "--trials", 9, failing=range(9))
         assert outcome.status == 1
         assert re.fullmatch(r"error: 3 trials in a row failed: .*unicorn.* \(see .*/logs\)\n", outcome.err)
@@ -74,7 +74,7 @@ class TestTrouble:
         assert re.fullmatch(r"error: no trial has scored: .*\n", outcome.err)
         assert not (folder / "best.json").exists()
 
-    def test_a_lost_worker_is_replaced_and_goes_on_from_its_checkpoint(self, run, tmp_path, space, monkeypatch):
+    def test_a_lost_worker_is_replaced_and_continues_from_its_checkpoint(self, run, tmp_path, space, monkeypatch):
         class Saving(Worker):  # local: Ray ships it by value
             def setup(self, config, **more):
                 import search.trial.training
@@ -111,7 +111,7 @@ class TestTrouble:
         expected = [epoch.metrics["val_mAP"] for epoch in classify.train(config, data)]
         assert list(trial.intermediate_values.values()) == pytest.approx(expected, abs=1e-9)
 
-    def test_a_disk_that_is_full_for_a_worker_ends_it_in_one_line_and_resume_runs_the_trial(
+    def test_a_full_disk_on_a_worker_ends_the_search_in_one_line_and_resume_runs_the_trial(
         self, run, tmp_path, space, monkeypatch
     ):
         class Full(Worker):
@@ -127,14 +127,14 @@ class TestTrouble:
         monkeypatch.setattr("search.cluster.execution.Worker", Full)
         self.end_on_a_full_disk(run, tmp_path, space, monkeypatch, "checkpoints/0000/weights.pt")
 
-    def test_a_disk_that_is_full_for_the_driver_too(self, run, tmp_path, space, monkeypatch):
+    def test_a_full_disk_on_the_driver_ends_the_search_in_one_line(self, run, tmp_path, space, monkeypatch):
         def refuse(folder):
             raise OSError(errno.ENOSPC, "No space left on device")
 
         monkeypatch.setattr("search.running.publishing.Publisher.publish", refuse)
         self.end_on_a_full_disk(run, tmp_path, space, monkeypatch, "")
 
-    def test_a_lost_cluster_is_not_called_a_full_disk(self, run, tmp_path, space, monkeypatch):
+    def test_a_lost_cluster_is_not_reported_as_a_full_disk(self, run, tmp_path, space, monkeypatch):
         def lose(*args, **kwargs):
             raise ConnectionError("Ray Client is not connected.\nDetails follow.")
 
@@ -157,7 +157,7 @@ class TestTrouble:
         assert continued.status == 0, continued
         assert [t.state.is_finished() for t in trials_of(folder)] == [True, True]
 
-    def test_ctrl_c_stops_cleanly_and_the_printed_line_goes_on(self, run, dataset, space, tmp_path):
+    def test_ctrl_c_stops_cleanly_and_the_printed_command_resumes(self, run, dataset, space, tmp_path):
         folder = tmp_path / "stopped"
         size = ["--image-size", "32", "--epochs", "90", "--trials", "2", "--concurrent", "1", "--gpus-per-trial", "0"]
         command = [sys.executable, "-m", "search.run", "classify", "--data", str(dataset), *size]

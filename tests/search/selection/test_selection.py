@@ -39,7 +39,7 @@ def histories_of(run, candidate):
     return [json.loads(result_of(run, name).read_text())["history"] for name in candidate["trainings"]]
 
 
-def test_the_mean_chooses_and_the_error_is_that_of_its_scores(done):
+def test_the_winner_has_the_best_mean_and_its_standard_error(done):
     run, outcome = done
     result = read(run)
     assert len(result["candidates"]) == result["seeds"] == 2
@@ -82,14 +82,14 @@ def test_the_best_trials_are_trained_with_other_seeds(done):
     assert first["name"] == f"trial {best['trial']}"
     assert first["config"] == best["config"]
     again = ClassifyConfig.from_dict({**first["config"], "seed": first["config"]["seed"] + 1})
-    facts = json.loads((run / "run.json").read_text())
-    data = load(facts["options"]["data"], image_size=32)
-    data = data.with_split(facts["split"]["train"], facts["split"]["val"])
+    record = json.loads((run / "run.json").read_text())
+    data = load(record["options"]["data"], image_size=32)
+    data = data.with_split(record["split"]["train"], record["split"]["val"])
     expected = [epoch.metrics["val_mAP"] for epoch in classify.train(again, data)]
     assert [m["val_mAP"] for m in histories_of(run, first)[0]] == pytest.approx(expected, abs=1e-9)
 
 
-def test_the_final_model_is_of_all_images(done, dataset):
+def test_the_final_model_is_trained_on_all_images(done, dataset):
     run, _ = done
     result, saved = read(run), torch.load(run / "final" / "final.pt", weights_only=True)
     assert saved["epoch"] == result["epochs"]
@@ -127,7 +127,7 @@ def test_a_configuration_that_diverges_is_left_out(done, on_cluster):
     assert outcome.err.startswith("error: every configuration failed with another seed")
 
 
-def test_a_training_that_diverges_says_so(done, on_cluster, dataset, tmp_path):
+def test_a_diverged_training_is_reported(done, on_cluster, dataset, tmp_path):
     best = json.loads((done[0] / "best.json").read_text())
     best["config"]["lr"] = 1e30
     (tmp_path / "best.json").write_text(json.dumps(best))
@@ -150,7 +150,7 @@ def test_a_training_whose_files_are_gone_is_run_again(name, done, on_cluster):
     assert read(run)["score"] == pytest.approx(before["score"], abs=1e-9)
 
 
-def test_one_seed_has_no_error(done, on_cluster):
+def test_one_seed_has_no_standard_error(done, on_cluster):
     run = Path(shutil.copytree(done[0], done[0].parent / "one seed"))
     outcome = on_cluster(final.main, run, "--top", 1, "--seeds", 1)
     assert outcome.status == 0, outcome

@@ -72,11 +72,11 @@ class TestSettings:
 
 
 class TestProblem:
-    def test_the_run_is_in_every_configuration(self):
+    def test_every_configuration_has_the_fields_of_the_run(self):
         for config, _ in sampled(problem()):
             assert (config.seed, config.epochs, config.image_size, config.weights) == (3, 9, 32, "none")
 
-    def test_none_is_a_choice_where_the_space_has_it_and_nothing_elsewhere(self):
+    def test_none_is_a_choice_if_the_space_has_it(self):
         found = problem(**parse_settings(["mixing=none", "clip=none", "patience=none"]))
         assert found.pins == {"mixing": "none", "clip": "none"}
         assert found.fixed["patience"] is None
@@ -95,7 +95,7 @@ class TestProblem:
             assert "precision" not in params
             assert config.div_factor is config.gamma is None  # suggested for other schedules, they do not apply
 
-    def test_a_field_of_two_parameters_is_set_for_both(self):
+    def test_a_field_set_by_two_parameters_is_fixed_for_both(self):
         optimizers = set()
         for config, _ in sampled(problem(lr=0.004)):
             assert config.lr == 0.004
@@ -103,7 +103,7 @@ class TestProblem:
         assert "sgd" in optimizers  # whose rate is another parameter
         assert len(optimizers) > 1
 
-    def test_the_space_is_told_the_run(self, space):
+    def test_the_space_gets_the_fields_of_the_run(self, space):
         path = space("def suggest(trial, problem):\n    return {'architecture': 'simple', 'lr': sum(problem['tell'])}")
         text = "def suggest(trial, problem):\n    assert problem == " + repr(
             {
@@ -119,7 +119,7 @@ class TestProblem:
         assert problem(architecture="simple").architectures == ("simple",)
         assert set(problem().architectures) == set(TASK.space.SMALL)
 
-    def test_a_weights_file_of_ours_brings_its_architecture(self, tmp_path):
+    def test_a_checkpoint_determines_the_architecture(self, tmp_path):
         data = SimpleNamespace(
             classes=DATA.classes, masks=(), images=torch.zeros(2, 32, 32, 3).byte().numpy(), train=[0, 1]
         )
@@ -143,7 +143,7 @@ class TestProblem:
             ({"optimizer": "adam", "momentum": 0.1}, "momentum requires optimizer=sgd"),
         ],
     )
-    def test_settings_that_cannot_be(self, settings, message):
+    def test_impossible_settings_are_refused(self, settings, message):
         with pytest.raises(ValueError, match=message):
             problem(**settings)
 
@@ -159,7 +159,7 @@ class TestIdleParameters:
             ({"brightness": 0.1}, set()),  # color_strength sets others, too
         ],
     )
-    def test_what_only_feeds_a_fixed_field_is_not_searched(self, settings, idle):
+    def test_parameters_that_only_feed_a_fixed_field_are_not_searched(self, settings, idle):
         pins = {name: value for name, value in settings.items() if name == "optimizer"}
         before = set().union(*(params for _, params in sampled(problem(**pins), 60)))
         found = problem(**settings)
@@ -169,7 +169,7 @@ class TestIdleParameters:
         for name, value in settings.items():
             assert {getattr(config, name) for config, _ in drawn} == {value}
 
-    def test_the_portfolio_does_without_them(self):
+    def test_the_portfolio_leaves_idle_parameters_out(self):
         found = problem(ema_decay=0.99)
         entries = [entry for _, entry in found.portfolio()]
         assert len(entries) == len(problem().portfolio())
@@ -177,12 +177,12 @@ class TestIdleParameters:
 
 
 class TestPortfolio:
-    def test_it_is_whole_without_settings(self):
+    def test_the_portfolio_is_complete_without_settings(self):
         names = [name for name, _ in problem().portfolio()]
         fitting = (i for i, e in enumerate(TASK.space.PORTFOLIO, 1) if e["architecture"] in TASK.space.SMALL)
         assert names == [f"portfolio {i}" for i in fitting]
 
-    def test_pins_are_in_it_and_what_no_longer_fits_is_not(self):
+    def test_pins_are_applied_and_recipes_that_do_not_fit_are_dropped(self):
         found = problem(architecture="simple", schedule="one_cycle")
         entries = dict(found.portfolio())
         assert entries
@@ -190,7 +190,7 @@ class TestPortfolio:
         for entry in entries.values():
             assert found.config(optuna.trial.FixedTrial(entry | {"div_factor": 25.0})).architecture == "simple"
 
-    def test_what_the_space_does_not_hold_is_left_out_silently(self, space):
+    def test_recipes_outside_of_the_space_are_left_out(self, space):
         found = problem(space("def suggest(t, problem):\n    return {'lr': t.suggest_float('lr', 0.1, 0.5)}"))
         assert found.portfolio() == []
         with warnings.catch_warnings():
@@ -199,7 +199,7 @@ class TestPortfolio:
             assert found.fitting({"lr": 0.2}) == {"lr": 0.2}
             assert found.fitting({"lr": 0.05}) is None
 
-    def test_it_comes_first_then_the_sampler_which_repeats_itself(self):
+    def test_the_portfolio_comes_first_then_the_seeded_sampler(self):
         found = problem(architecture="simple")
         number = len(found.portfolio())
         configs = first_configurations(found, "tpe", number + 2)
@@ -208,5 +208,5 @@ class TestPortfolio:
         assert configs == first_configurations(found, "tpe", number + 2)
 
 
-def test_the_own_space_is_the_default():
+def test_the_task_space_is_the_default():
     assert load_space(None, TASK) is TASK.space

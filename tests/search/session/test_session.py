@@ -18,7 +18,7 @@ from voctrain.models import build_classifier
 SIZE = ("--image-size", 32, "--epochs", 3, "--trials", 2)
 
 
-def test_two_searches_begun_in_one_second(prepared, dataset, tmp_path, monkeypatch):
+def test_two_searches_started_in_the_same_second(prepared, dataset, tmp_path, monkeypatch):
     given = ("classify", "--data", dataset, *SIZE, "--out", tmp_path / "my runs", "--set", "architecture=simple")
     monkeypatch.setattr("search.session.session.datetime", SimpleNamespace(now=lambda: datetime(2026, 11, 25, 12, 0)))
     session = prepared(*given)
@@ -30,21 +30,21 @@ def test_two_searches_begun_in_one_second(prepared, dataset, tmp_path, monkeypat
         claim(named)
 
 
-def test_the_data_of_a_moved_set_are_kept(unstarted, dataset, tmp_path, prepared):
+def test_a_moved_data_set_is_recorded(unstarted, dataset, tmp_path, prepared):
     moved = shutil.copytree(dataset, tmp_path / "moved")
     assert prepared("classify", "--resume", unstarted, "--data", moved).record.options.data == str(moved)
 
 
-def test_the_source_of_a_warm_start_is_needed_at_the_start_only(unstarted, prepared, refused, dataset):
-    facts = json.loads((unstarted / "run.json").read_text())
-    facts["options"]["warm_start"] = "/gone"
-    (unstarted / "run.json").write_text(json.dumps(facts))
+def test_the_source_of_a_warm_start_is_needed_only_at_the_start(unstarted, prepared, refused, dataset):
+    record = json.loads((unstarted / "run.json").read_text())
+    record["options"]["warm_start"] = "/gone"
+    (unstarted / "run.json").write_text(json.dumps(record))
     assert prepared("classify", "--resume", unstarted).paths.folder == unstarted
     message = refused(run.main, "classify", "--data", dataset, *SIZE, "--warm-start", "/gone")
     assert message.startswith("no run folder /gone")
 
 
-def test_a_space_is_told_the_device_that_it_was_begun_with(unstarted, prepared, monkeypatch):
+def test_a_space_gets_the_device_that_the_run_started_with(unstarted, prepared, monkeypatch):
     """Its choices may depend on it, and those of a study never change."""
     monkeypatch.setattr("search.session.session.available", lambda address, folder: [{"CPU": 2, "GPU": 1}])
     session = prepared("classify", "--resume", unstarted)
@@ -52,7 +52,7 @@ def test_a_space_is_told_the_device_that_it_was_begun_with(unstarted, prepared, 
     assert session.problem.info["device"] == "cpu"
 
 
-def test_weights_may_have_moved_but_must_be_the_same(begin, prepared, refused, dataset, tmp_path):
+def test_moved_weights_must_be_unchanged(begin, prepared, refused, dataset, tmp_path):
     weights = tmp_path / "weights.pt"
     torch.save(build_classifier("simple", image_size=32).state_dict(), weights)
     given = ("--data", dataset, *SIZE, "--out", tmp_path, "--name", "run", "--set", "architecture=simple")
@@ -71,7 +71,7 @@ class TestRevision:
         identity = ("-c", "user.name=n", "-c", "user.email=e@example.com")
         subprocess.run(["git", "-C", folder, *identity, *command], check=True, capture_output=True)
 
-    def test_it_is_that_of_the_own_checkout(self, tmp_path):
+    def test_the_revision_is_that_of_the_checkout(self, tmp_path):
         self.git(tmp_path, "init")
         (tmp_path / "file").write_text("1")
         self.git(tmp_path, "add", "file")
@@ -81,17 +81,17 @@ class TestRevision:
         (tmp_path / "file").write_text("2")
         assert git_revision(tmp_path) == revision + "+"
 
-    def test_a_repository_around_an_installation_is_another_ones(self, tmp_path):
+    def test_a_repository_around_an_installation_is_ignored(self, tmp_path):
         self.git(tmp_path, "init")
         self.git(tmp_path, "commit", "--allow-empty", "-m", "Begin")
         (tmp_path / "site-packages").mkdir()
         assert git_revision(tmp_path / "site-packages") is None
 
-    def test_there_may_be_none(self, tmp_path, monkeypatch):
+    def test_a_revision_may_be_missing(self, tmp_path, monkeypatch):
         monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
         assert git_revision(tmp_path) is None
 
 
 def test_run_json_records_the_version_of_the_package(unstarted):
-    facts = json.loads((unstarted / "run.json").read_text())
-    assert facts["versions"]["voc-search"] == version("voc-search")
+    record = json.loads((unstarted / "run.json").read_text())
+    assert record["versions"]["voc-search"] == version("voc-search")

@@ -4,7 +4,7 @@ import pytest
 from search.study.bootstrap import TOO_FEW, Estimate, estimated, paired
 
 
-def test_the_interval_covers_the_truth_about_as_often_as_it_claims():
+def test_the_interval_has_its_nominal_coverage():
     rng, covered = np.random.default_rng(1), 0
     for _ in range(300):
         scores = rng.beta(2, 5, size=60)  # of 60 images; their mean is 2 / 7 in truth
@@ -13,7 +13,7 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_claims():
     assert 0.91 <= covered / 300 <= 0.98
 
 
-def test_a_paired_interval_is_that_of_the_differences():
+def test_a_paired_interval_is_the_interval_of_the_differences():
     """One score is 0.1 above the other on each image: nothing varies."""
     second = np.random.default_rng(0).random(50)
     first = second + 0.1
@@ -21,18 +21,18 @@ def test_a_paired_interval_is_that_of_the_differences():
     assert lead == pytest.approx((0.1, 0.1, 0.1))
 
 
-def test_it_is_the_same_each_time():
+def test_the_fit_is_deterministic():
     scores = np.random.default_rng(0).random(20)
     assert len({estimated(lambda rows: scores[rows].mean(), 20) for _ in range(3)}) == 1
 
 
-def test_one_image_tells_nothing_of_others():
+def test_one_image_has_no_interval():
     found = estimated(lambda rows: np.array([0.5])[rows].mean(), 1)
     assert found.value == 0.5
     assert found.interval() == TOO_FEW
 
 
-def test_an_interval_without_its_own_value_is_not_shown():
+def test_an_interval_that_excludes_its_value_is_not_shown():
     assert Estimate(0.2763, 0.006, 0.2755).interval() == "too few images to tell"
     assert Estimate(0.2763, 0.006, 0.2755).lead() == "+0.2763 (too few images to tell)"
     assert Estimate(0.2763, 0.006, 0.2863).interval() == "0.0060 to 0.2863"

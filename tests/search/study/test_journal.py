@@ -36,7 +36,7 @@ def test_a_reopened_study_proposes_what_an_uninterrupted_one_does(kind, tmp_path
     assert other != interrupted
 
 
-def test_a_trial_cut_off_between_two_parameters_goes_on_the_same(tmp_path, monkeypatch):
+def test_a_trial_interrupted_between_two_parameters_continues_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr("search.study.sampler.STARTUP_TRIALS", 2)
 
     def third(cut):
@@ -54,7 +54,7 @@ def test_a_trial_cut_off_between_two_parameters_goes_on_the_same(tmp_path, monke
     assert third(cut=True) == third(cut=False)
 
 
-def test_pins_hold_for_every_trial(tmp_path):
+def test_pins_apply_to_every_trial(tmp_path):
     params = run(tmp_path / "a", 6, lambda: SeededSampler("random", 1, {"kind": "b"}))
     assert {p["kind"] for p in params} == {"b"}
     assert all("z" in p for p in params)

@@ -31,18 +31,18 @@ def study_of(*trials):
     return study.trials, spent
 
 
-def test_nothing_is_known_before_an_epoch():
+def test_the_time_left_is_unknown_before_an_epoch():
     assert seconds_left(workload(), *study_of()) == math.inf
     assert seconds_left(workload(), *study_of((0, 0, False))) == math.inf
 
 
-def test_trials_that_run_whole_by_hand():
+def test_full_trials_by_hand():
     """Ten seconds an epoch: three of nine are done, and another trial of nine is to come."""
     assert seconds_left(workload(trials=2), *study_of((3, 30, False))) == pytest.approx(6 * 10 + 9 * 10)
     assert seconds_left(workload(trials=2, concurrent=2), *study_of((3, 30, False))) == pytest.approx((60 + 90) / 2)
 
 
-def test_the_last_trial_takes_as_long_as_it_takes():
+def test_the_last_trial_bounds_the_time_left():
     trials = study_of((9, 90, True), (5, 50, False))
     assert seconds_left(workload(trials=2, concurrent=4), *trials) == pytest.approx(40)
 
@@ -52,7 +52,7 @@ RANDOM = 1 + 2 / 3 + 6 / 9
 LEARNED = 1 + 2 * 2 / 3 + 6 * 2 / 3 / 2
 
 
-def test_what_trials_are_expected_to_run(monkeypatch):
+def test_expected_epochs_by_kind_of_trial(monkeypatch):
     monkeypatch.setattr("search.study.sampler.STARTUP_TRIALS", 20)
     many = workload(trials=60)
     assert [many.kind(n) for n in (0, 1, 2, 19, 20, 59)] == ["full"] * 2 + ["random"] * 2 + ["learned"] * 2
@@ -62,26 +62,26 @@ def test_what_trials_are_expected_to_run(monkeypatch):
 
 
 @pytest.mark.parametrize(("sampler", "kinds"), [("tpe", "FRL"), ("random", "FRR"), ("qmc", "FRR"), ("gp", "FFF")])
-def test_the_sampler_says_which_trials_cost_alike(sampler, kinds):
+def test_the_sampler_determines_the_kinds_of_trials(sampler, kinds):
     record = SimpleNamespace(options=SimpleNamespace(sampler=sampler, trials=50), epochs=9)
     run_workload = Workload.of(record, concurrent=2, protected=range(1))
     assert "".join(run_workload.kind(number)[0].upper() for number in (0, 1, 2)) == kinds
 
 
-def test_trials_to_come_cost_what_the_best_cost():
+def test_learned_trials_cost_as_much_as_the_best():
     """Three of the portfolio, the worst one cheap: the sampler's trial is expected to be like the other two."""
     left = seconds_left(workload(protected=range(3)), *study_of((9, 270, True), (9, 90, True), (9, 9, True)))
     assert left == pytest.approx(LEARNED * (360 / 18))
 
 
-def test_what_trials_of_a_kind_cost_counts_more_the_more_there_are():
+def test_the_own_cost_of_a_kind_counts_more_with_more_trials():
     """One random trial of one second an epoch, one epoch long, beside two whole ones of ten."""
     left = seconds_left(workload(sampler="random"), *study_of((9, 90, True), (9, 90, True), (1, 1, True)))
     price = (18 * 181 / 19 + 1) / (18 + 1)
     assert left == pytest.approx(RANDOM * price)
 
 
-def test_a_promoted_trial_goes_on():
+def test_a_promoted_trial_continues():
     """Past the first rung, epoch 1, a third of random trials goes past the second, epoch 3; past that to the end."""
     begun = study_of((9, 9, True), (9, 9, True), (1, 1, False))
     assert seconds_left(workload(trials=3, sampler="random"), *begun) == pytest.approx(2 + 6 / 3)
@@ -89,11 +89,11 @@ def test_a_promoted_trial_goes_on():
     assert seconds_left(workload(trials=3, sampler="random"), *begun) == pytest.approx(5)
 
 
-def test_without_pruning_all_run_whole():
+def test_without_pruning_all_trials_are_full():
     assert expected_epochs(workload(sampler="gp")) == 4 * 9
     assert seconds_left(workload(sampler="gp"), *study_of((9, 90, True))) == pytest.approx(3 * 90)
     assert expected_epochs(workload()) == pytest.approx(2 * 9 + 2 * LEARNED)
 
 
-def test_nothing_is_left_at_the_end():
+def test_no_time_is_left_at_the_end():
     assert seconds_left(workload(trials=2), *study_of((9, 90, True), (1, 10, True))) == 0

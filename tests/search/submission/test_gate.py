@@ -20,7 +20,7 @@ def test_a_strength_that_helps_everywhere_is_chosen():
     assert crossed == pytest.approx(base.mean() + 0.2)
 
 
-def test_a_gain_that_does_not_carry_over_is_no_gain():
+def test_a_gain_that_does_not_generalize_is_ignored():
     rng = np.random.default_rng(1)
     dice = rng.random((len(STRENGTHS), 5))
     dice[0] = 0.6

@@ -56,7 +56,7 @@ def decoded(rows):
     return np.array([decode(code, (20,)) for name, code in rows if name.endswith("_classification")])
 
 
-def test_each_code_is_what_the_model_decides(call, dataset, folder, checkpoint, data):
+def test_each_code_is_the_decision_of_the_model(call, dataset, folder, checkpoint, data):
     rows, said = submitted(call, dataset, folder)
     names = [f"{i}_{kind}" for i in data.test_ids for kind in ("classification", "segmentation")]
     assert [name for name, _ in rows] == names
@@ -68,11 +68,11 @@ def test_each_code_is_what_the_model_decides(call, dataset, folder, checkpoint, 
     assert "best.pt" in said
 
 
-def test_a_file_will_do(call, dataset, folder):
+def test_a_file_is_accepted(call, dataset, folder):
     assert submitted(call, dataset, folder / "best.pt")[0] == submitted(call, dataset, folder)[0]
 
 
-def test_an_image_without_any_class_has_the_likeliest(call, dataset, tmp_path, checkpoint, data):
+def test_an_image_without_a_class_gets_the_likeliest(call, dataset, tmp_path, checkpoint, data):
     torch.save(checkpoint | {"thresholds": [1.1] * 20}, tmp_path / "best.pt")
     rows, _ = submitted(call, dataset, tmp_path / "best.pt")
     model, config = classify.restore(checkpoint)
@@ -80,7 +80,7 @@ def test_an_image_without_any_class_has_the_likeliest(call, dataset, tmp_path, c
     assert np.array_equal(decoded(rows), np.eye(20, dtype=bool)[top])
 
 
-def test_the_final_model_goes_first(call, dataset, folder, checkpoint, data):
+def test_the_final_model_is_preferred(call, dataset, folder, checkpoint, data):
     (folder / "final").mkdir()
     torch.save(checkpoint | {"thresholds": [0.0] * 20}, folder / "final" / "final.pt")
     rows, said = submitted(call, dataset, folder)
@@ -117,12 +117,12 @@ def test_a_model_of_other_classes_is_refused(task, refused, dataset, checkpoint,
     assert "knows tvmonitor, train, sofa" in refused(main, "--data", dataset, f"--{task}", tmp_path / "best.pt")
 
 
-def test_digits_are_no_set_to_submit(refused, folder):
+def test_digits_cannot_be_submitted(refused, folder):
     assert "while digits has 0, 1, 2 and 7 more" in refused(main, "--data", "digits", "--classify", folder)
 
 
 @pytest.mark.slow
-def test_a_run_of_the_search(call, dataset, finished, data, tmp_path):
+def test_a_search_run_is_accepted(call, dataset, finished, data, tmp_path):
     shutil.copytree(finished, tmp_path / "run")
     rows, _ = submitted(call, dataset, tmp_path / "run")
     saved = torch.load(finished / "best.pt", weights_only=True)

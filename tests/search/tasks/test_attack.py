@@ -34,15 +34,15 @@ def attacked(on_cluster, dataset, finished, tmp_path_factory):
     return out / "run", outcome.out
 
 
-def test_the_run_folder_says_what_was_attacked(attacked, finished, dataset):
+def test_the_run_folder_records_the_attack(attacked, finished, dataset):
     folder, said = attacked
     best = json.loads((folder / "best.json").read_text())
     assert best["config"]["victim"] == str(finished / "best.pt")
     assert best["metric"] == "val_score"
     assert best["score"] == best["metrics"]["val_score"]
-    facts = json.loads((folder / "run.json").read_text())
-    assert f"random sign {facts['baseline']['val_score']:.4f}" in said
-    assert facts["baseline"]["val_ssim"] >= 0.85
+    record = json.loads((folder / "run.json").read_text())
+    assert f"random sign {record['baseline']['val_score']:.4f}" in said
+    assert record["baseline"]["val_ssim"] >= 0.85
     data = load(dataset, image_size=32)
     evaluator = AttackEvaluator(AttackConfig.from_dict(best["config"]), data)
     with np.load(folder / "val_predictions.npz") as file:
@@ -74,7 +74,7 @@ def test_the_table_compares_it_with_the_baselines(attacked):
     assert float(rows["generator"]["score"]) == pytest.approx(best["score"], abs=1e-6)
 
 
-def test_the_report_holds_the_table_and_makes_it_where_it_is_missing(attacked, call, tmp_path):
+def test_the_report_contains_the_table_and_makes_a_missing_one(attacked, call, tmp_path):
     folder = shutil.copytree(attacked[0], tmp_path / "run")
     shutil.rmtree(folder / "pictures")
     (folder / "attacks.json").unlink()
@@ -135,8 +135,8 @@ def test_every_goal_runs(goal, on_cluster, finished, dataset, tmp_path):
     place = ("--data", dataset, "--out", tmp_path, "--name", "run", "--victim", finished)
     outcome = on_cluster(run.main, "attack", *place, *size, *TINY, "--goal", goal)
     assert outcome.status == 0, outcome
-    facts = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert facts["options"]["goal"] == goal
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["options"]["goal"] == goal
     rows = json.loads((tmp_path / "run" / "attacks.json").read_text())
     assert tuple(row["attack"] for row in rows) == ATTACKS
     assert all(row["factor"] == 1 for row in rows) == (goal == "privacy")
@@ -171,16 +171,16 @@ def test_bad_input(arguments, message, refused, finished, dataset):
     assert message in refused(run.main, *arguments, *place)
 
 
-def test_models_that_are_no_honest_victim(refused, finished, dataset, tmp_path):
+def test_models_that_have_seen_validation_images_are_refused(refused, finished, dataset, tmp_path):
     final_model = torch.load(finished / "best.pt", weights_only=True) | {"standard_error": 0.1}
     torch.save(final_model, tmp_path / "final.pt")
     assert "has seen the validation images" in refused(
         run.main, "attack", "--data", dataset, "--victim", tmp_path / "final.pt"
     )
     other = shutil.copytree(finished, tmp_path / "other")
-    facts = json.loads((other / "run.json").read_text())
-    facts["split"] = {"train": facts["split"]["val"], "val": facts["split"]["train"]}
-    (other / "run.json").write_text(json.dumps(facts))
+    record = json.loads((other / "run.json").read_text())
+    record["split"] = {"train": record["split"]["val"], "val": record["split"]["train"]}
+    (other / "run.json").write_text(json.dumps(record))
     assert "was trained on 15 of the validation images" in refused(
         run.main, "attack", "--data", dataset, "--victim", other
     )
@@ -188,8 +188,8 @@ def test_models_that_are_no_honest_victim(refused, finished, dataset, tmp_path):
 
 def test_another_victim_of_the_same_name_is_refused(refused, attacked, tmp_path):
     folder = shutil.copytree(attacked[0], tmp_path / "run")
-    facts = json.loads((folder / "run.json").read_text())
-    facts["digests"]["victim"] = "0" * 32
-    (folder / "run.json").write_text(json.dumps(facts))
+    record = json.loads((folder / "run.json").read_text())
+    record["digests"]["victim"] = "0" * 32
+    (folder / "run.json").write_text(json.dumps(record))
     message = refused(run.main, "attack", "--resume", folder, "--trials", 3)
     assert "is not the file that this run began with" in message

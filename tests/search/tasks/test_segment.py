@@ -57,7 +57,7 @@ def rows_of(file):
     return dict(rows)
 
 
-def test_the_run_folder_says_what_was_scored(segmented, data):
+def test_the_run_folder_records_the_scores(segmented, data):
     folder, _ = segmented
     best = json.loads((folder / "best.json").read_text())
     with np.load(folder / "val_predictions.npz") as file:
@@ -68,9 +68,9 @@ def test_the_run_folder_says_what_was_scored(segmented, data):
     present = [value for value in best["iou"].values() if value is not None]
     assert np.mean(present) == pytest.approx(best["score"])
     assert best["config"]["width"] == 4
-    facts = json.loads((folder / "run.json").read_text())
-    assert facts["track"] is None
-    assert facts["baseline"]["val_dice"] == 0
+    record = json.loads((folder / "run.json").read_text())
+    assert record["track"] is None
+    assert record["baseline"]["val_dice"] == 0
     with open(folder / "trials.csv", newline="") as handle:
         assert all(float(row["memory_gb"]) > 0.05 for row in csv.DictReader(handle))
 
@@ -82,7 +82,7 @@ def test_pictures_are_drawn(segmented):
             assert len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > 20
 
 
-def test_the_final_model_is_judged_at_original_sizes(segmented, data, dataset):
+def test_the_final_model_is_evaluated_at_original_sizes(segmented, data, dataset):
     folder, said = segmented
     result = json.loads((folder / "final" / "final.json").read_text())
     original = result["original_size"]
@@ -94,7 +94,7 @@ def test_the_final_model_is_judged_at_original_sizes(segmented, data, dataset):
     assert not [place for place in places if (place / "weights.pt").exists()]
 
 
-def test_the_submission_holds_exactly_the_predicted_masks(segmented, call, data, dataset, tmp_path):
+def test_the_submission_contains_exactly_the_predicted_masks(segmented, call, data, dataset, tmp_path):
     folder, _ = segmented
     out = tmp_path / "submission.csv"
     outcome = call(submit.main, "--data", dataset, "--segment", folder, "--out", out, "--flip", "--scales", 1, 1.5)
