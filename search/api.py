@@ -18,7 +18,7 @@ from typing import Any
 
 import pandas as pd
 
-from search.cluster.connection import RayStartError, connect
+from search.cluster.connection import RayStartError, connect, own_connection
 from search.cluster.interrupt import Interrupt, Stopped
 from search.options import FinalOptions, SubmitOptions, checked, flag
 from search.report.page import write_report
@@ -101,7 +101,7 @@ def search(task: str, *, reporter: Reporter | None = None, **options: Any) -> Ru
     mistake, `RayStartError` and `SearchFailed` for a failure.
     """
     reporter = reporter or Reporter(bool(options.get("quiet")))
-    with quiet_optuna():
+    with quiet_optuna(), own_connection():
         session = open_session(task, options, reporter)
         try:
             dashboard = "nothing left to run"
@@ -122,7 +122,7 @@ def search(task: str, *, reporter: Reporter | None = None, **options: Any) -> Ru
 
 def dry_run(task: str, *, reporter: Reporter | None = None, **options: Any) -> list[str]:
     """What `search` with these options would run, and about how long it would take, as lines of text."""
-    with quiet_optuna():
+    with quiet_optuna(), own_connection():
         session = open_session(task, options, reporter or Reporter())
         try:
             return describe_session(session)
@@ -137,7 +137,7 @@ def finalize(run: Run | str | Path | None = None, *, reporter: Reporter | None =
     `SelectionFailed` for a failure, and `Stopped` after Ctrl-C or SIGTERM; the same call continues it.
     """
     given = checked(FinalOptions, {"run": _folder(run), **options})
-    with quiet_optuna():
+    with quiet_optuna(), own_connection():
         selection = open_selection(FinalOptions(**given), reporter or Reporter())
         try:
             if selection.address is None:

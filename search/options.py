@@ -6,6 +6,7 @@ A task adds its own options in a subclass, in search/tasks/<task>.py. Nothing he
 import argparse
 import dataclasses
 import importlib
+import os
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -259,7 +260,8 @@ def check_task(task: str, given: Mapping[str, Any]) -> None:
 def checked(cls: type, given: Mapping[str, Any]) -> Mapping[str, Any]:
     """Options that a program gives, with the values that the command line would make of them.
 
-    A number, or its text, is checked as the command line checks it. Raises `ValueError` for unknown names, too.
+    Numbers and texts are checked alike; paths, lists and, for --set, dictionaries are accepted. Raises `ValueError` for
+    an unknown name or a wrong value.
     """
     known, values = options_of(cls), dict(given)
     for name, value in given.items():
@@ -268,6 +270,10 @@ def checked(cls: type, given: Mapping[str, Any]) -> Mapping[str, Any]:
         how = known[name]
         if how.choices and value not in how.choices:
             raise ValueError(f"{flag(name)} must be one of {', '.join(how.choices)}, but got {value!r}")
+        if isinstance(value, os.PathLike):
+            values[name] = os.fspath(value)
+        if how.many and isinstance(value, Mapping):
+            values[name] = tuple(f"{key}={setting}" for key, setting in value.items())
         if how.many or how.parse is str or value is None or isinstance(value, bool):
             continue
         text = f"{value}s" if how.parse is seconds and not isinstance(value, str) else str(value)

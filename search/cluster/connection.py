@@ -5,6 +5,8 @@ import os
 import re
 import socket
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,17 @@ START_ATTEMPTS = 2
 
 class RayStartError(RuntimeError):
     """Ray did not start on this machine. The message is one line."""
+
+
+@contextmanager
+def own_connection() -> Iterator[None]:
+    """Disconnect from Ray afterwards, and end a cluster that was started, unless there was a connection before."""
+    before = ray.is_initialized()
+    try:
+        yield
+    finally:
+        if not before:
+            ray.shutdown()
 
 
 def available(address: str | None, folder: Path) -> list[dict[str, float]]:

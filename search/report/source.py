@@ -72,7 +72,7 @@ class Source:
         best = read_torch(self.paths.best_weights)
         if self.data is None or best is None or not self.outdated or not self.files_unchanged:
             return
-        with suppress(ValueError):  # the run is used, or of another version
+        with suppress(ValueError, OSError):  # the run is used, read-only, or of another version
             held = lock(self.paths)
             try:
                 self.task.conclude(self.paths, self.record, best, self.data, Reporter(self.record.options.quiet))

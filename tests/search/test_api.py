@@ -14,8 +14,16 @@ ONE_CPU = {"concurrent": 1, "cpus_per_trial": 1, "gpus_per_trial": 0}
 @pytest.mark.slow
 def test_a_notebook_searches_finalizes_and_submits(cluster, dataset, space, tmp_path, capsys):
     verbosity = optuna.logging.get_verbosity()
-    small = {"data": str(dataset), "image_size": 32, "epochs": 1, "trials": 2, "space": str(space), **ONE_CPU}
-    run = api.search("classify", **small, out=str(tmp_path), name="run")
+    small = {
+        "data": dataset,
+        "image_size": 32,
+        "epochs": 1,
+        "trials": 2,
+        "space": space,
+        "set": {"batch_size": 16},
+        **ONE_CPU,
+    }
+    run = api.search("classify", **small, out=tmp_path, name="run")
     assert run.folder == tmp_path / "run"
     assert (run.outcome.finished, run.outcome.missing, run.outcome.signal) == (2, 0, None)
     assert "trials 2/2 done" in capsys.readouterr().out  # it shows progress
