@@ -115,9 +115,9 @@ def _notebook(problem: Problem, images: int, step: Callable[[Tensor, Tensor], No
 
 
 class NotebookImages(Dataset):
-    """The original files, decoded and varied one by one as tensors: all of SEED.md §2's list, its faults included.
+    """The course notebook's pipeline: files are decoded and augmented one at a time, with its faults.
 
-    Three of the pool for four images of five, which were its copies; after the normalization (§6, fault 11).
+    It augments after the normalization, and draws three random operations for four images of five.
     """
 
     def __init__(self, problem: Problem):
