@@ -1,4 +1,4 @@
-"""What a report is made from: a run folder and its data, as far as they exist and are unchanged."""
+"""The input of a report: a run folder and its data, as far as they exist and have not changed."""
 
 from contextlib import suppress
 from dataclasses import dataclass
