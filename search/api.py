@@ -20,7 +20,9 @@ import pandas as pd
 
 from search.cluster.connection import RayStartError, connect, own_connection
 from search.cluster.interrupt import Interrupt, Stopped
-from search.options import FinalOptions, SubmitOptions, checked, flag
+from search.command_line import flag
+from search.option_values import checked
+from search.options import FinalOptions, SubmitOptions
 from search.report.page import write_report
 from search.reporter import Reporter
 from search.run_folder.files import read_torch

@@ -3,7 +3,8 @@
 import sys
 
 from search.command_line import Parser, make_parser, run_command
-from search.options import SubmitOptions, make_options
+from search.option_values import make_options
+from search.options import SubmitOptions
 from search.reporter import Reporter
 from search.tasks import submitted_tasks
 from search.text import one_line

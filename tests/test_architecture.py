@@ -109,6 +109,7 @@ def upward_imports(folder, floors):
 SEARCH_FLOORS = (
     ("text", "reporter", "command_line"),
     ("options",),
+    ("option_values",),
     ("run_folder",),
     ("study",),
     ("trial",),

@@ -8,7 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from search.command_line import Parser, make_parser, run_command
-from search.options import ReportOptions, make_options
+from search.option_values import make_options
+from search.options import ReportOptions
 from search.reporter import Reporter
 from search.run_folder.records import read_run
 from search.text import one_line

@@ -8,7 +8,7 @@ from pathlib import Path
 import matplotlib
 from optuna.trial import FrozenTrial
 
-from search.options import flag, options_of
+from search.command_line import flag, options_of
 from search.pictures.blocks import STYLE, Block, Code, Section, Table, Text
 from search.report import search_figures as figures
 from search.report.data_figures import class_histogram, examples, training_batch

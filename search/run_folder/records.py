@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from search.options import SearchOptions, make_options, task_options
+from search.option_values import make_options
+from search.options import SearchOptions, task_options
 from search.run_folder.files import read_json, write_json
 from search.run_folder.paths import RunPaths
 

@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution
 
-from search.options import flag
+from search.command_line import flag
 from search.run_folder.records import Configuration
 from search.session.settings import load_space
 from search.study.sampler import SeededSampler

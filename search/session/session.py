@@ -11,7 +11,9 @@ from typing import Any
 from search.cluster.address import resolve_address
 from search.cluster.connection import available
 from search.cluster.resources import Resources, share_resources
-from search.options import SearchOptions, check_task, checked, flag, options_of, task_options
+from search.command_line import flag, options_of
+from search.option_values import check_task, checked
+from search.options import SearchOptions, task_options
 from search.reporter import Reporter
 from search.run_folder.lock import RunLock, lock
 from search.run_folder.paths import RunPaths

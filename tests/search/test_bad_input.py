@@ -102,7 +102,7 @@ class TestWeights:
         assert "w.pt" in self.refuse(refused, dataset, tmp_path / "w.pt")
 
     def test_pickled_objects_are_not_loaded(self, refused, dataset, tmp_path):
-        torch.save({"model": print}, tmp_path / "w.pt")
+        torch.save({"model": len}, tmp_path / "w.pt")
         assert "contains pickled objects" in self.refuse(refused, dataset, tmp_path / "w.pt")
 
     def test_weights_of_another_model(self, refused, dataset, tmp_path):
@@ -259,7 +259,7 @@ class TestSubmit:
         ("saved", "message"),
         [
             ({"weight": torch.zeros(2)}, "is not a voc-search checkpoint"),
-            ({"task": "classify", "model": print}, "is not a voc-search checkpoint"),
+            ({"task": "classify", "model": len}, "is not a voc-search checkpoint"),
             ({"task": "segment", "thresholds": []}, "--classify takes a model of task classify, but "),
             ({"task": "attack"}, "is of task attack: give a classify run"),
         ],

@@ -10,7 +10,8 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
-from search.options import make_options, run_parser, task_options
+from search.option_values import make_options
+from search.options import run_parser, task_options
 from search.report.__main__ import main
 from search.report.page import command
 from search.report.trials import RELIABLE
