@@ -79,7 +79,7 @@ TRAINING_FLOORS = (
 )
 ATTACK_FLOORS = (("goals", "victim", "visibility"), ("objective",), ("training",), ("baselines",), ("__init__",))
 DATA_FLOORS = (
-    ("cache", "class_names", "dataset", "sample_classes", "split"),
+    ("cache", "class_names", "dataset", "resizing", "sample_classes", "split"),
     ("palette",),
     ("files",),
     ("layouts",),

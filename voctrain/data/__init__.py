@@ -9,7 +9,7 @@ A module imports only from lower floors (tests/test_architecture.py checks this)
     3  layouts
     2  files
     1  palette
-    0  cache, class_names, dataset, sample_classes, split
+    0  cache, class_names, dataset, resizing, sample_classes, split
 
 `load` imports most of them when it is called, so that `--help` does not wait for pandas and Pillow.
 """

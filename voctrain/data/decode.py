@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from voctrain.data.class_names import VOC_CLASSES
 from voctrain.data.files import VOID, read_image
 from voctrain.data.layouts import Listing
+from voctrain.data.resizing import NEAREST, resize_square
 from voctrain.data.split import stratified_split
 
 FORMAT = 1  # version of the cached arrays: increment it when their names or the way they are computed change
-NEAREST = Image.Resampling.NEAREST
 
 
 def fingerprint(listing: Listing) -> str:
@@ -74,14 +73,6 @@ def decode_images(
     train, val = stratified_split(labels)
     arrays = {"images": images, "labels": labels, "train": train, "val": val, "test_images": test_images}
     return arrays | masks | {"sizes": sizes, "test_sizes": test_sizes}
-
-
-def resize_square(image: np.ndarray, size: int, resample: Image.Resampling = Image.Resampling.BILINEAR) -> np.ndarray:
-    """Resize (H, W) or (H, W, 3) to `size` × `size`, ignoring the aspect ratio.
-
-    PIL's bilinear filter antialiases: when shrinking, it averages over the area that each pixel covers.
-    """
-    return np.asarray(Image.fromarray(image).resize((size, size), resample))
 
 
 def read_or_build(

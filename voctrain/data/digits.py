@@ -6,7 +6,7 @@ import numpy as np
 
 from voctrain.data.cache import cache_dir
 from voctrain.data.dataset import Data, DataSource
-from voctrain.data.decode import resize_square
+from voctrain.data.resizing import resize_square
 from voctrain.data.split import stratified_split
 
 CLASSES = tuple("0123456789")
