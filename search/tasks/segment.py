@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from search.reporter import Reporter
@@ -70,24 +71,15 @@ class Segment(PretrainedTask):
         return metrics
 
     def label_maps(
-        self,
-        saved: Checkpoint,
-        images: np.ndarray,
-        *,
-        sizes: np.ndarray,
-        log_prior: np.ndarray | None,
-        flip: bool,
-        scales: Sequence[float],
-    ) -> Iterator[np.ndarray]:
-        """The label maps of images at their original sizes (N, 2), see `voctrain.segment.predict`."""
+        self, saved: Checkpoint, *, flip: bool, scales: Sequence[float]
+    ) -> Callable[..., Iterator[np.ndarray]]:
+        """A function of images, `sizes` and `log_prior` that yields label maps, see `voctrain.segment.predict`."""
         from search.trial.device import pick_device
         from voctrain import segment
 
         device = pick_device(1)
         model, config = segment.restore(saved, device=device)
-        return segment.predict(
-            model, images, config, sizes=sizes, log_prior=log_prior, flip=flip, scales=scales, device=device
-        )
+        return partial(segment.predict, model, config=config, flip=flip, scales=scales, device=device)
 
     def dice_by_prior(
         self,
