@@ -255,7 +255,9 @@ class ReportOptions:
     )
     out: str = option("compare.html", "the file that a comparison is written to", metavar="FILE")
     best: bool = option(False, "print the best configuration instead")
-    format: str = option("yaml", "the format of --best", choices=("yaml", "json", "py"))
+    format: str = option(
+        "yaml", "the format of --best; py is a script that trains this configuration", choices=("yaml", "json", "py")
+    )
     now: bool = option(False, "do not wait for processors that a running search leaves idle")
 
 
