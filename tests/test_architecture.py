@@ -78,7 +78,13 @@ TRAINING_FLOORS = (
     ("attack",),
     ("deploy",),
 )
-ATTACK_FLOORS = (("goals", "victim", "visibility"), ("objective",), ("training",), ("baselines",), ("__init__",))
+ATTACK_FLOORS = (
+    ("goals", "unrolled", "victim", "visibility"),
+    ("objective",),
+    ("training",),
+    ("baselines",),
+    ("__init__",),
+)
 DATA_FLOORS = (
     ("cache", "class_names", "dataset", "resizing", "sample_classes", "split"),
     ("palette",),
