@@ -44,6 +44,8 @@ def opened(to, file):
     """The exported model, as its user runs it, and its metadata."""
     if to == "onnx":
         session = onnxruntime.InferenceSession(file)
+        assert [value.name for value in (*session.get_inputs(), *session.get_outputs())] == ["images", "output"]
+        assert session.get_inputs()[0].shape == ["batch", 3, "height", "width"]
         told = {entry.key: entry.value for entry in onnx.load(file).metadata_props}
         return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0]), told
     if to == "safetensors":
@@ -95,6 +97,11 @@ def test_files_that_are_no_target_are_refused(refused, folder, tmp_path):
     assert "neither final/final.pt nor best.pt" in refused(main, tmp_path)
     (tmp_path / "x.pt").write_bytes(b"no checkpoint")
     assert "is not a voc-search checkpoint" in refused(main, tmp_path / "x.pt")
+
+
+def test_a_damaged_checkpoint_is_refused(refused, checkpoint, tmp_path):
+    torch.save(checkpoint | {"model": {"mean": torch.zeros(3)}}, tmp_path / "best.pt")
+    assert refused(main, tmp_path / "best.pt").startswith(f"{tmp_path / 'best.pt'} is damaged (")
 
 
 def test_a_file_that_answers_otherwise_is_not_left(call, folder, monkeypatch):
@@ -181,5 +188,8 @@ def test_attacks(to, call, dataset, checkpoint, tmp_path):
         return
     assert outcome.status == 0, outcome
     (tmp_path / "victim.pt").unlink()
+    refusal = call(main, tmp_path / "best.pt", "--to", to)
+    assert (refusal.status, len(refusal.err.splitlines())) == (2, 1)
+    assert f"also needs {tmp_path / 'victim.pt'}, which is not there" in refusal.err
     with torch.no_grad():
         assert torch.allclose(opened(to, tmp_path / "x")[0](IMAGES), attacked, atol=1e-4)
