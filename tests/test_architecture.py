@@ -79,10 +79,11 @@ TRAINING_FLOORS = (
 )
 ATTACK_FLOORS = (("goals", "victim", "visibility"), ("objective",), ("training",), ("baselines",), ("__init__",))
 DATA_FLOORS = (
-    ("cache", "class_names", "dataset", "resizing", "sample_classes", "split"),
-    ("palette",),
-    ("files",),
+    ("cache", "dataset", "palette", "resizing", "sample_classes", "split", "text_files"),
+    ("class_names", "image_files"),
+    ("mask_files",),
     ("layouts",),
+    ("discovery",),
     ("convert", "decode", "sample"),
     ("digits", "named_sets"),
     ("__init__",),

@@ -14,7 +14,7 @@ from voctrain.augment.transforms import augment
 from voctrain.checkpoint import pack_checkpoint
 from voctrain.config import SegmentConfig
 from voctrain.data import Data
-from voctrain.data.layouts import VOID
+from voctrain.data.class_names import VOID
 from voctrain.device_array import DeviceArray
 from voctrain.images import EVAL_BATCH, channel_statistics, check_images, to_unit
 from voctrain.loop import Epoch, fit

@@ -8,7 +8,7 @@ import torch
 
 from voctrain import segment
 from voctrain.config import ClassifyConfig, SegmentConfig
-from voctrain.data.layouts import VOID
+from voctrain.data.class_names import VOID
 from voctrain.metrics.segmentation import mask_metrics, score_maps
 from voctrain.models import build_segmenter
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from voctrain.config import TrainConfig
-from voctrain.data.layouts import VOID
+from voctrain.data.class_names import VOID
 
 FLIPS = {"hflip": -1, "vflip": -2}  # the dimension of each
 NEED_COLOR = ("saturation", "hue", "grayscale")

@@ -2,14 +2,15 @@
 
 A module imports only from lower floors (tests/test_architecture.py checks this):
 
-    7  __main__
-    6  __init__
-    5  digits, named_sets
-    4  convert, decode, sample
+    8  __main__
+    7  __init__
+    6  digits, named_sets
+    5  convert, decode, sample
+    4  discovery
     3  layouts
-    2  files
-    1  palette
-    0  cache, class_names, dataset, resizing, sample_classes, split
+    2  mask_files
+    1  class_names, image_files
+    0  cache, dataset, palette, resizing, sample_classes, split, text_files
 
 `load` imports most of them when it is called, so that `--help` does not wait for pandas and Pillow.
 """
@@ -50,7 +51,7 @@ def load(
         ValueError: the folder has neither layout; a file is missing, damaged or malformed; the classes are not VOC's;
             there are fewer labeled images than classes; or a download failed.
     """
-    from voctrain.data import decode, layouts, named_sets
+    from voctrain.data import decode, discovery, layouts, named_sets
 
     if image_size < 1:
         raise ValueError(f"image_size must be at least 1 pixel, but got {image_size}: use a size such as 300")
@@ -60,7 +61,7 @@ def load(
         return digits.load(path, image_size)
     listing = layouts.read_layout(named_sets.folder_of(path), use_val=use_val)
     progress(0, len(listing.ids) + len(listing.test_ids))
-    layouts.check_content(listing)
+    listing = discovery.with_classes(listing)
     fingerprint = decode.fingerprint(listing)
     name = f"{fingerprint}-{image_size}{'-val' if use_val else ''}-v{decode.FORMAT}.npz"
     arrays, cache_warnings = decode.read_or_build(
@@ -77,7 +78,7 @@ def load(
         test_images=arrays["test_images"],
         sizes=arrays["sizes"],
         test_sizes=arrays["test_sizes"],
-        classes=layouts.VOC_CLASSES,
+        classes=listing.classes.names,
         fingerprint=fingerprint,
         warnings=decode.content_warnings(listing, arrays) + cache_warnings,
         source=_source(path, use_val),
@@ -97,14 +98,15 @@ def original_masks(data: Data, ids: Iterable[str]) -> Iterator[np.ndarray]:
     An image without a mask yields an all-void one. Raises `ValueError` for data that was not read from a folder, or if
     the folder's files no longer form a valid set, and `KeyError` for an unknown id.
     """
-    from voctrain.data import layouts, named_sets
-    from voctrain.data.files import VOID
+    from voctrain.data import discovery, layouts, named_sets
+    from voctrain.data.class_names import VOID
 
     if data.source is None or data.source.path in DIGITS:
         raise ValueError(
             "original masks must be in a folder, but this data was not read from one: use a set with masks"
         )
     listing = layouts.read_layout(named_sets.folder_of(data.source.path), use_val=data.source.use_val)
+    listing = discovery.with_classes(listing)
     index = {name: i for i, name in enumerate(listing.ids)}
     for name in ids:
         image, mask, _ = listing.read(index[name])

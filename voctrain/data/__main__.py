@@ -3,6 +3,7 @@
 import argparse
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 
@@ -68,9 +69,9 @@ def _sample(folder: str, labeled: int, unlabeled: int, max_size: int, seed: int)
 
 
 def _convert(source: str, target: str, to: str | None, void: str, use_val: bool) -> None:
-    from voctrain.data import convert, layouts, named_sets
+    from voctrain.data import convert, discovery, layouts, named_sets
 
-    listing = layouts.read_layout(named_sets.folder_of(source), use_val=use_val)
+    listing = discovery.with_classes(layouts.read_layout(named_sets.folder_of(source), use_val=use_val))
     notes = convert.convert(listing, target, to=to, void=void)
     counts = f"{len(listing.ids)} labeled and {len(listing.test_ids)} test images"
     print(f"{target}: {counts}, converted from the {listing.layout} layout")
@@ -79,13 +80,13 @@ def _convert(source: str, target: str, to: str | None, void: str, use_val: bool)
 
 
 def _describe(folder: str, use_val: bool) -> None:
-    from voctrain.data import files, layouts, load, named_sets
+    from voctrain.data import class_names, discovery, layouts, load, mask_files, named_sets
 
-    listing = layouts.read_layout(named_sets.folder_of(folder), use_val=use_val)
+    listing = discovery.with_classes(layouts.read_layout(named_sets.folder_of(folder), use_val=use_val))
     data = load(folder, image_size=64, use_val=use_val)
     print(f"{listing.root}: {listing.layout} layout, fingerprint {data.fingerprint}")
     print(f"images   {len(data.ids)} labeled ({len(data.train)} train, {len(data.val)} validation),", end=" ")
-    print(f"{len(data.test_ids)} test, {len(listing.ids) - listing.masks.count(None)} with masks")
+    print(f"{len(data.test_ids)} test, {listing.masked} with masks")
     sizes = np.concatenate([data.sizes, data.test_sizes])
     print(f"sizes    {len(np.unique(sizes, axis=0))} different, height x width:", end=" ")
     summary = [("min", sizes.min(0)), ("median", np.median(sizes, 0).astype(int)), ("max", sizes.max(0))]
@@ -94,11 +95,11 @@ def _describe(folder: str, use_val: bool) -> None:
     print("classes  images")
     for name, count in zip(data.classes, counts, strict=True):
         print(f"  {name:<12} {count:>5}  {'#' * round(50 * count / max(counts.max(), 1))}".rstrip())
-    if masks := [path for path in listing.masks if path is not None]:
+    if masks := [e.mask for e in listing.examples if isinstance(e.mask, Path)]:
         with ThreadPoolExecutor() as pool:
-            histograms = pool.map(lambda path: np.bincount(files.read_mask(path).ravel(), minlength=256), masks)
+            histograms = pool.map(lambda path: np.bincount(mask_files.read_mask(path, listing.classes).ravel(), minlength=256), masks)
             pixels = np.sum(list(histograms), axis=0)
-        print(f"pixels   {pixels[0] / pixels.sum():.1%} background, {pixels[files.VOID] / pixels.sum():.1%} void")
+        print(f"pixels   {pixels[0] / pixels.sum():.1%} background, {pixels[class_names.VOID] / pixels.sum():.1%} void")
     for warning in data.warnings:
         print("warning:", warning)
 

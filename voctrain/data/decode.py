@@ -1,21 +1,23 @@
 """Image files to square arrays of one size, decoded in parallel once and kept in the cache folder."""
 
+import dataclasses
 import hashlib
 import itertools
-import json
 import os
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from voctrain.data.class_names import VOC_CLASSES
-from voctrain.data.files import VOID, read_image
-from voctrain.data.layouts import Listing
+from voctrain.data.class_names import VOID
+from voctrain.data.discovery import check_labels, contradicting
+from voctrain.data.image_files import read_image
+from voctrain.data.layouts.listing import Listing
 from voctrain.data.resizing import NEAREST, resize_square
 from voctrain.data.split import stratified_split
 
@@ -23,14 +25,16 @@ FORMAT = 1  # version of the cached arrays: increment it when their names or the
 
 
 def fingerprint(listing: Listing) -> str:
-    """32 hex digits that depend on the ids, the labels, and the relative path and the bytes of each file."""
+    """32 hex digits that depend on the ids, labels and classes, and the relative path and the bytes of each file."""
 
     def digest(path: Path) -> bytes:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "blake2b").digest()
 
-    labels = None if listing.labels is None else listing.labels.tolist()
-    total = hashlib.blake2b(json.dumps([listing.ids, listing.test_ids, labels]).encode(), digest_size=16)
+    classes = dataclasses.asdict(replace(listing.classes, source=""))
+    names = [None if example.names is None else sorted(example.names) for example in listing.examples]
+    said = repr((listing.ids, listing.test_ids, names, classes))
+    total = hashlib.blake2b(said.encode(), digest_size=16)
     with ThreadPoolExecutor() as pool:
         for path, content in zip(listing.files, pool.map(digest, listing.files), strict=True):
             total.update(path.relative_to(listing.root).as_posix().encode() + b"\0" + content)
@@ -42,19 +46,19 @@ def decode_images(
 ) -> dict[str, np.ndarray]:
     """Decode and resize all images. Returns the arrays of `Data` by name; `masks` only if the set has any.
 
-    `progress` is called with the number of decoded images and the total. Raises `ValueError` if there are fewer labeled
-    images than classes, or for a file that is damaged or malformed.
+    `progress` is called with the number of decoded images and the total. Raises `ValueError` for a file that is
+    damaged or malformed, and for a set that can teach nothing.
     """
-    num_labeled, num_test, size = len(listing.ids), len(listing.test_ids), image_size
-    if num_labeled < len(VOC_CLASSES):
+    num_labeled, num_test, size = len(listing.examples), len(listing.tests), image_size
+    if num_labeled < 2:
         raise ValueError(
-            f"a set must have at least {len(VOC_CLASSES)} labeled images, one per class, but {str(listing.root)!r} has"
+            f"a set must have at least 2 labeled images, to train and to validate, but {str(listing.root)!r} has"
             f" {num_labeled}: add more"
         )
     images, test_images = (np.empty((n, size, size, 3), np.uint8) for n in (num_labeled, num_test))
     sizes, test_sizes = (np.empty((n, 2), np.int32) for n in (num_labeled, num_test))
-    labels = np.empty((num_labeled, len(VOC_CLASSES)), np.uint8)
-    masks = {"masks": np.full((num_labeled, size, size), VOID, np.uint8)} if any(listing.masks) else {}
+    labels = np.empty((num_labeled, len(listing.classes.names)), np.uint8)
+    masks = {"masks": np.full((num_labeled, size, size), VOID, np.uint8)} if listing.masked else {}
 
     def labeled(i: int) -> None:
         image, mask, labels[i] = listing.read(i)
@@ -63,13 +67,14 @@ def decode_images(
             masks["masks"][i] = resize_square(mask, size, NEAREST)
 
     def unlabeled(i: int) -> None:
-        image = read_image(listing.test_images[i])
+        image = read_image(listing.tests[i].image)
         test_images[i], test_sizes[i] = resize_square(image, size), image.shape[:2]
 
     with ThreadPoolExecutor() as pool:
         reading = itertools.chain(pool.map(labeled, range(num_labeled)), pool.map(unlabeled, range(num_test)))
         for done, _ in enumerate(reading, 1):
             progress(done, num_labeled + num_test)
+    check_labels(listing, labels)
     train, val = stratified_split(labels)
     arrays = {"images": images, "labels": labels, "train": train, "val": val, "test_images": test_images}
     return arrays | masks | {"sizes": sizes, "test_sizes": test_sizes}
@@ -99,16 +104,24 @@ def read_or_build(
 
 
 def content_warnings(listing: Listing, arrays: dict[str, np.ndarray]) -> tuple[str, ...]:
-    """What the user should know about a valid set: classes without images, and missing masks; one line each."""
-    lines = []
-    labels = arrays["labels"]
-    counts = {"train": labels[arrays["train"]].sum(0), "validation": labels[arrays["val"]].sum(0)}
-    for c, name in enumerate(VOC_CLASSES):
-        absent = [part for part, count in counts.items() if not count[c]]
+    """What the user should know about a valid set, one line per kind."""
+    lines = list(listing.notes)
+    labels, names = arrays["labels"], listing.classes.names
+    counts = [labels[arrays[side]].sum(0) for side in ("train", "val")]
+    for c, name in enumerate(names):
+        absent = [side for side, count in zip(("train", "validation"), counts, strict=True) if not count[c]]
         if len(absent) == 2:
             lines.append(f"class {name!r} has no positive image: it is left out of the scores")
         elif absent:
             lines.append(f"class {name!r} has no positive image in {absent[0]}: it has too few images to split")
-    if "masks" in arrays and (missing := listing.masks.count(None)):
-        lines.append(f"{missing} of {len(listing.ids)} labeled images have no mask: all their pixels count as void")
+    if "masks" in arrays and (missing := len(listing.examples) - listing.masked):
+        lines.append(
+            f"{missing} of {len(listing.examples)} labeled images have no mask: classification learns from all"
+            f" {len(listing.examples)}, segmentation from the other {listing.masked}"
+        )
+    if contradictions := contradicting(listing, labels):
+        lines.append(
+            f"{len(contradictions)} annotations and masks name different classes, such as {contradictions[0]}: the"
+            " masks count"
+        )
     return tuple(lines)

@@ -63,4 +63,4 @@ def place(square: np.ndarray, shape: tuple[int, int], resize: str, fill: int = 0
     """
     top, left, height, width = window(*shape, resize)
     assert square.shape[:2] == (height, width)
-    return cut(square, Window(-top, -left, *shape), fill)
+    return cut(square, Window(-top, -left, shape[0], shape[1]), fill)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from voctrain.config import SegmentConfig, given
-from voctrain.data.layouts import VOID
+from voctrain.data.class_names import VOID
 from voctrain.losses.classification import object_cross_entropy
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from voctrain.data.layouts import VOID
+from voctrain.data.class_names import VOID
 
 
 def confusion(truth: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
