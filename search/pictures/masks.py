@@ -8,8 +8,8 @@ from PIL import Image
 
 from search.pictures.sheet import Tile, sheet
 from search.run_folder.files import replace
-from voctrain.data.palette import voc_palette
 from voctrain.data.class_names import VOID
+from voctrain.data.palette import voc_palette
 from voctrain.metrics.segmentation import score_maps
 
 SHOWN = 8  # best and worst images

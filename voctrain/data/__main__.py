@@ -97,7 +97,9 @@ def _describe(folder: str, use_val: bool) -> None:
         print(f"  {name:<12} {count:>5}  {'#' * round(50 * count / max(counts.max(), 1))}".rstrip())
     if masks := [e.mask for e in listing.examples if isinstance(e.mask, Path)]:
         with ThreadPoolExecutor() as pool:
-            histograms = pool.map(lambda path: np.bincount(mask_files.read_mask(path, listing.classes).ravel(), minlength=256), masks)
+            histograms = pool.map(
+                lambda path: np.bincount(mask_files.read_mask(path, listing.classes).ravel(), minlength=256), masks
+            )
             pixels = np.sum(list(histograms), axis=0)
         print(f"pixels   {pixels[0] / pixels.sum():.1%} background, {pixels[class_names.VOID] / pixels.sum():.1%} void")
     for warning in data.warnings:

@@ -52,7 +52,7 @@ def resize_square(
 
     PIL's bilinear filter antialiases: when shrinking, it averages over the area that each pixel covers.
     """
-    part = cut(image, window(*image.shape[:2], resize), fill)
+    part = cut(image, window(image.shape[0], image.shape[1], resize), fill)
     return np.asarray(Image.fromarray(part).resize((size, size), resample))
 
 

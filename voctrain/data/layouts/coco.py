@@ -19,7 +19,6 @@ from voctrain.data.layouts.listing import Example, Listing, checked
 from voctrain.data.layouts.table import part_of
 from voctrain.data.text_files import naming_file
 
-
 KEYS = {"images": ("id", "file_name"), "annotations": ("image_id", "category_id"), "categories": ("id", "name")}
 
 
