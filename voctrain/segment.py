@@ -117,8 +117,16 @@ def check(config: SegmentConfig, data: Data) -> None:
         raise ValueError(
             "segmentation requires masks, but these data have none: use a set with SegmentationClass or seg"
         )
-    if all((data.masks[i] == VOID).all() for i in data.train):  # stops at the first known pixel: it is called often
+    kinds: set[int] = set()
+    for i in data.train:
+        kinds.update(np.flatnonzero(np.bincount(data.masks[i].ravel(), minlength=256)[:VOID]).tolist())
+        if len(kinds) > 1:  # after an image or two: this is called often
+            break
+    if not kinds:
         raise ValueError("segmentation requires masks, but all training masks are entirely void: use other data")
+    if len(kinds) == 1:
+        name = ("background", *data.classes)[kinds.pop()]
+        raise ValueError(f"segmentation needs pixels of two kinds, but all training masks are {name}: use other data")
     check_sampling(config, data.classes)
 
 

@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial
 from PIL import Image
 
-from search.pictures.sheet import Tile, sheet
 from search.run_folder.files import replace
 from search.study.trials import Attr
+from voctrain.contact_sheet import Tile, sheet
 
 SHOWN = 8  # images
 ANSWERS = 5  # most changed classes of an image

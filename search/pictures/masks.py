@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from search.pictures.sheet import Tile, sheet
 from search.run_folder.files import replace
+from voctrain.contact_sheet import Tile, sheet
 from voctrain.data.class_names import VOID
 from voctrain.data.palette import voc_palette
 from voctrain.metrics.segmentation import score_maps

@@ -63,10 +63,11 @@ def submit(runs: Mapping[str, str], options: SubmitOptions, reporter: Reporter) 
     if options.gate:
         reporter.status("fitting the gate on the validation images")
         gate = _fit_gate(runs, options, tasks)
-    ids = next(iter(models.values())).data.test_ids
+    data = next(iter(models.values())).data
+    ids, num_classes = data.test_ids, len(data.classes)
     decided, prior, label_notes = _labels(models.get("labels"), gate, options, reporter)
     maps, mask_notes = _masks(models.get("masks"), prior, options, reporter)
-    replace(out, lambda path: write_submission(path, _rows(ids, decided, maps)))
+    replace(out, lambda path: write_submission(path, _rows(ids, num_classes, decided, maps)))
     return Submission(out, len(ids), (*label_notes, *mask_notes))
 
 
@@ -162,13 +163,13 @@ def _fit_gate(runs: Mapping[str, str], options: SubmitOptions, tasks: Mapping[st
 
 
 def _rows(
-    ids: tuple[str, ...], decided: np.ndarray | None, maps: Iterator[np.ndarray] | None
+    ids: tuple[str, ...], num_classes: int, decided: np.ndarray | None, maps: Iterator[np.ndarray] | None
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray | None]]:
     """The rows of `write_submission`."""
     for i, name in enumerate(ids):
         label_map = None if maps is None else next(maps)
         if decided is None:
             assert label_map is not None
-            yield name, np.isin(np.arange(1, 21), label_map), label_map
+            yield name, np.isin(np.arange(1, num_classes + 1), label_map), label_map
         else:
             yield name, decided[i], label_map

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from search.pictures.blocks import Block
-    from search.pictures.sheet import Tile
+    from voctrain.contact_sheet import Tile
     from voctrain.data import Data
 
 Predictions = dict[str, "np.ndarray"]  # of the validation images, as a training yields them

@@ -19,7 +19,7 @@ from voctrain.config import AttackConfig, TrainConfig
 
 if TYPE_CHECKING:
     from search.pictures.blocks import Block
-    from search.pictures.sheet import Tile
+    from voctrain.contact_sheet import Tile
     from voctrain.data import Data
 
 DIGITS_SIZE = 28

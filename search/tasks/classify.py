@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from search.pictures.blocks import Block
-    from search.pictures.sheet import Tile
+    from voctrain.contact_sheet import Tile
     from voctrain.data import Data
 
 SHOWN = 8  # best and worst images
@@ -131,7 +131,7 @@ def _ranked_images(predictions: Predictions, best: BestRecord, classes: list[str
     import numpy as np
 
     from search.pictures.blocks import pictured
-    from search.pictures.sheet import Tile, sheet
+    from voctrain.contact_sheet import Tile, sheet
     from voctrain.metrics.classification import decide, row_dice
 
     decided = decide(predictions["y_prob"], np.array(best.details["thresholds"]))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from search.pictures.blocks import Block
-    from search.pictures.sheet import Tile
+    from voctrain.contact_sheet import Tile
     from voctrain.data import Data
 
 SHEETS = {

@@ -4,7 +4,7 @@ A module imports only from lower floors (tests/test_architecture.py checks this)
 
     8  __main__
     7  __init__
-    6  digits, named_sets
+    6  description, digits, named_sets
     5  convert, decode, sample
     4  discovery
     3  layouts

@@ -75,7 +75,9 @@ def decode_images(
         for done, _ in enumerate(reading, 1):
             progress(done, num_labeled + num_test)
     check_labels(listing, labels)
-    train, val = stratified_split(labels)
+    known = np.array([[example.mask is not None] for example in listing.examples], np.uint8)
+    # Where only some images have masks, both sides get their share of them.
+    train, val = stratified_split(labels if known.all() else np.concatenate([labels, known], axis=1))
     arrays = {"images": images, "labels": labels, "train": train, "val": val, "test_images": test_images}
     return arrays | masks | {"sizes": sizes, "test_sizes": test_sizes}
 

@@ -73,11 +73,14 @@ def annotated_names(listing: Listing, index: Iterable[int] | None = None) -> dic
 
 
 def _values(paths: Sequence[Path]) -> list[tuple[RawMask, list[int]]]:
-    """What is known of each mask: the file without its pixels, and the values that occur (empty for RGB)."""
+    """What is known of each mask: the file without its pixels, and the values in it (none if RGB or bad)."""
 
     def read(path: Path) -> tuple[RawMask, list[int]]:
-        raw = open_mask(path)
-        used = np.unique(raw.pixels).tolist() if raw.pixels.ndim == 2 else []
+        try:
+            raw = open_mask(path)
+        except ValueError:  # it is reported where the masks are read for their content
+            return RawMask(path, np.empty((0, 0), np.uint8)), []
+        used = raw.values() if raw.pixels.ndim == 2 else []
         return replace(raw, pixels=raw.pixels[:0]), used
 
     with ThreadPoolExecutor() as pool:

@@ -23,6 +23,12 @@ class RawMask:
     pixels: np.ndarray
     palette: np.ndarray | None = None  # uint8 (n, 3)
 
+    def values(self) -> list[int]:
+        """The different values, in ascending order."""
+        flat = self.pixels.ravel()
+        found = np.flatnonzero(np.bincount(flat, minlength=256)) if flat.dtype == np.uint8 else np.unique(flat)
+        return found.tolist()
+
 
 def open_mask(path: Path) -> RawMask:
     """Read a mask from a .npy or image file. Raises `ValueError` for a damaged file, or one that cannot be a mask."""
@@ -101,7 +107,7 @@ def _palette_numbers(raw: RawMask, classes: ClassList) -> np.ndarray | None:
     known and different. Black fills unused entries and proves nothing by itself.
     """
     assert raw.palette is not None
-    used = [value for value in np.unique(raw.pixels).tolist() if value < len(raw.palette)]
+    used = [value for value in raw.values() if value < len(raw.palette)]
     colors = [_tuple(raw.palette[value]) for value in used]
     table = color_numbers(classes)
     if used == [0] or len(set(colors)) < len(colors):

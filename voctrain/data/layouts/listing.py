@@ -93,6 +93,12 @@ class Listing:
         """The number of labeled images with a mask."""
         return sum(example.mask is not None for example in self.examples)
 
+    def only(self, kept: Sequence[bool], kept_tests: Sequence[bool]) -> "Listing":
+        """The labeled and test images for which these are true."""
+        examples = tuple(example for example, keep in zip(self.examples, kept, strict=True) if keep)
+        tests = tuple(example for example, keep in zip(self.tests, kept_tests, strict=True) if keep)
+        return replace(self, examples=examples, tests=tests)
+
     def with_classes(self, classes: ClassList) -> "Listing":
         """The same files with these classes."""
         return replace(self, class_list=classes)
