@@ -20,6 +20,7 @@ from search.command_line import (
     scale,
     seconds,
 )
+from voctrain.config import RESIZE
 
 TASK_NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(spaces.__path__)))
 SAMPLERS = ("tpe", "random", "qmc", "gp")
@@ -86,6 +87,13 @@ class SearchOptions(ResourceOptions):
         metavar="PX",
         group="data",
         shown="300; 64 for the sample",
+    )
+    resize: str | None = option(
+        None,
+        "how images become squares: squash them, pad them with black, or crop their center",
+        choices=RESIZE,
+        group="data",
+        shown="squash; in an attack, the victim's",
     )
 
     trials: int = option(

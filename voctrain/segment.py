@@ -15,6 +15,7 @@ from voctrain.checkpoint import pack_checkpoint
 from voctrain.config import SegmentConfig
 from voctrain.data import Data
 from voctrain.data.class_names import VOID
+from voctrain.data.resizing import place, window
 from voctrain.device_array import DeviceArray
 from voctrain.images import EVAL_BATCH, channel_statistics, check_images, to_unit
 from voctrain.loop import Epoch, fit
@@ -181,18 +182,20 @@ def predict(
     config: SegmentConfig,
     *,
     sizes: np.ndarray | None = None,
+    resize: str = "squash",
     log_prior: np.ndarray | None = None,
     **options: Any,
 ) -> Iterator[np.ndarray]:
     """Yield the label map, uint8 (H, W), of each of the images uint8 (N, S, S, 3).
 
-    sizes: height and width of each map, (N, 2); by default S. log_prior: log-probabilities of each image's classes,
-    (N, C), background first, which are added to its logits. options: see `predict_logits`.
+    sizes: height and width of each map, (N, 2); by default S. resize: how images of these sizes became squares.
+    log_prior: log-probabilities of each image's classes, (N, C), background first, which are added to its logits.
+    options: see `predict_logits`.
     """
     sizes = np.full((len(images), 2), images.shape[1]) if sizes is None else sizes
     priors = np.zeros((len(images), 1)) if log_prior is None else log_prior
     for logits, size, prior in zip(predict_logits(model, images, config, **options), sizes, priors, strict=True):
-        yield label_map(logits, size, prior)
+        yield label_map(logits, size, prior, resize)
 
 
 def predict_logits(
@@ -221,12 +224,15 @@ def predict_logits(
 
 
 @torch.inference_mode()
-def label_map(logits: Tensor, size: Sequence[int], prior: np.ndarray) -> np.ndarray:
+def label_map(logits: Tensor, size: Sequence[int], prior: np.ndarray, resize: str = "squash") -> np.ndarray:
     """The class with the greatest logit, uint8 (H, W) of this size, from logits (C, h, w) and a prior (C,) or (1,).
 
+    resize: how the image of this size became the square that the logits are of. What a crop left out is background.
     Logits are up-sampled and compared one class at a time: a large image needs two planes, not one per class.
     """
-    size = [int(side) for side in size]
+    height, width = (int(side) for side in size)
+    part = window(height, width, resize)
+    size = [part.height, part.width]
     best = torch.full(size, -torch.inf, device=logits.device)
     label = torch.zeros(size, dtype=torch.uint8, device=logits.device)
     logits = logits + torch.tensor(prior, dtype=logits.dtype, device=logits.device)[:, None, None]
@@ -234,7 +240,7 @@ def label_map(logits: Tensor, size: Sequence[int], prior: np.ndarray) -> np.ndar
         plane = F.interpolate(plane[None, None], size, mode="bilinear", align_corners=False)[0, 0]
         label[plane > best] = number
         best = torch.maximum(best, plane)
-    return label.cpu().numpy()
+    return place(label.cpu().numpy(), (height, width), resize)
 
 
 def _logits(

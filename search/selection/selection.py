@@ -23,6 +23,7 @@ from search.run_folder.lock import RunLock, lock
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import Candidate, FinalRecord, Scores, read_run
 from search.selection.retraining import Result, Retraining, Retrainings, SelectionFailed, training_name
+from search.session.images import load_images
 from search.study.journal import read_study
 from search.study.trials import Attr, rank_trials, started_trials
 from search.tasks import Task, find_task
@@ -60,9 +61,9 @@ def open_selection(options: FinalOptions, reporter: Reporter) -> Selection:
     else:
         assert options.config is not None
         assert options.data is not None
-        task, config = _read_config(Path(options.config))
+        task, config, resize = _read_config(Path(options.config))
         source, candidates = options.data, [(options.config, config)]
-        data = load(source, image_size=config.image_size, progress=reporter.reading())
+        data = load(source, image_size=config.image_size, resize=resize, progress=reporter.reading())
         run = Path(options.out or f"runs/{task.name}-final").resolve()
     for _, config in candidates:
         task.module.check(config, data)
@@ -96,21 +97,20 @@ def _best_of_run(
         moved = {name: file for name, file in files.items() if name in values and file is not None}
         candidates.append((f"trial {trial.number}", task.config.from_dict(values | moved)))
     source = options.data or record.options.data
-    use_val = record.options.use_val
-    data = load(source, image_size=record.image_size, use_val=use_val, progress=reporter.reading())
+    data = load_images(record.options, source, reporter.reading())
     if data.fingerprint != record.data.fingerprint:
         raise ValueError(f"the data at {source} are not those of {options.run}: give the same set with --data")
     return task, source, data.with_split(record.split.train, record.split.val), candidates
 
 
-def _read_config(path: Path) -> tuple[Task, TrainConfig]:
-    """Task and configuration of a best.json."""
+def _read_config(path: Path) -> tuple[Task, TrainConfig, str]:
+    """Task and configuration of a best.json, and how its images became squares."""
     try:
         best = read_json(path) or {}
         task, config = find_task(best["task"]), dict(best["config"])
     except (ValueError, LookupError, TypeError, ImportError):
         raise ValueError(f"--config takes a best.json with task and config, but {path} is not one") from None
-    return task, task.config.from_dict(config)
+    return task, task.config.from_dict(config), best.get("resize", "squash")
 
 
 def select(selection: Selection, interrupt: Interrupt) -> tuple[FinalRecord, float]:

@@ -18,6 +18,7 @@ from search.reporter import Reporter
 from search.run_folder.lock import RunLock, lock
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import RunRecord, read_run
+from search.session.images import load_images
 from search.session.origin import digests, new_record
 from search.session.problem import Problem, make_problem
 from search.session.settings import load_space, parse_settings
@@ -28,7 +29,7 @@ from search.study.trials import started_trials
 from search.tasks import Task, find_task
 from search.tasks.pretrained import is_named
 from search.text import shell_path
-from voctrain.data import DIGITS, Data, load
+from voctrain.data import DIGITS, Data
 
 IMAGE_SIZE, EPOCHS = 300, 27
 SAMPLE_IMAGE_SIZE, SAMPLE_EPOCHS = 64, 15  # of the built-in sample: minutes, not hours
@@ -149,8 +150,7 @@ def _load_data(options: SearchOptions, before: RunRecord | None, reporter: Repor
     """The data, split as the run `before` has split them."""
     if options.data == "sample":
         reporter.status("using the built-in sample, a synthetic data set of 20 classes; use yours with --data DIR")
-    assert options.image_size is not None
-    data = load(options.data, image_size=options.image_size, use_val=options.use_val, progress=reporter.reading())
+    data = load_images(options, progress=reporter.reading())
     for warning in data.warnings:
         reporter.warning(warning)
     if before is None:
@@ -192,6 +192,7 @@ def _resolve(task: Task, options: SearchOptions) -> SearchOptions:
         options,
         data=data,
         image_size=options.image_size or (SAMPLE_IMAGE_SIZE if sample else IMAGE_SIZE),
+        resize=options.resize or "squash",
         epochs=options.epochs or (SAMPLE_EPOCHS if sample else EPOCHS),
     )
 

@@ -12,6 +12,7 @@ from search.reporter import Reporter
 from search.run_folder.files import read_arrays, read_torch, replace
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import Checkpoint, read_run
+from search.session.images import load_images
 from search.submission.gate import STRENGTHS, Gate, fit_gate, log_prior
 from search.tasks import Task, submitted_tasks
 from voctrain.data import Data, load
@@ -93,7 +94,8 @@ def load_checkpoint(path: Path, task: Task) -> tuple[Path, Checkpoint]:
 
 def _test_set(path: str, file: Path, saved: Checkpoint, reporter: Reporter) -> Data:
     """The data at the image size of a checkpoint. Raises `ValueError` for other classes or no test images."""
-    data = load(path, image_size=saved["image_size"], progress=reporter.reading())
+    resize = saved.get("resize", "squash")
+    data = load(path, image_size=saved["image_size"], resize=resize, progress=reporter.reading())
     if tuple(saved["classes"]) != data.classes:
         model, those = contrast(saved["classes"], data.classes)
         raise ValueError(
@@ -154,7 +156,7 @@ def _fit_gate(runs: Mapping[str, str], options: SubmitOptions, tasks: Mapping[st
     if not ids:
         raise ValueError("--gate needs two runs with the same split, but they share no validation image")
     _, saved = load_checkpoint(paths["masks"].best_weights, tasks["masks"])
-    data = load(options.data, image_size=saved["image_size"], use_val=record.options.use_val)
+    data = load_images(record.options, options.data)
     data = data.with_split(record.split.train, record.split.val)
     probabilities = np.stack([seen[name] for name in ids])
     priors = np.stack([log_prior(probabilities, strength) for strength in STRENGTHS], axis=1)  # (N, strengths, 1 + C)

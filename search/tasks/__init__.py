@@ -111,7 +111,7 @@ class Task:
 
     def comparable(self, record: RunRecord) -> dict[str, object]:
         """By name, what two runs must share for their scores to be comparable, beside data, split and metric."""
-        return {"image size": record.image_size}
+        return {"image size": record.image_size, "resize": record.resize}
 
     def at_original_size(self, saved: Checkpoint, data: Data) -> dict[str, float]:
         """Validation metrics at the images' original sizes; empty if they do not depend on the size."""

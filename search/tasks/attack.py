@@ -85,17 +85,19 @@ class Attack(Task):
     conclusion = "pictures/front.png"
 
     def resolve(self, options: SearchOptions) -> SearchOptions:
-        from search.tasks.victims import find_victim, image_size_of
+        from search.tasks.victims import find_victim, input_of
         from voctrain.data import DIGITS
 
         assert isinstance(options, AttackOptions)
-        victim, transfer, size = options.victim, options.transfer, options.image_size
+        victim, transfer, size, resize = options.victim, options.transfer, options.image_size, options.resize
         if options.data not in DIGITS or victim is not None:
             victim = str(find_victim(victim, options.out))
-            size = size or image_size_of(Path(victim))
+            seen = input_of(Path(victim))
+            size, resize = size or seen[0], resize or seen[1]
         if transfer is not None:
             transfer = str(find_victim(transfer, options.out))
-        return dataclasses.replace(options, victim=victim, transfer=transfer, image_size=size or DIGITS_SIZE)
+        size = size or DIGITS_SIZE
+        return dataclasses.replace(options, victim=victim, transfer=transfer, image_size=size, resize=resize)
 
     def fixed_fields(self, options: SearchOptions, data: Data) -> Configuration:
         from search.tasks.victims import check_victims
@@ -121,7 +123,7 @@ class Attack(Task):
     def comparable(self, record: RunRecord) -> dict[str, object]:
         assert isinstance(record.options, AttackOptions)
         goal = {"goal": record.options.goal, "min-ssim": record.options.min_ssim, "max-ssim": record.options.max_ssim}
-        return {"image size": record.image_size, "victim": record.digests.get("victim"), **goal}
+        return {**super().comparable(record), "victim": record.digests.get("victim"), **goal}
 
     def conclude(self, paths: RunPaths, record: RunRecord, saved: Checkpoint, data: Data, reporter: Reporter) -> None:
         from search.tasks.attack_comparison import compare_attacks

@@ -64,7 +64,7 @@ class Segment(PretrainedTask):
 
         model, config = segment.restore(saved)
         data = segment.with_masks(data)
-        maps = segment.predict(model, data.images[data.val], config, sizes=data.sizes[data.val])
+        maps = segment.predict(model, data.images[data.val], config, sizes=data.sizes[data.val], resize=data.resize)
         truths = original_masks(data, [data.ids[i] for i in data.val])
         metrics, _ = score_maps(truths, maps, 1 + len(data.classes))
         return metrics
@@ -85,8 +85,17 @@ class Segment(PretrainedTask):
 
         device = pick_device(1)
         model, config = segment.restore(saved, device=device)
+        resize = saved.get("resize", "squash")
         return segment.predict(
-            model, images, config, sizes=sizes, log_prior=log_prior, flip=flip, scales=scales, device=device
+            model,
+            images,
+            config,
+            sizes=sizes,
+            resize=resize,
+            log_prior=log_prior,
+            flip=flip,
+            scales=scales,
+            device=device,
         )
 
     def dice_by_prior(
@@ -117,7 +126,7 @@ class Segment(PretrainedTask):
         logits = segment.predict_logits(model, data.images[index], config, flip=flip, scales=scales, device=device)
         dice = []
         for image, truth, priors in zip(logits, original_masks(data, ids), log_priors, strict=True):
-            maps = np.stack([segment.label_map(image, truth.shape, prior) for prior in priors])
+            maps = np.stack([segment.label_map(image, truth.shape, prior, data.resize) for prior in priors])
             truths = torch.from_numpy(truth).expand(len(maps), -1, -1)
             dice.append(mask_dice(truths, torch.from_numpy(maps)).tolist())
         return np.array(dice).T

@@ -35,9 +35,10 @@ def find_victim(given: str | None, out: str) -> Path:
     return RunPaths(max(runs, key=lambda run: RunPaths(run).best_weights.stat().st_mtime)).best_weights.resolve()
 
 
-def image_size_of(victim: Path) -> int:
-    """The image size in pixels that the victim was trained with."""
-    return int(load_file(victim).get("image_size", 300))
+def input_of(victim: Path) -> tuple[int, str]:
+    """The image size in pixels that the victim was trained with, and how its images became squares."""
+    saved = load_file(victim)
+    return int(saved.get("image_size", 300)), saved.get("resize", "squash")
 
 
 def check_victims(victim: str | None, transfer: str | None, data: Data, image_size: int) -> Path:

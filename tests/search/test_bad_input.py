@@ -23,6 +23,7 @@ SIZE = ("--image-size", 32, "--epochs", 3, "--trials", 2)
         (("classify", "--trials", "many"), "--trials"),
         (("classify", "--epochs", "0"), "--epochs"),
         (("classify", "--image-size", "27"), "--image-size: must be an integer of at least 28"),
+        (("classify", "--resize", "stretch"), "--resize"),
         (("classify", "--sampler", "guess"), "--sampler"),
         (("classify", "--seed", "-1"), "--seed"),
         (("classify", "--time-budget", "soon"), "--time-budget: must be a duration such as 90s"),
@@ -141,6 +142,7 @@ class TestResume:
         [
             ("--epochs", 4),
             ("--image-size", 33),
+            ("--resize", "pad"),
             ("--sampler", "random"),
             ("--seed", 1),
             ("--name", "other"),

@@ -17,10 +17,12 @@ A module imports only from lower floors (tests/test_architecture.py checks this)
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from voctrain.config import RESIZE
 from voctrain.data.cache import cache_dir
 from voctrain.data.dataset import Data, DataSource
 
@@ -34,6 +36,7 @@ def load(
     *,
     image_size: int,
     use_val: bool = False,
+    resize: str = "squash",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Data:
     """Read a set, resize it to `image_size` × `image_size` pixels, and split it (stratified, 80 % train).
@@ -43,6 +46,8 @@ def load(
             (downloaded), and for attacks "digits" or "mnist". Write ./sample for a folder with one of these names.
         image_size: in pixels, at least 1.
         use_val: adds the images in the devkit's val.txt to the labeled images.
+        resize: "squash" ignores the aspect ratio of an image, "pad" adds black borders (void in masks), "crop" keeps
+            the largest centered square. Labels always are those of the whole image.
         progress: called with the number of decoded images and the total, first with 0. A cached set is not decoded.
 
     The resized arrays are cached in `cache_dir()` under the fingerprint of the set's content.
@@ -53,19 +58,19 @@ def load(
     """
     from voctrain.data import decode, discovery, layouts, named_sets
 
-    if image_size < 1:
-        raise ValueError(f"image_size must be at least 1 pixel, but got {image_size}: use a size such as 300")
+    _check_shape(image_size, resize)
     if isinstance(path, str) and path in DIGITS:
         from voctrain.data import digits
 
-        return digits.load(path, image_size)
+        return replace(digits.load(path, image_size), resize=resize)  # they are square
     listing = layouts.read_layout(named_sets.folder_of(path), use_val=use_val)
     progress(0, len(listing.ids) + len(listing.test_ids))
     listing = discovery.with_classes(listing)
     fingerprint = decode.fingerprint(listing)
-    name = f"{fingerprint}-{image_size}{'-val' if use_val else ''}-v{decode.FORMAT}.npz"
+    variant = f"{'-val' if use_val else ''}{'' if resize == 'squash' else f'-{resize}'}"
+    name = f"{fingerprint}-{image_size}{variant}-v{decode.FORMAT}.npz"
     arrays, cache_warnings = decode.read_or_build(
-        cache_dir() / "sets" / name, lambda: decode.decode_images(listing, image_size, progress)
+        cache_dir() / "sets" / name, lambda: decode.decode_images(listing, image_size, resize, progress)
     )
     return Data(
         ids=listing.ids,
@@ -82,7 +87,15 @@ def load(
         fingerprint=fingerprint,
         warnings=decode.content_warnings(listing, arrays) + cache_warnings,
         source=_source(path, use_val),
+        resize=resize,
     )
+
+
+def _check_shape(image_size: int, resize: str) -> None:
+    if image_size < 1:
+        raise ValueError(f"image_size must be at least 1 pixel, but got {image_size}: use a size such as 300")
+    if resize not in RESIZE:
+        raise ValueError(f"resize must be one of {', '.join(RESIZE)}, but got {resize!r}")
 
 
 def _source(path: str | Path, use_val: bool) -> DataSource:

@@ -37,6 +37,7 @@ class Data:
     fingerprint: str  # hex digest of the content and of the files used; ignores the folder's name and the image size
     warnings: tuple[str, ...]  # one line each
     source: DataSource | None = None  # None: the arrays were made in memory
+    resize: str = "squash"  # how the images became squares: squash, pad or crop
 
     def with_split(self, train_ids: Iterable[str], val_ids: Iterable[str]) -> "Data":
         """The same data with another split. Raises `ValueError` unless each id is in exactly one of the two parts."""

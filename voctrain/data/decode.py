@@ -42,7 +42,10 @@ def fingerprint(listing: Listing) -> str:
 
 
 def decode_images(
-    listing: Listing, image_size: int, progress: Callable[[int, int], None] = lambda done, total: None
+    listing: Listing,
+    image_size: int,
+    resize: str = "squash",
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, np.ndarray]:
     """Decode and resize all images. Returns the arrays of `Data` by name; `masks` only if the set has any.
 
@@ -62,13 +65,13 @@ def decode_images(
 
     def labeled(i: int) -> None:
         image, mask, labels[i] = listing.read(i)
-        images[i], sizes[i] = resize_square(image, size), image.shape[:2]
+        images[i], sizes[i] = resize_square(image, size, resize=resize), image.shape[:2]
         if mask is not None:
-            masks["masks"][i] = resize_square(mask, size, NEAREST)
+            masks["masks"][i] = resize_square(mask, size, NEAREST, resize=resize, fill=VOID)
 
     def unlabeled(i: int) -> None:
         image = read_image(listing.tests[i].image)
-        test_images[i], test_sizes[i] = resize_square(image, size), image.shape[:2]
+        test_images[i], test_sizes[i] = resize_square(image, size, resize=resize), image.shape[:2]
 
     with ThreadPoolExecutor() as pool:
         reading = itertools.chain(pool.map(labeled, range(num_labeled)), pool.map(unlabeled, range(num_test)))

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-RESIZE = ("squash", "pad", "crop")
+from voctrain.config import RESIZE as RESIZE
+
 BILINEAR, NEAREST = Image.Resampling.BILINEAR, Image.Resampling.NEAREST
 
 
