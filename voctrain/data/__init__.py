@@ -16,7 +16,7 @@ A module imports only from lower floors (tests/test_architecture.py checks this)
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,24 +37,31 @@ def load(
     image_size: int,
     use_val: bool = False,
     resize: str = "squash",
+    classes: str | Path | None = None,
+    mask_values: Sequence[str] = (),
+    skip_bad: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Data:
     """Read a set, resize it to `image_size` × `image_size` pixels, and split it (stratified, 80 % train).
 
     Args:
-        path: a folder in the Kaggle or devkit layout, or the name of a built-in set: "sample" (synthetic), "voc2009"
-            (downloaded), and for attacks "digits" or "mnist". Write ./sample for a folder with one of these names.
+        path: a folder in one of the layouts in `voctrain.data.layouts`, or the name of a built-in set: "sample"
+            (synthetic), "voc2009" (downloaded), and for attacks "digits" or "mnist". Write ./sample for a folder with
+            one of these names.
         image_size: in pixels, at least 1.
         use_val: adds the images in the devkit's val.txt to the labeled images.
         resize: "squash" ignores the aspect ratio of an image, "pad" adds black borders (void in masks), "crop" keeps
             the largest centered square. Labels always are those of the whole image.
+        classes: a file with the class names, which takes the place of the set's own list.
+        mask_values: what values in the masks mean, such as "255=1" or "7=cell".
+        skip_bad: leaves out images whose files cannot be read, and says so in the warnings.
         progress: called with the number of decoded images and the total, first with 0. A cached set is not decoded.
 
     The resized arrays are cached in `cache_dir()` under the fingerprint of the set's content.
 
     Raises:
-        ValueError: the folder has neither layout; a file is missing, damaged or malformed; the classes are not VOC's;
-            there are fewer labeled images than classes; or a download failed.
+        ValueError: the folder has none of the layouts; a file is missing, damaged or malformed; the classes cannot be
+            told; the labels can teach nothing; or a download failed.
     """
     from voctrain.data import decode, discovery, layouts, named_sets
 
@@ -63,15 +70,20 @@ def load(
         from voctrain.data import digits
 
         return replace(digits.load(path, image_size), resize=resize)  # they are square
-    listing = layouts.read_layout(named_sets.folder_of(path), use_val=use_val)
+    folder = named_sets.folder_of(path)
+    listing = layouts.read_layout(folder, use_val=use_val, classes=classes, mask_values=mask_values)
     progress(0, len(listing.ids) + len(listing.test_ids))
     listing = discovery.with_classes(listing)
     fingerprint = decode.fingerprint(listing)
-    variant = f"{'-val' if use_val else ''}{'' if resize == 'squash' else f'-{resize}'}"
-    name = f"{fingerprint}-{image_size}{variant}-v{decode.FORMAT}.npz"
-    arrays, cache_warnings = decode.read_or_build(
-        cache_dir() / "sets" / name, lambda: decode.decode_images(listing, image_size, resize, progress)
+    changes = {"val": use_val, resize: resize != "squash", "readable": skip_bad}
+    name = "-".join([fingerprint, str(image_size), *(word for word, on in changes.items() if on), f"v{decode.FORMAT}"])
+    decode_images = decode.decode_readable if skip_bad else decode.decode_images
+    arrays, warnings = decode.read_or_build(
+        cache_dir() / "sets" / f"{name}.npz", lambda: decode_images(listing, image_size, resize, progress)
     )
+    if skip_bad:
+        listing, skipped = decode.without_bad(listing, arrays)
+        warnings = (*skipped, *warnings)
     return Data(
         ids=listing.ids,
         images=arrays["images"],
@@ -85,8 +97,9 @@ def load(
         test_sizes=arrays["test_sizes"],
         classes=listing.classes.names,
         fingerprint=fingerprint,
-        warnings=decode.content_warnings(listing, arrays) + cache_warnings,
-        source=_source(path, use_val),
+        warnings=decode.content_warnings(listing, arrays) + warnings,
+        source=_source(path, use_val, classes, mask_values),
+        class_source=listing.classes.source,
         resize=resize,
     )
 
@@ -98,11 +111,15 @@ def _check_shape(image_size: int, resize: str) -> None:
         raise ValueError(f"resize must be one of {', '.join(RESIZE)}, but got {resize!r}")
 
 
-def _source(path: str | Path, use_val: bool) -> DataSource:
+def _source(path: str | Path, use_val: bool, classes: str | Path | None, mask_values: Sequence[str]) -> DataSource:
     from voctrain.data.named_sets import NAMES
 
     # Absolute: the working directory may change, and a relative folder may have the name of a built-in set.
-    return DataSource(str(path) if path in NAMES else os.path.abspath(Path(path).expanduser()), use_val)
+    def absolute(file: str | Path) -> str:
+        return os.path.abspath(Path(file).expanduser())
+
+    own = None if classes is None else absolute(classes)
+    return DataSource(str(path) if path in NAMES else absolute(path), use_val, own, tuple(mask_values))
 
 
 def original_masks(data: Data, ids: Iterable[str]) -> Iterator[np.ndarray]:
@@ -118,7 +135,10 @@ def original_masks(data: Data, ids: Iterable[str]) -> Iterator[np.ndarray]:
         raise ValueError(
             "original masks must be in a folder, but this data was not read from one: use a set with masks"
         )
-    listing = layouts.read_layout(named_sets.folder_of(data.source.path), use_val=data.source.use_val)
+    asked = data.source
+    listing = layouts.read_layout(
+        named_sets.folder_of(asked.path), use_val=asked.use_val, classes=asked.classes, mask_values=asked.mask_values
+    )
     listing = discovery.with_classes(listing)
     index = {name: i for i, name in enumerate(listing.ids)}
     for name in ids:

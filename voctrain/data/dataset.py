@@ -14,6 +14,8 @@ class DataSource:
 
     path: str  # the name of a built-in set, or the absolute path of a folder
     use_val: bool = False  # whether the devkit's val.txt was added to the labeled images
+    classes: str | None = None  # the user's class list, an absolute path
+    mask_values: tuple[str, ...] = ()  # what the user said about mask values
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +28,7 @@ class Data:
     ids: tuple[str, ...]  # (N,)
     images: np.ndarray  # uint8 (N, S, S, 3)
     labels: np.ndarray  # uint8 (N, C), 0 or 1
-    masks: np.ndarray | None  # uint8 (N, S, S), 0..20 and 255 for void
+    masks: np.ndarray | None  # uint8 (N, S, S), 0..C and 255 for void
     train: np.ndarray  # int64, sorted indices into the N labeled images
     val: np.ndarray
     test_ids: tuple[str, ...]  # (M,)
@@ -37,6 +39,7 @@ class Data:
     fingerprint: str  # hex digest of the content and of the files used; ignores the folder's name and the image size
     warnings: tuple[str, ...]  # one line each
     source: DataSource | None = None  # None: the arrays were made in memory
+    class_source: str = "memory"  # where the class list comes from, for people
     resize: str = "squash"  # how the images became squares: squash, pad or crop
 
     def with_split(self, train_ids: Iterable[str], val_ids: Iterable[str]) -> "Data":

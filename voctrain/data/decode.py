@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from voctrain.data.class_names import VOID
+from voctrain.data.class_names import VOID, in_short
 from voctrain.data.discovery import check_labels, contradicting
 from voctrain.data.image_files import read_image
 from voctrain.data.layouts.listing import Listing
@@ -83,6 +83,34 @@ def decode_images(
     train, val = stratified_split(labels if known.all() else np.concatenate([labels, known], axis=1))
     arrays = {"images": images, "labels": labels, "train": train, "val": val, "test_images": test_images}
     return arrays | masks | {"sizes": sizes, "test_sizes": test_sizes}
+
+
+def decode_readable(
+    listing: Listing, image_size: int, resize: str, progress: Callable[[int, int], None]
+) -> dict[str, np.ndarray]:
+    """As `decode_images`, without the images whose files are bad; `kept` and `kept_tests`, bool, say which are left."""
+
+    def readable(read: Callable[[], object]) -> bool:
+        try:
+            read()
+        except ValueError:
+            return False
+        return True
+
+    with ThreadPoolExecutor() as pool:
+        kept = list(pool.map(lambda i: readable(lambda: listing.read(i)), range(len(listing.examples))))
+        kept_tests = list(pool.map(lambda test: readable(lambda: read_image(test.image)), listing.tests))
+    arrays = decode_images(listing.only(kept, kept_tests), image_size, resize, progress)
+    return arrays | {"kept": np.array(kept, bool), "kept_tests": np.array(kept_tests, bool)}
+
+
+def without_bad(listing: Listing, arrays: dict[str, np.ndarray]) -> tuple[Listing, list[str]]:
+    """The listing that `decode_readable` kept, and a warning if that is not all."""
+    kept, kept_tests = arrays["kept"].tolist(), arrays["kept_tests"].tolist()
+    whole = zip((*listing.examples, *listing.tests), (*kept, *kept_tests), strict=True)
+    bad = [example.id for example, good in whole if not good]
+    told = [f"{len(bad)} images are left out because their files are bad: {in_short(bad)}"] if bad else []
+    return listing.only(kept, kept_tests), told
 
 
 def read_or_build(
