@@ -116,7 +116,8 @@ def _labels(
     images = model.data.test_images
     reporter.status(f"predicting the classes of {len(images)} images")
     probabilities = model.task.probabilities(model.saved, images, flip=options.flip)
-    decided = decide(probabilities, np.array(model.saved["thresholds"]))
+    forced = model.saved.get("at_least_one", True)
+    decided = decide(probabilities, np.array(model.saved["thresholds"]), at_least_one=forced)
     notes = [f"{decided.sum(1).mean():.2f} classes per image, by {model.file}"]
     if gate is None:
         return decided, None, notes

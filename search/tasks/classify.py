@@ -36,10 +36,12 @@ class Classify(PretrainedTask):
         return random_baseline(data.labels[data.train], data.labels[data.val], fields["seed"])
 
     def calibrate(self, predictions: Predictions) -> Details:
+        from voctrain.metrics.classification import at_least_one
         from voctrain.metrics.thresholds import fit_thresholds
 
         thresholds, dice = fit_thresholds(predictions["y_true"], predictions["y_prob"], groups=predictions["ids"])
-        return {"thresholds": thresholds.tolist(), "dice_cross_validated": dice}
+        forced = at_least_one(predictions["y_true"])
+        return {"thresholds": thresholds.tolist(), "at_least_one": forced, "dice_cross_validated": dice}
 
     def describe(self, predictions: Predictions, saved: Checkpoint) -> Details:
         import numpy as np
@@ -134,7 +136,8 @@ def _ranked_images(predictions: Predictions, best: BestRecord, classes: list[str
     from voctrain.contact_sheet import Tile, sheet
     from voctrain.metrics.classification import decide, row_dice
 
-    decided = decide(predictions["y_prob"], np.array(best.details["thresholds"]))
+    forced = best.details.get("at_least_one", True)
+    decided = decide(predictions["y_prob"], np.array(best.details["thresholds"]), at_least_one=forced)
     order = np.argsort(-row_dice(predictions["y_true"], decided), kind="stable")
     index = {name: i for i, name in enumerate(data.ids)}
 
