@@ -79,7 +79,7 @@ TRAINING_FLOORS = (
 )
 ATTACK_FLOORS = (("goals", "victim", "visibility"), ("objective",), ("training",), ("baselines",), ("__init__",))
 DATA_FLOORS = (
-    ("cache", "dataset", "palette", "resizing", "sample_classes", "split", "text_files"),
+    ("array_file", "cache", "dataset", "palette", "resizing", "sample_classes", "split", "text_files"),
     ("class_names", "image_files"),
     ("mask_files",),
     ("layouts",),

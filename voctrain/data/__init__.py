@@ -10,7 +10,7 @@ A module imports only from lower floors (tests/test_architecture.py checks this)
     3  layouts
     2  mask_files
     1  class_names, image_files
-    0  cache, dataset, palette, resizing, sample_classes, split, text_files
+    0  array_file, cache, dataset, palette, resizing, sample_classes, split, text_files
 
 `load` imports most of them when it is called, so that `--help` does not wait for pandas and Pillow.
 """
