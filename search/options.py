@@ -74,12 +74,28 @@ class SearchOptions(ResourceOptions):
 
     data: str = option(
         "sample",
-        "a VOC-style folder (devkit or Kaggle layout), voc2009, or sample",
+        "a folder of images with labels or masks, voc2009, or sample",
         metavar="DIR",
         group="data",
         resumable=True,
     )
+    classes: str | None = option(
+        None,
+        "class names, one per line, or a labelmap.txt",
+        metavar="FILE",
+        group="data",
+        shown="the set's own list",
+    )
+    mask_value: tuple[str, ...] = option(
+        (),
+        "what mask values mean: 255=1 or 7=cell (0 is background, 255 void)",
+        metavar="VALUE=CLASS",
+        many=True,
+        group="data",
+        shown="class numbers",
+    )
     use_val: bool = option(False, "devkit layout: the labeled images are those of train.txt and val.txt", group="data")
+    skip_bad: bool = option(False, "leave out files that cannot be read, and say how many", group="data")
     image_size: int | None = option(
         None,
         "side of the square images, in pixels",

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 ALIGNMENT = 4096  # bytes; where arrays begin
-HEADER = 16384  # bytes reserved for the header
+HEADER = 65536  # bytes reserved for the header
 ABANDONED = 3600  # seconds after the last write to an unfinished file, whose process must have died
 
 Shapes = Mapping[str, tuple[tuple[int, ...], str]]  # shape and dtype of each array, by name
@@ -30,11 +30,12 @@ Write = Callable[[str, int, np.ndarray], None]  # name of an array, first row, a
 
 @dataclass(frozen=True, eq=False)
 class ArrayFile:
-    """The arrays of a file by name, read-only."""
+    """The arrays of a file by name, read-only, and notes about them."""
 
     path: Path
     checksum: str
     arrays: Mapping[str, np.ndarray]
+    notes: tuple[str, ...]
 
 
 def open_arrays(path: Path) -> ArrayFile | None:
@@ -51,6 +52,7 @@ def open_arrays(path: Path) -> ArrayFile | None:
                     return None
                 with suppress(OSError):  # a read-only cache is checked each time
                     os.utime(path, ns=(header["mtime_ns"],) * 2)
+            notes = tuple(header["notes"])
             whole = np.memmap(file, np.uint8, "r", shape=(size,)).view(np.ndarray)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -58,12 +60,13 @@ def open_arrays(path: Path) -> ArrayFile | None:
         name: whole[start : start + math.prod(shape) * np.dtype(dtype).itemsize].view(dtype).reshape(shape)
         for name, (shape, dtype, start) in places.items()
     }
-    return ArrayFile(path, header["checksum"], arrays)
+    return ArrayFile(path, header["checksum"], arrays, notes)
 
 
-def write_arrays(path: Path, shapes: Shapes, fill: Callable[[Write], None]) -> None:
+def write_arrays(path: Path, shapes: Shapes, fill: Callable[[Write], tuple[str, ...]]) -> None:
     """Write a file of arrays, whose rows `fill` hands over in any order; several processes may do so at once.
 
+    `fill` returns notes that are kept with the arrays.
     Raises `OSError` for a folder that is not writable or lacks the space, and whatever `fill` raises.
     """
     places, size = _places(shapes)
@@ -83,9 +86,9 @@ def write_arrays(path: Path, shapes: Shapes, fill: Callable[[Write], None]) -> N
                     written = os.pwrite(file.fileno(), data, at)
                     data, at = data[written:], at + written
 
-            fill(write)
+            notes = fill(write)
             mtime_ns = int(time.time()) // 2 * 2 * 10**9  # some file systems keep even seconds only
-            header = {"arrays": shapes, "checksum": _checksum(file), "mtime_ns": mtime_ns}
+            header = {"arrays": shapes, "notes": notes, "checksum": _checksum(file), "mtime_ns": mtime_ns}
             text = json.dumps(header).encode()
             assert len(text) < HEADER
             os.pwrite(file.fileno(), text, 0)

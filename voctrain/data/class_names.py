@@ -35,12 +35,16 @@ class ClassList:
     forced: Mapping[int, int] = field(default_factory=dict)  # the user's `values`, which win over all else
 
     def __str__(self) -> str:
-        number = f"{len(self.names)} class{'es' if len(self.names) > 1 else ''}"
-        return f"{number} from {self.source}: {in_short(self.names, 20)}"
+        return listed(self.names, self.source)
 
     def number(self, name: str) -> int | None:
         """The number of a class by its name, without regard to case and surrounding blanks; None if unknown."""
         return next((n for n, own in enumerate(self.names, 1) if same_name(own, name)), None)
+
+
+def listed(names: Sequence[str], source: str) -> str:
+    """A class list in one line, for people."""
+    return f"{len(names)} class{'es' if len(names) > 1 else ''} from {source}: {in_short(names, 20)}"
 
 
 def fold(name: str) -> str:

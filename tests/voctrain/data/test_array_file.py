@@ -19,6 +19,7 @@ def write_all(path):
             list(pool.map(lambda i: write("images", i, IMAGES[i : i + 1]), reversed(range(7))))
         write("sizes", 0, SIZES[:4])
         write("sizes", 4, SIZES[4:])
+        return ("two are blue",)
 
     write_arrays(path, {name: (array.shape, str(array.dtype)) for name, array in ARRAYS.items()}, fill)
 
@@ -39,10 +40,11 @@ def test_what_was_written_is_mapped(path):
         assert not found.flags.writeable
         assert not found.flags.owndata
         np.testing.assert_array_equal(found, array)
+    assert file.notes == ("two are blue",)
     assert os.listdir(path.parent) == ["x.arrays"]
 
 
-@pytest.mark.parametrize("place", [0, 5, 16384, 16384 + 524, 16384 + 4096 + 3])
+@pytest.mark.parametrize("place", [0, 5, 65536, 65536 + 524, 65536 + 4096 + 3])
 def test_a_changed_byte_is_noticed(path, place):
     """In the header or in an array."""
     content = bytearray(path.read_bytes())
@@ -52,7 +54,7 @@ def test_a_changed_byte_is_noticed(path, place):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{}", b"[]", b"null", b'{"arrays": {"a": 1}}', b"PK\x03\x04", os.urandom(30_000)]
+    "content", [b"", b"{}", b"[]", b"null", b'{"arrays": {"a": 1}}', b"PK\x03\x04", os.urandom(90_000)]
 )
 def test_other_files_are_damaged(path, content):
     path.write_bytes(content)
