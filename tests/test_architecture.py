@@ -79,12 +79,12 @@ TRAINING_FLOORS = (
 )
 ATTACK_FLOORS = (("goals", "victim", "visibility"), ("objective",), ("training",), ("baselines",), ("__init__",))
 DATA_FLOORS = (
-    ("cache", "dataset", "palette", "resizing", "sample_classes", "split", "text_files"),
-    ("class_names", "image_files"),
+    ("array_file", "cache", "palette", "resizing", "sample_classes", "split", "text_files"),
+    ("class_names", "dataset", "image_files"),
     ("mask_files",),
     ("layouts",),
     ("discovery",),
-    ("convert", "decode", "sample"),
+    ("content", "convert", "decode", "sample", "validation"),
     ("description", "digits", "named_sets"),
     ("__init__",),
     ("__main__",),
