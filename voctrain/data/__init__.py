@@ -85,10 +85,11 @@ def load(
         return replace(digits.load(path, image_size), resize=resize)  # they are square
     val = None if val is None else str(val)
     source = _source(path, use_val, val == OWN_VAL, classes, tuple(mask_values), skip_bad)
-    return _load_folder(source, image_size, resize, val, group_by, progress)
+    return _load_folder(path, source, image_size, resize, val, group_by, progress)
 
 
 def _load_folder(
+    path: str | Path,
     source: DataSource,
     image_size: int,
     resize: str,
@@ -99,7 +100,7 @@ def _load_folder(
     from voctrain.data import decode
     from voctrain.data.validation import Split
 
-    whole, content = _contents(source, progress)
+    whole, content = _contents(path, source, progress)
     listing = content.of(whole)
     skipped = content.skipped(whole)
     split = Split(listing, val, group_by, skipped)
@@ -136,14 +137,17 @@ def _load_folder(
 
 
 def _contents(
-    source: DataSource, progress: Callable[[int, int], None] = lambda done, total: None
+    path: str | Path, source: DataSource, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> "tuple[Listing, Content]":
-    """All files of a set, and what is in them. `progress` is called once, with 0 and the number of images."""
+    """All files of a set, and what is in them. `progress` is called once, with 0 and the number of images.
+
+    path: that of the source, as the user wrote it.
+    """
     from voctrain.data import layouts, named_sets
     from voctrain.data.content import read_content
 
     listing = layouts.read_layout(
-        named_sets.folder_of(source.path),
+        named_sets.folder_of(path),
         use_val=source.use_val,
         own_val=source.own_val,
         classes=source.classes,
@@ -189,7 +193,7 @@ def original_masks(data: Data, ids: Iterable[str]) -> Iterator[np.ndarray]:
         raise ValueError(
             "original masks must be in a folder, but this data was not read from one: use a set with masks"
         )
-    listing, content = _contents(data.source)
+    listing, content = _contents(data.source.path, data.source)
     listing = content.of(listing)
     index = {name: i for i, name in enumerate(listing.ids)}
     for name in ids:

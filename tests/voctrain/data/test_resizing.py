@@ -4,6 +4,8 @@ from PIL import Image
 
 from voctrain.data import load
 from voctrain.data.class_names import VOID
+from voctrain.data.discovery import VOC
+from voctrain.data.mask_files import read_mask
 from voctrain.data.resizing import NEAREST, RESIZE, Window, cut, place, resize_square, window
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -75,7 +77,7 @@ class TestLoad:
         data = load(kaggle, image_size=16, resize="pad")
         for i in np.flatnonzero(data.sizes.max(1) == 16):
             back = place(data.masks[i], tuple(data.sizes[i]), "pad")
-            np.testing.assert_array_equal(back, np.load(kaggle / f"train/seg/train_{data.ids[i]}.npy"))
+            np.testing.assert_array_equal(back, read_mask(kaggle / f"train/seg/train_{data.ids[i]}.npy", VOC))
 
     def test_an_unknown_way_is_rejected(self, kaggle):
         with pytest.raises(ValueError, match="resize must be one of squash, pad, crop, but got 'fit'"):
