@@ -1,0 +1,196 @@
+"""Weights files as people have them: of torch.save, with the state dict anywhere in it, and of safetensors."""
+
+import pathlib
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+from torch.torch_version import TorchVersion
+from torchvision import models
+
+CHECKPOINT = {"task", "config", "classes", "image_size", "model"}  # the keys that every voc-search checkpoint has
+DEPTH = 4  # dictionaries in dictionaries in which tensors are looked for
+REPAIR = "save its tensors only, with torch.save(model.state_dict(), …)"
+# What is often saved under the name of a weights file, by its first bytes in lower case.
+SIGNATURES = {
+    b"<!doctype": "a web page: download the file itself",
+    b"<html": "a web page: download the file itself",
+    b"<?xml": "an XML file: download the file itself",
+    b"version https://git-lfs": "a Git LFS pointer: get the file itself with git lfs pull",
+    b"\x89hdf": "an HDF5 file: convert it to a PyTorch state dict",
+    b"\x1f\x8b": "compressed with gzip: decompress it",
+    b"\x93numpy": f"a NumPy array: {REPAIR}",
+}
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """The tensors of a file, and what it tells of them.
+
+    tensors: by name; the names of those in nested dictionaries begin with the keys of these, with dots between.
+    owners: by tensor, the name of its dictionary with a dot, such as "state_dict."; "" is the file's own.
+    versions: torch's record of module versions, by which modules recognize old names of their tensors; by the module's
+        name with a dot. None if there is none.
+    task, classes, image_size: of a voc-search checkpoint.
+    """
+
+    path: str
+    tensors: dict[str, Tensor]
+    owners: dict[str, str]
+    versions: dict[str, Any] | None = None
+    task: str | None = None
+    architecture: str | None = None
+    classes: tuple[str, ...] | None = None
+    image_size: int | None = None
+
+
+def load_file(path: str | Path) -> dict[str, Any]:
+    """The contents of a weights file, on the CPU: those of a voc-search checkpoint, or else its tensors by name.
+
+    A checkpoint has at least task, config (with architecture), classes, image_size and model (a state dict that
+    includes the normalization). Raises `ValueError` like `read_file`.
+    """
+    saved = _contents(path)
+    return dict(saved) if _is_checkpoint(saved) else read_state(path, saved).tensors
+
+
+def read_file(path: str | Path) -> WeightsFile:
+    """The tensors of a weights file, on the CPU, wherever in it they are.
+
+    Raises `ValueError` for a file that is missing, damaged or of another kind, that has no tensors, or that contains
+    pickled objects; numbers and paths as training scripts save them (`argparse.Namespace`, NumPy) are no obstacle.
+    """
+    saved = _contents(path)
+    if not _is_checkpoint(saved):
+        return read_state(path, saved)
+    config = saved["config"] if isinstance(saved["config"], Mapping) else {}
+    return read_state(
+        path,
+        saved["model"],
+        task=saved["task"],
+        architecture=config.get("architecture"),
+        classes=tuple(saved["classes"]),
+        image_size=saved["image_size"],
+    )
+
+
+def file_origin(path: str | Path) -> tuple[str | None, str | None]:
+    """The task and the architecture that a file names: a voc-search checkpoint, or the `arch` of training scripts."""
+    file = read_file(path)
+    if file.task is None and file.architecture in models.list_models(module=models):
+        return "classify", file.architecture
+    return (None, None) if file.task is None else (file.task, file.architecture)
+
+
+def read_state(path: str | Path, saved: Any, **details: Any) -> WeightsFile:
+    """The tensors in these contents of a file. Raises `ValueError` if there are none."""
+    if not isinstance(saved, Mapping):
+        raise ValueError(f"{path} contains a {type(saved).__name__}, not a state dict: {REPAIR}")
+    tensors: dict[str, Tensor] = {}
+    owners: dict[str, str] = {}
+    versions: dict[str, Any] = {}
+
+    def collect(found: Mapping[Any, Any], owner: str, depth: int) -> None:
+        for key, value in found.items():
+            if isinstance(value, Tensor):
+                tensors[f"{owner}{key}"], owners[f"{owner}{key}"] = value, owner
+            elif isinstance(value, Mapping) and depth:
+                collect(value, f"{owner}{key}.", depth - 1)
+        for module, version in (getattr(found, "_metadata", None) or {}).items():
+            versions[f"{owner}{module}." if module else owner] = version
+
+    collect(saved, "", DEPTH)
+    if not tensors:
+        raise ValueError(f"{path} contains no tensors: {REPAIR}")
+    arch = saved.get("arch")
+    details = {"architecture": arch if isinstance(arch, str) else None, **details}
+    return WeightsFile(str(path), tensors, owners, versions or None, **details)
+
+
+def _is_checkpoint(saved: Any) -> bool:
+    return isinstance(saved, Mapping) and saved.keys() >= CHECKPOINT and isinstance(saved["model"], Mapping)
+
+
+def _contents(path: str | Path) -> Any:
+    """What torch.save or safetensors has written, read without running code of the file."""
+    file = Path(path)
+    if not file.is_file():
+        raise ValueError(f"weights must be none, imagenet or a weights file, but there is no file {str(path)!r}")
+    try:
+        with open(file, "rb") as content:
+            start = content.read(64)
+        if start[8:9] == b"{":  # after the length of a header in JSON
+            return safetensors.torch.load_file(file)
+        _check_kind(file, start)
+        with torch.serialization.safe_globals(_harmless()):
+            return torch.load(file, weights_only=True, map_location="cpu")
+    except ValueError as error:
+        raise error if str(error).startswith(str(path)) else _unreadable(path, error) from None
+    except pickle.UnpicklingError as error:
+        if named := re.search(r"GLOBAL (\S+)", str(error)):
+            raise ValueError(f"{path} {_objects(file, named[1])}: {REPAIR}") from None
+        raise ValueError(f"{path} is not a PyTorch file: {REPAIR}") from None
+    except Exception as error:  # a damaged file fails in many ways
+        raise _unreadable(path, error) from None
+
+
+def _check_kind(file: Path, start: bytes) -> None:
+    """Raise `ValueError` for a file that torch.load would not explain."""
+    if not start:
+        raise ValueError(f"{file} is empty: copy or download it again")
+    for signature, kind in SIGNATURES.items():
+        if start.lstrip().lower().startswith(signature):
+            raise ValueError(f"{file} is {kind}")
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            names = {name.rpartition("/")[2] for name in archive.namelist()}
+        if "constants.pkl" in names:
+            raise ValueError(
+                f"{file} is a TorchScript archive, which is a program: save its tensors only, with"
+                " torch.save(torch.jit.load(FILE).state_dict(), …)"
+            )
+        if "data.pkl" not in names:
+            raise ValueError(f"{file} is a zip archive of something else than PyTorch's tensors: {REPAIR}")
+
+
+def _objects(file: Path, named: str) -> str:
+    """What a file with pickled objects is. named: the first of their classes."""
+    try:
+        classes = torch.serialization.get_unsafe_globals_in_checkpoint(str(file))
+    except Exception:  # a file of the old format
+        classes = [named]
+    whole = any(name.startswith(("torch.nn.modules.", "torchvision.models.", "timm.models.")) for name in classes)
+    what = "a whole pickled model" if whole else "pickled objects"
+    return f"contains {what} ({named}), which may run code when it is loaded"
+
+
+def _harmless() -> list[Any]:
+    """Classes and functions in files of training scripts that hold plain values: settings, paths, NumPy's numbers."""
+    scalar, array = np.float64(0).__reduce__()[0], np.zeros(0).__reduce__()[0]
+    codes = np.typecodes["AllInteger"] + np.typecodes["Float"] + "?SU"
+    return [
+        *(TorchVersion, np.ndarray, np.dtype),
+        (SimpleNamespace, "argparse.Namespace"),
+        *{type(np.dtype(code)) for code in codes},
+        *((scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+        *((array, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+        (pathlib.PurePosixPath, "pathlib.PosixPath"),
+        (pathlib.PureWindowsPath, "pathlib.WindowsPath"),
+    ]
+
+
+def _unreadable(path: str | Path, error: Exception) -> ValueError:
+    return ValueError(f"{path} cannot be read ({first_line(error)}): copy, download or save it again")
+
+
+def first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
