@@ -101,7 +101,7 @@ def _read(weights: str, architecture: str) -> WeightsFile:
 def _find(file: WeightsFile, net: nn.Module, body: Collection[str], architecture: str) -> Match:
     match = find(file, net, body)
     if match is None:
-        raise _misfit(file, architecture, f"none of its {len(file.tensors)} tensors has one of its names")
+        raise _misfit(file, architecture, f"its tensors have other names, such as {next(iter(file.tensors))}")
     return match
 
 
@@ -160,14 +160,11 @@ def _check_numbers(file: WeightsFile, key: str, there: Tensor, here: Tensor) -> 
     if not here.is_floating_point():
         return
     if not there.is_floating_point() or there.layout is not torch.strided or there.is_meta:
-        kind = "without values" if there.is_meta else f"{there.dtype}, {there.layout}".replace("torch.", "")
-        raise ValueError(
-            f"{file.path} has weights that are not plain floating-point numbers ({key} is {kind}): convert it"
-        )
+        kind = "meta" if there.is_meta else there.dtype if there.layout is torch.strided else there.layout
+        kind = str(kind).removeprefix("torch.")
+        raise ValueError(f"{file.path} must have floating-point weights, but {key} is {kind}: convert them to float32")
     if not there.to(here.dtype).isfinite().all():
-        raise ValueError(
-            f"{file.path} has weights that are infinite or not a number ({key}): use an earlier checkpoint"
-        )
+        raise ValueError(f"{file.path} must have finite weights, but {key} has others: use an earlier checkpoint")
 
 
 def _adopt_normalization(model: Normalized, match: Match, net: nn.Module, architecture: str) -> None:

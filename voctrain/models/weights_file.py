@@ -3,6 +3,7 @@
 import pathlib
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -94,7 +95,7 @@ def file_origin(path: str | Path) -> tuple[str | None, str | None]:
 def read_state(path: str | Path, saved: Any, **details: Any) -> WeightsFile:
     """The tensors in these contents of a file. Raises `ValueError` if there are none."""
     if not isinstance(saved, Mapping):
-        raise ValueError(f"{path} contains a {type(saved).__name__}, not a state dict: {REPAIR}")
+        raise ValueError(f"{path} must contain a state dict, but its type is {type(saved).__name__}: {REPAIR}")
     tensors: dict[str, Tensor] = {}
     owners: dict[str, str] = {}
     versions: dict[str, Any] = {}
@@ -117,7 +118,9 @@ def read_state(path: str | Path, saved: Any, **details: Any) -> WeightsFile:
 
 
 def _is_checkpoint(saved: Any) -> bool:
-    return isinstance(saved, Mapping) and saved.keys() >= CHECKPOINT and isinstance(saved["model"], Mapping)
+    if not isinstance(saved, Mapping) or not saved.keys() >= CHECKPOINT:
+        return False
+    return isinstance(saved["model"], Mapping) and isinstance(saved["classes"], list | tuple)
 
 
 def _contents(path: str | Path) -> Any:
@@ -131,35 +134,44 @@ def _contents(path: str | Path) -> Any:
         if start[8:9] == b"{":  # after the length of a header in JSON
             return safetensors.torch.load_file(file)
         _check_kind(file, start)
-        with torch.serialization.safe_globals(_harmless()):
+        with torch.serialization.safe_globals(_harmless()), warnings.catch_warnings(action="ignore"):
             return torch.load(file, weights_only=True, map_location="cpu")
-    except ValueError as error:
-        raise error if str(error).startswith(str(path)) else _unreadable(path, error) from None
+    except _OtherKind as kind:
+        raise ValueError(f"{path} {kind}") from None
     except pickle.UnpicklingError as error:
-        if named := re.search(r"GLOBAL (\S+)", str(error)):
-            raise ValueError(f"{path} {_objects(file, named[1])}: {REPAIR}") from None
-        raise ValueError(f"{path} is not a PyTorch file: {REPAIR}") from None
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        kind = _objects(file, named[1]) if named else "is not a file of torch.save with its default pickle protocol"
+        raise ValueError(f"{path} {kind}: {REPAIR}") from None
     except Exception as error:  # a damaged file fails in many ways
-        raise _unreadable(path, error) from None
+        raise ValueError(f"{path} cannot be read ({first_line(error)}): copy, download or save it again") from None
+
+
+class _OtherKind(Exception):
+    """What a file is instead of a weights file, and the repair."""
 
 
 def _check_kind(file: Path, start: bytes) -> None:
-    """Raise `ValueError` for a file that torch.load would not explain."""
+    """Raise `_OtherKind` for a file that torch.load would not explain."""
     if not start:
-        raise ValueError(f"{file} is empty: copy or download it again")
+        raise _OtherKind("is empty: copy or download it again")
     for signature, kind in SIGNATURES.items():
         if start.lstrip().lower().startswith(signature):
-            raise ValueError(f"{file} is {kind}")
-    if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            names = {name.rpartition("/")[2] for name in archive.namelist()}
-        if "constants.pkl" in names:
-            raise ValueError(
-                f"{file} is a TorchScript archive, which is a program: save its tensors only, with"
-                " torch.save(torch.jit.load(FILE).state_dict(), …)"
-            )
-        if "data.pkl" not in names:
-            raise ValueError(f"{file} is a zip archive of something else than PyTorch's tensors: {REPAIR}")
+            raise _OtherKind(f"is {kind}")
+    if not start.startswith((b"PK", b"\x80")):
+        raise _OtherKind(f"is neither a file of torch.save nor of safetensors: {REPAIR}")
+    if start.startswith(b"\x80"):  # a pickle, the format of PyTorch before 1.6
+        return
+    if not zipfile.is_zipfile(file):
+        raise _OtherKind("is incomplete: copy or download it again")
+    with zipfile.ZipFile(file) as archive:
+        names = {name.rpartition("/")[2] for name in archive.namelist()}
+    if "constants.pkl" in names:
+        raise _OtherKind(
+            "is a TorchScript archive, which is a program: save its tensors only, with"
+            " torch.save(torch.jit.load(FILE).state_dict(), …)"
+        )
+    if "data.pkl" not in names:
+        raise _OtherKind(f"is a zip archive without a PyTorch state dict: {REPAIR}")
 
 
 def _objects(file: Path, named: str) -> str:
@@ -186,10 +198,6 @@ def _harmless() -> list[Any]:
         (pathlib.PurePosixPath, "pathlib.PosixPath"),
         (pathlib.PureWindowsPath, "pathlib.WindowsPath"),
     ]
-
-
-def _unreadable(path: str | Path, error: Exception) -> ValueError:
-    return ValueError(f"{path} cannot be read ({first_line(error)}): copy, download or save it again")
 
 
 def first_line(error: Exception) -> str:
