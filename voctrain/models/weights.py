@@ -18,8 +18,9 @@ from voctrain.models.heads import Head, body_of, first_part, fit_head
 from voctrain.models.loaded import Loaded, listed
 from voctrain.models.matching import Match, find, is_counter
 from voctrain.models.normalized import Normalized
-from voctrain.models.weights_file import WeightsFile, first_line, read_file, read_state
+from voctrain.models.weights_file import WeightsFile, file_origin, first_line, load_file, read_file, read_state
 
+__all__ = ["PUBLISHED", "file_origin", "is_of_encoder", "load_encoder", "load_file", "load_into", "published_weights"]
 PUBLISHED = ("imagenet", "published")  # torchvision's weights of classifiers and of segmenters
 TIMEOUT = 15  # seconds without a response after which a download is aborted
 
@@ -88,7 +89,8 @@ def is_of_encoder(weights: str, net: nn.Module, encoder: str | None, head: Head)
 def _read(weights: str, architecture: str) -> WeightsFile:
     """These weights of an architecture."""
     if weights in PUBLISHED:
-        return read_state(f"the published file of {architecture}", _download(architecture))
+        state, classes = _download(architecture)
+        return read_state(f"the published file of {architecture}", state, classes=classes)
     file = read_file(weights)
     if file.task is not None and file.architecture not in (None, architecture):
         raise ValueError(
@@ -213,8 +215,8 @@ def _published_normalization(net: nn.Module, architecture: str) -> tuple[list[fl
     return transforms.mean, transforms.std
 
 
-def _download(architecture: str) -> Mapping[str, Tensor]:
-    """The published state dict, from torch hub's cache or the network."""
+def _download(architecture: str) -> tuple[Mapping[str, Tensor], tuple[str, ...]]:
+    """The published state dict, from torch hub's cache or the network, and the names of its classes."""
     published = published_weights(architecture)
     if published is None:
         raise ValueError(
@@ -223,13 +225,14 @@ def _download(architecture: str) -> Mapping[str, Tensor]:
     try:
         # torch reports a download on standard output, which belongs to the caller.
         with _socket_timeout(TIMEOUT), contextlib.redirect_stdout(sys.stderr):
-            return published.get_state_dict(check_hash=True, progress=False)
+            state = published.get_state_dict(check_hash=True, progress=False)
     except (OSError, RuntimeError, HTTPException, EOFError, pickle.UnpicklingError) as error:
         name, folder = Path(urlparse(published.url).path).name, Path(torch.hub.get_dir()) / "checkpoints"
         raise ValueError(
             f"the published weights of {architecture} are unavailable ({first_line(error)}): run once with a network"
             f" connection, put the complete {name} (from {published.url}) into {folder}, or use --weights none"
         ) from None
+    return state, tuple(name for name in published.meta["categories"] if name != "__background__")
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """Weights files as people have them: of torch.save, with the state dict anywhere in it, and of safetensors."""
 
-import pathlib
+import json
 import pickle
 import re
 import warnings
@@ -8,19 +8,27 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import safetensors.torch
 import torch
+from safetensors import safe_open
 from torch import Tensor
-from torch.torch_version import TorchVersion
 from torchvision import models
 
 CHECKPOINT = {"task", "config", "classes", "image_size", "model"}  # the keys that every voc-search checkpoint has
 DEPTH = 4  # dictionaries in dictionaries in which tensors are looked for
 REPAIR = "save its tensors only, with torch.save(model.state_dict(), …)"
+# Classes and functions of plain values in files of training scripts: settings, paths, and NumPy's numbers.
+IGNORED = (
+    "argparse.Namespace",
+    "numpy.dtype",
+    "numpy.ndarray",
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+    "pathlib.PosixPath",
+    "pathlib.WindowsPath",
+    "torch.torch_version.TorchVersion",
+)
 # What is often saved under the name of a weights file, by its first bytes in lower case.
 SIGNATURES = {
     b"<!doctype": "a web page: download the file itself",
@@ -41,7 +49,7 @@ class WeightsFile:
     owners: by tensor, the name of its dictionary with a dot, such as "state_dict."; "" is the file's own.
     versions: torch's record of module versions, by which modules recognize old names of their tensors; by the module's
         name with a dot. None if there is none.
-    task, classes, image_size: of a voc-search checkpoint.
+    task, image_size: of a voc-search checkpoint. classes: the names of the outputs, without background, if known.
     """
 
     path: str
@@ -79,7 +87,7 @@ def read_file(path: str | Path) -> WeightsFile:
         saved["model"],
         task=saved["task"],
         architecture=config.get("architecture"),
-        classes=tuple(saved["classes"]),
+        classes=tuple(map(str, saved["classes"])),
         image_size=saved["image_size"],
     )
 
@@ -95,14 +103,15 @@ def file_origin(path: str | Path) -> tuple[str | None, str | None]:
 def read_state(path: str | Path, saved: Any, **details: Any) -> WeightsFile:
     """The tensors in these contents of a file. Raises `ValueError` if there are none."""
     if not isinstance(saved, Mapping):
-        raise ValueError(f"{path} must contain a state dict, but its type is {type(saved).__name__}: {REPAIR}")
+        kind = "other values" if isinstance(saved, _Ignored) else f"a {type(saved).__name__}"
+        raise ValueError(f"{path} must contain a state dict, but contains {kind}: {REPAIR}")
     tensors: dict[str, Tensor] = {}
     owners: dict[str, str] = {}
     versions: dict[str, Any] = {}
 
     def collect(found: Mapping[Any, Any], owner: str, depth: int) -> None:
         for key, value in found.items():
-            if isinstance(value, Tensor):
+            if isinstance(value, Tensor) and not value.is_nested:  # those have no shape
                 tensors[f"{owner}{key}"], owners[f"{owner}{key}"] = value, owner
             elif isinstance(value, Mapping) and depth:
                 collect(value, f"{owner}{key}.", depth - 1)
@@ -132,9 +141,12 @@ def _contents(path: str | Path) -> Any:
         with open(file, "rb") as content:
             start = content.read(64)
         if start[8:9] == b"{":  # after the length of a header in JSON
-            return safetensors.torch.load_file(file)
+            return _safetensors(file)
         _check_kind(file, start)
-        with torch.serialization.safe_globals(_harmless()), warnings.catch_warnings(action="ignore"):
+        with (
+            torch.serialization.safe_globals([(_Ignored, name) for name in IGNORED]),
+            warnings.catch_warnings(action="ignore"),
+        ):
             return torch.load(file, weights_only=True, map_location="cpu")
     except _OtherKind as kind:
         raise ValueError(f"{path} {kind}") from None
@@ -144,6 +156,23 @@ def _contents(path: str | Path) -> Any:
         raise ValueError(f"{path} {kind}: {REPAIR}") from None
     except Exception as error:  # a damaged file fails in many ways
         raise ValueError(f"{path} cannot be read ({first_line(error)}): copy, download or save it again") from None
+
+
+def _safetensors(file: Path) -> dict[str, Any]:
+    """Tensors by name, or the checkpoint of an exported model, which has everything but its weights as metadata."""
+    tensors = safetensors.torch.load_file(file)
+    with safe_open(file, "pt") as content:
+        told = content.metadata() or {}
+    if not told.keys() >= CHECKPOINT - {"model"}:
+        return dict(tensors)
+    return {"model": tensors, **{name: _value(text) for name, text in told.items()}}
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:  # text as it is
+        return text
 
 
 class _OtherKind(Exception):
@@ -185,19 +214,14 @@ def _objects(file: Path, named: str) -> str:
     return f"contains {what} ({named}), which may run code when it is loaded"
 
 
-def _harmless() -> list[Any]:
-    """Classes and functions in files of training scripts that hold plain values: settings, paths, NumPy's numbers."""
-    scalar, array = np.float64(0).__reduce__()[0], np.zeros(0).__reduce__()[0]
-    codes = np.typecodes["AllInteger"] + np.typecodes["Float"] + "?SU"
-    return [
-        *(TorchVersion, np.ndarray, np.dtype),
-        (SimpleNamespace, "argparse.Namespace"),
-        *{type(np.dtype(code)) for code in codes},
-        *((scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
-        *((array, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
-        (pathlib.PurePosixPath, "pathlib.PosixPath"),
-        (pathlib.PureWindowsPath, "pathlib.WindowsPath"),
-    ]
+class _Ignored:
+    """Stands for a value beside the tensors, so that nothing of its own class runs, or crashes on a damaged file."""
+
+    def __new__(cls, *args: object) -> "_Ignored":
+        return super().__new__(cls)
+
+    def __setstate__(self, state: object) -> None:
+        pass
 
 
 def first_line(error: Exception) -> str:

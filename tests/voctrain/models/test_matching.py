@@ -58,7 +58,7 @@ def prefixed(prefix, state):
 
 NESTS = [
     *[(), ("state_dict",), ("model_state_dict",), ("model",), ("model_ema",), ("net",), ("network",), ("ema",)],
-    *[("state_dict_ema",), ("weights",), ("checkpoint", "model"), ("a", "b", "c", "d")],
+    *[("state_dict_ema",), ("module",), ("checkpoint", "model"), ("a", "b", "c", "d")],
 ]
 PREFIXES = [
     *["", "module.", "model.", "backbone.", "net.", "encoder.", "_orig_mod.", "module.module.", "module.model."],

@@ -124,6 +124,8 @@ def test_published_is_the_whole_segmenter_and_imagenet_the_encoder(publish):
     model = build_segmenter(name, weights="published")
     assert all(torch.equal(value, whole.state_dict()[key]) for key, value in model.net.state_dict().items())
     torch.testing.assert_close(model.std.flatten(), torch.tensor([0.229, 0.224, 0.225]))
+    model = build_segmenter(name, weights="published", classes=[f"class {i}" for i in range(20)])
+    assert "(other classes in the file: aeroplane, bicycle, bird and 17 more)" in str(model.loaded)
     model = build_segmenter(name, num_classes=5, weights="imagenet")
     assert torch.equal(model.net.backbone["0"][0].weight, encoder.features[0][0].weight)
     assert model.net.classifier.low_classifier.weight.shape[0] == 5

@@ -1,6 +1,8 @@
 import argparse
+import json
 import os
 import pickle
+import re
 import warnings
 from collections import OrderedDict
 from pathlib import Path
@@ -8,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
@@ -108,6 +112,15 @@ def test_safetensors_are_known_by_their_content(tmp_path, name):
     assert file.task is None
 
 
+def test_an_exported_model_is_its_checkpoint(tmp_path):
+    told = {key: value if isinstance(value, str) else json.dumps(value) for key, value in CHECKPOINT.items()}
+    save_file({"net.w": WEIGHT}, tmp_path / "model.safetensors", metadata=told | {"thresholds": "[0.5]"})
+    file = read_file(tmp_path / "model.safetensors")
+    assert (file.task, file.architecture, file.classes, file.image_size) == ("segment", "unet", ("cat",), 64)
+    assert list(file.tensors) == ["net.w"]
+    assert load_file(tmp_path / "model.safetensors")["thresholds"] == [0.5]
+
+
 class Config:
     """An object of somebody's own code."""
 
@@ -136,7 +149,8 @@ def test_pickled_objects_are_refused_and_do_not_run(save, tmp_path, monkeypatch,
 
 @pytest.mark.parametrize("content", [[1, 2], [WEIGHT], WEIGHT, 3, None, (WEIGHT,), "text", np.zeros(2)])
 def test_other_values_than_dictionaries_are_refused(save, content):
-    assert f"must contain a state dict, but its type is {type(content).__name__}: save" in error_of(save(content))
+    kind = "other values" if isinstance(content, np.ndarray) else f"a {type(content).__name__}"
+    assert f"must contain a state dict, but contains {kind}: save" in error_of(save(content))
 
 
 @pytest.mark.parametrize(
@@ -190,6 +204,32 @@ def test_truncated_files_are_refused(tmp_path, save, kind, kept):
         save({"w": WEIGHT.repeat(9, 9)}, _use_new_zipfile_serialization=kind == "zip")
     path.write_bytes(path.read_bytes()[:kept])
     assert error_of(path)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    kind=st.sampled_from(["zip", "legacy", "safetensors"]),
+    edits=st.lists(st.tuples(st.integers(0, 1500), st.integers(0, 9), st.binary(max_size=9)), min_size=1, max_size=4),
+)
+def test_damaged_files_are_read_or_refused(tmp_path_factory, kind, edits):
+    """Never a traceback, and never a crash: values beside the tensors are not even built."""
+    path = tmp_path_factory.mktemp("files") / "w.pt"
+    if kind == "safetensors":
+        save_file({"w": WEIGHT}, path)
+    else:
+        extras = {"args": argparse.Namespace(a=Path(".")), "best": np.float64(1), "all": np.ones(3)}
+        torch.save({"state_dict": {"w": WEIGHT}, **extras}, path, _use_new_zipfile_serialization=kind == "zip")
+    content = path.read_bytes()
+    for place, removed, added in edits:
+        place %= len(content) or 1
+        content = content[:place] + added + content[place + removed :]
+    path.write_bytes(content)
+    message = ""
+    try:
+        assert read_file(path).tensors
+    except ValueError as error:
+        message = str(error)
+    assert not message or re.fullmatch(rf"{re.escape(str(path))} [^\n]+", message)
 
 
 def test_a_missing_file_is_named(tmp_path):
