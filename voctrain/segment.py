@@ -24,7 +24,7 @@ from voctrain.metrics.segmentation import confusion, mask_dice, mask_metrics
 from voctrain.models import Segmenter, build_segmenter
 from voctrain.models.auxiliary import outputs_of
 from voctrain.models.segmenters import check_name
-from voctrain.models.weights import file_origin
+from voctrain.models.weights_file import file_origin
 from voctrain.precision import autocast
 from voctrain.sampling import check_sampling, sampling_pool
 from voctrain.seeding import seed_epoch
@@ -139,6 +139,7 @@ def new_model(config: SegmentConfig, data: Data) -> Segmenter:
         width=config.width,
         depth=config.depth,
         weights=config.weights,
+        classes=data.classes,
     )
     if not model.own_normalization:
         model.set_normalization(*channel_statistics(data.images, data.train))

@@ -131,6 +131,8 @@ def _open(
         image_size=options.image_size,
         **task.fixed_fields(options, data),
     )
+    if problem.loaded is not None:
+        say.status(problem.loaded)
     if before is None:
         record, ended = new_record(options, data, problem), 0
         if record.track is not None:
