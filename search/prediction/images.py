@@ -25,8 +25,8 @@ SHOWN = 48  # images on a contact sheet
 class Found:
     """Images: their files, and a name for what is written of each, a unique relative path without ending."""
 
-    files: Sequence[Path]
-    names: Sequence[str]
+    files: list[Path]
+    names: list[str]
 
 
 def find_images(given: Sequence[str], without: Path) -> Found:
@@ -80,7 +80,7 @@ def read_batches(found: Found, size: int, resize: str, skip: Callable[[str], Non
     Threads read ahead while the caller works, but never more than a few batches.
     """
     total = len(found.files)
-    shown = set(np.linspace(0, total - 1, min(SHOWN, total)).astype(int).tolist())
+    shown = {found.names[i] for i in np.linspace(0, total - 1, min(SHOWN, total)).astype(int).tolist()}
     pool = ThreadPoolExecutor(min(READERS, (os.cpu_count() or 1) + 1))
     reading: deque[Future[tuple[np.ndarray, tuple[int, int]] | str]] = deque()
     rows: list[tuple[int, np.ndarray, tuple[int, int]]] = []
@@ -90,7 +90,7 @@ def read_batches(found: Found, size: int, resize: str, skip: Callable[[str], Non
         images = np.stack([image for _, image, _ in rows])
         rows.clear()
         files, names = [found.files[i] for i in index], [found.names[i] for i in index]
-        return Batch(files, names, images, sizes, [i in shown for i in index])
+        return Batch(files, names, images, sizes, shown)
 
     try:
         started = 0

@@ -7,7 +7,7 @@ import torch only inside functions, because the command line reads the options o
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
@@ -34,11 +34,11 @@ Score = Callable[[Any], float]  # the score over the validation images with thes
 class Batch(NamedTuple):
     """Images to predict, at the size of a model."""
 
-    files: Sequence[Path]
-    names: Sequence[str]  # relative paths without ending, for what is written of each image
+    files: list[Path]
+    names: list[str]  # relative paths without ending, for what is written of each image
     images: np.ndarray  # uint8 (B, S, S, 3)
     sizes: np.ndarray  # int32 (B, 2), original heights and widths
-    shown: Sequence[bool]  # whether an image is one of those for a contact sheet
+    shown: set[str]  # names of the images for a contact sheet, in all batches
 
 
 Job = Callable[[], object]  # writes what is predicted of an image, in any thread

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from search.options import PredictOptions
 from search.reporter import Reporter
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import BestRecord, Checkpoint, Configuration, Details, RunRecord
-from search.tasks import Predictions, Score
+from search.tasks import Batch, Job, Predictions, Predictor, Score
 from search.tasks.pretrained import PretrainedTask
 from voctrain.config import SegmentConfig, TrainConfig
 
@@ -34,6 +37,8 @@ class Segment(PretrainedTask):
     config = SegmentConfig
     baseline_name = "all background"
     submits = "masks"
+    predicted = "masks"
+    averages = ("flip", "scales")
     conclusion = "pictures/classes.png"
 
     def baseline(self, data: Data, fields: Configuration) -> dict[str, float]:
@@ -80,6 +85,29 @@ class Segment(PretrainedTask):
         device = pick_device(1)
         model, config = segment.restore(saved, device=device)
         return partial(segment.predict, model, config=config, flip=flip, scales=scales, device=device)
+
+    @contextmanager
+    def predictor(self, saved: Checkpoint, out: Path, options: PredictOptions) -> Iterator[Predictor]:
+        """A mask for each image, and overlays.png with some of them."""
+        from search.pictures.masks import overlaid, write_mask, write_overlays
+        from voctrain.data.files import read_image
+
+        predict = self.label_maps(saved, flip=options.flip, scales=options.scales)
+        tiles: dict[str, Tile | None] = {}  # by name, in the order of the images
+
+        def write(file: Path, name: str, label_map: np.ndarray) -> None:
+            write_mask(out / self.predicted / f"{name}.png", label_map)
+            if name in tiles:
+                tiles[name] = overlaid(read_image(file), label_map, name, saved["classes"])
+
+        def predicted(batch: Batch) -> Iterator[Job]:
+            tiles.update(dict.fromkeys(name for name in batch.names if name in batch.shown))
+            for row in zip(batch.files, batch.names, predict(batch.images, sizes=batch.sizes), strict=True):
+                yield partial(write, *row)
+
+        yield predicted
+        if pictures := [tile for tile in tiles.values() if tile is not None]:
+            write_overlays(out / "overlays.png", pictures, saved["classes"])
 
     def dice_by_prior(
         self,
