@@ -223,15 +223,34 @@ class FinalOptions(ResourceOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SubmitOptions:
+class AveragingOptions:
+    """Test-time augmentation."""
+
+    flip: bool = option(False, "average the predictions of the images and the mirrored images")
+    scales: tuple[float, ...] = option(
+        (1.0,), "average masks over these image scales", parse=scale, metavar="F", many=True, shown="1"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubmitOptions(AveragingOptions):
     """The options of `search.submit` beside one --<task> RUN for each task that the competition scores."""
 
     data: str = option("", "a VOC-style folder with test images, voc2009, or sample", metavar="DIR", shown="required")
     gate: bool = option(False, "suppress classes in the masks that the classifier does not see; needs both runs")
     out: str = option("submission.csv", "the file to write", metavar="FILE")
-    flip: bool = option(False, "average the predictions of the images and the mirrored images")
-    scales: tuple[float, ...] = option(
-        (1.0,), "average masks over these image scales", parse=scale, metavar="F", many=True, shown="1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions(AveragingOptions):
+    """The options of `search.predict`."""
+
+    run: str = option("", "a run folder, or a checkpoint file", metavar="RUN", positional=True, required=True)
+    images: tuple[str, ...] = option(
+        (), "image files, and folders of them", metavar="IMAGE", positional=True, many=True
+    )
+    out: str | None = option(
+        None, "the folder to write to", metavar="DIR", shown="predictions/ in the run folder, or beside the checkpoint"
     )
 
 

@@ -108,8 +108,8 @@ def upward_imports(folder, floors):
 
 # The doors parse, print one error line and return an exit status; `api` does what they ask for.
 SEARCH_FLOORS = (
-    ("text", "reporter", "command_line"),
-    ("options",),
+    ("text", "command_line"),
+    ("reporter", "options"),
     ("option_values",),
     ("run_folder",),
     ("study",),
@@ -118,9 +118,9 @@ SEARCH_FLOORS = (
     ("tasks",),
     ("cluster",),
     ("session",),
-    ("running", "selection", "submission", "report"),
+    ("running", "selection", "submission", "prediction", "report"),
     ("api",),
-    ("run", "final", "submit"),
+    ("run", "final", "submit", "predict"),
     ("__main__",),
 )
 
@@ -137,7 +137,7 @@ def test_a_worker_loads_nothing_that_only_serves_the_end_of_a_run():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     rooms = {name.split(".")[1] for name in done.stdout.split()}
     assert "trial" in rooms
-    assert not rooms & {"pictures", "report", "running", "selection", "submission", "session"}
+    assert not rooms & {"pictures", "report", "running", "selection", "submission", "prediction", "session"}
 
 
 @pytest.mark.parametrize("file", sources("search"), ids=lambda f: str(f.relative_to(ROOT)))
@@ -207,7 +207,10 @@ def test_layers_of_the_data():
         assert "voctrain.data" not in set(imported(file)), f"{file} imports from the package's door"
 
 
-@pytest.mark.parametrize("command", ["search.run", "search.final", "search.submit", "search.report", "voctrain.data"])
+COMMANDS = ("search.run", "search.final", "search.submit", "search.predict", "search.report", "voctrain.data")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_loads_nothing_heavy(command):
     code = f"import runpy, sys; sys.argv = ['x', '--help']; runpy.run_module('{command}', run_name='__main__')"
     code = f"import sys\ntry:\n    {code}\nexcept SystemExit as end:\n    assert not end.code\n"

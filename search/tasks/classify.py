@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import csv
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from search.run_folder.files import read_arrays
+from search.options import PredictOptions
+from search.run_folder.files import read_arrays, replacing
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import BestRecord, Checkpoint, Configuration, Details, RunRecord
-from search.tasks import Predictions, Score
+from search.tasks import Batch, Job, Predictions, Predictor, Score
 from search.tasks.pretrained import PretrainedTask
 from voctrain.config import ClassifyConfig, TrainConfig
 
@@ -29,6 +33,8 @@ class Classify(PretrainedTask):
     config = ClassifyConfig
     baseline_name = "random labels"
     submits = "labels"
+    predicted = "predictions.csv"
+    averages = ("flip",)
 
     def baseline(self, data: Data, fields: Configuration) -> dict[str, float]:
         from voctrain.metrics.classification import random_baseline
@@ -60,14 +66,42 @@ class Classify(PretrainedTask):
     def comparable(self, record: RunRecord) -> dict[str, object]:
         return {}  # labels have no size
 
-    def probabilities(self, saved: Checkpoint, images: np.ndarray, *, flip: bool) -> np.ndarray:
-        """(N, C) of images of the size of the checkpoint's model."""
+    def decisions(self, saved: Checkpoint, probabilities: np.ndarray) -> np.ndarray:
+        """Bool (N, C), by the thresholds of a checkpoint."""
+        import numpy as np
+
+        from voctrain.metrics.classification import decide
+
+        return decide(probabilities, np.array(saved["thresholds"]), at_least_one=saved.get("at_least_one", True))
+
+    def probabilities(self, saved: Checkpoint, *, flip: bool) -> Callable[[np.ndarray], np.ndarray]:
+        """A function from images of the size of the checkpoint's model to their probabilities (N, C)."""
         from search.trial.device import pick_device
         from voctrain import classify
 
         device = pick_device(1)
         model, config = classify.restore(saved, device=device)
-        return classify.predict(model, images, config, device=device, flip=flip)
+        return lambda images: classify.predict(model, images, config, device=device, flip=flip)
+
+    @contextmanager
+    def predictor(self, saved: Checkpoint, out: Path, options: PredictOptions) -> Iterator[Predictor]:
+        """predictions.csv: the file, a probability per class and the decided labels of each image."""
+        import numpy as np
+
+
+        predict, classes = self.probabilities(saved, flip=options.flip), np.array(saved["classes"])
+        with replacing(out / self.predicted) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(("file", *saved["classes"], "labels"))
+
+            def write(batch: Batch) -> Iterator[Job | None]:
+                probabilities = predict(batch.images)
+                decided = self.decisions(saved, probabilities)
+                for path, row, chosen in zip(batch.files, probabilities, decided, strict=True):
+                    table.writerow((path, *map(str, row), ",".join(classes[chosen])))
+                    yield None
+
+            yield write
 
     def evidence(self, paths: RunPaths, best: BestRecord, data: Data | None) -> Iterator[Block]:
         """AP and threshold of each class, confusion, best and worst images."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from search.options import PredictOptions
 from search.reporter import Reporter
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import BestRecord, Checkpoint, Configuration, Details, RunRecord
-from search.tasks import Predictions, Score
+from search.tasks import Batch, Job, Predictions, Predictor, Score
 from search.tasks.pretrained import PretrainedTask
 from voctrain.config import SegmentConfig, TrainConfig
 
@@ -33,6 +37,8 @@ class Segment(PretrainedTask):
     config = SegmentConfig
     baseline_name = "all background"
     submits = "masks"
+    predicted = "masks"
+    averages = ("flip", "scales")
     conclusion = "pictures/classes.png"
 
     def baseline(self, data: Data, fields: Configuration) -> dict[str, float]:
@@ -70,33 +76,39 @@ class Segment(PretrainedTask):
         return metrics
 
     def label_maps(
-        self,
-        saved: Checkpoint,
-        images: np.ndarray,
-        *,
-        sizes: np.ndarray,
-        log_prior: np.ndarray | None,
-        flip: bool,
-        scales: Sequence[float],
-    ) -> Iterator[np.ndarray]:
-        """The label maps of images at their original sizes (N, 2), see `voctrain.segment.predict`."""
+        self, saved: Checkpoint, *, flip: bool, scales: Sequence[float]
+    ) -> Callable[..., Iterator[np.ndarray]]:
+        """A function of images, `sizes` and `log_prior` that yields label maps, see `voctrain.segment.predict`."""
         from search.trial.device import pick_device
         from voctrain import segment
 
         device = pick_device(1)
         model, config = segment.restore(saved, device=device)
         resize = saved.get("resize", "squash")
-        return segment.predict(
-            model,
-            images,
-            config,
-            sizes=sizes,
-            resize=resize,
-            log_prior=log_prior,
-            flip=flip,
-            scales=scales,
-            device=device,
-        )
+        return partial(segment.predict, model, config=config, resize=resize, flip=flip, scales=scales, device=device)
+
+    @contextmanager
+    def predictor(self, saved: Checkpoint, out: Path, options: PredictOptions) -> Iterator[Predictor]:
+        """A mask for each image, and overlays.png with some of them."""
+        from search.pictures.masks import overlaid, write_mask, write_overlays
+        from voctrain.data.image_files import read_image
+
+        predict = self.label_maps(saved, flip=options.flip, scales=options.scales)
+        tiles: dict[str, Tile | None] = {}  # by name, in the order of the images
+
+        def write(file: Path, name: str, label_map: np.ndarray) -> None:
+            write_mask(out / self.predicted / f"{name}.png", label_map)
+            if name in tiles:
+                tiles[name] = overlaid(read_image(file), label_map, name, saved["classes"])
+
+        def predicted(batch: Batch) -> Iterator[Job]:
+            tiles.update(dict.fromkeys(name for name in batch.names if name in batch.shown))
+            for row in zip(batch.files, batch.names, predict(batch.images, sizes=batch.sizes), strict=True):
+                yield partial(write, *row)
+
+        yield predicted
+        if pictures := [tile for tile in tiles.values() if tile is not None]:
+            write_overlays(out / "overlays.png", pictures, saved["classes"])
 
     def dice_by_prior(
         self,
