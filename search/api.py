@@ -23,7 +23,9 @@ from search.cluster.connection import RayStartError, connect, own_connection
 from search.cluster.interrupt import Interrupt, Stopped
 from search.command_line import flag
 from search.option_values import checked
-from search.options import FinalOptions, PredictOptions, SubmitOptions
+from search.options import ExportOptions, FinalOptions, PredictOptions, SubmitOptions
+from search.packaging.packaging import Export, ExportFailed
+from search.packaging.packaging import export as write_export
 from search.prediction.prediction import Prediction, PredictionFailed
 from search.prediction.prediction import predict as write_predictions
 from search.report.page import write_report
@@ -43,6 +45,8 @@ from search.tasks import submitted_tasks
 from search.text import duration, shell_path, with_error
 
 __all__ = [
+    "Export",
+    "ExportFailed",
     "Final",
     "Prediction",
     "PredictionFailed",
@@ -52,6 +56,7 @@ __all__ = [
     "SelectionFailed",
     "Stopped",
     "dry_run",
+    "export",
     "finalize",
     "open_run",
     "predict",
@@ -202,6 +207,16 @@ def predict(
     several = [images] if isinstance(images, str | Path) else images
     given = checked(PredictOptions, {"run": _folder(run), "images": [str(path) for path in several], **options})
     return write_predictions(PredictOptions(**given), reporter or Reporter())
+
+
+def export(run: Run | str | Path, *, reporter: Reporter | None = None, **options: Any) -> Export:
+    """Write a trained model as one file, see python -m search.export --help for the options.
+
+    run: a run, its folder or a checkpoint file. Raises `ValueError` or `OSError` for a mistake, `ExportFailed` if the
+    model cannot be written in the format.
+    """
+    given = checked(ExportOptions, {"run": _folder(run), **options})
+    return write_export(ExportOptions(**given), reporter or Reporter())
 
 
 def _folder(run: Run | str | Path | None) -> str | None:

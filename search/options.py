@@ -255,6 +255,22 @@ class PredictOptions(AveragingOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """The options of `search.export`."""
+
+    run: str = option("", "a run folder, or a checkpoint file", metavar="RUN", positional=True, required=True)
+    to: str = option(
+        "onnx",
+        "the format: onnx, torchscript (torch.jit.load), torch (a .pt2 file for torch.export.load), or safetensors"
+        " (weights and metadata for voctrain.deploy.load)",
+        choices=("onnx", "torchscript", "safetensors", "torch"),
+    )
+    out: str | None = option(
+        None, "the file to write", metavar="FILE", shown="beside the checkpoint, such as RUN/final/model.onnx"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportOptions:
     """The options of `search.report`."""
 
@@ -263,7 +279,9 @@ class ReportOptions:
     )
     out: str = option("compare.html", "the file that a comparison is written to", metavar="FILE")
     best: bool = option(False, "print the best configuration instead")
-    format: str = option("yaml", "the format of --best", choices=("yaml", "json", "py"))
+    format: str = option(
+        "yaml", "the format of --best; py is a script that trains this configuration", choices=("yaml", "json", "py")
+    )
     now: bool = option(False, "do not wait for processors that a running search leaves idle")
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import search.export
 import search.final
 import search.predict
 import search.submit
@@ -28,6 +29,7 @@ PARSERS = {
     "search.run": run_parser,
     "search.final": search.final.parser,
     "search.submit": search.submit.parser,
+    "search.export": search.export.parser,
     "search.predict": search.predict.parser,
     "search.report": report_parser,
     "voctrain.data": data_parser,

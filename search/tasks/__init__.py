@@ -17,6 +17,7 @@ from search.options import TASK_NAMES, PredictOptions, SearchOptions
 from search.reporter import Reporter
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import BestRecord, Checkpoint, Configuration, Details, RunRecord
+from search.tasks.script import Script
 from search.trial.protocol import TrainModule
 from voctrain.config import TrainConfig
 
@@ -147,6 +148,10 @@ class Task:
     def evidence(self, paths: RunPaths, best: BestRecord, data: Data | None) -> Iterator[Block]:
         """What the report shows of the best model."""
         yield from ()
+
+    def script(self, config: TrainConfig) -> Script:
+        """The parts of a script that trains this configuration."""
+        raise NotImplementedError
 
     def training_batch(self, data: Data, config: TrainConfig, count: int) -> tuple[list[Tile], str]:
         """Images, and below each what a training sees instead; and a description of that."""

@@ -14,6 +14,7 @@ from search.run_folder.paths import RunPaths
 from search.run_folder.records import BestRecord, Checkpoint, Configuration, Details, RunRecord
 from search.tasks import Batch, Job, Predictions, Predictor, Score
 from search.tasks.pretrained import PretrainedTask
+from search.tasks.script import Script
 from voctrain.config import ClassifyConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -88,7 +89,6 @@ class Classify(PretrainedTask):
         """predictions.csv: the file, a probability per class and the decided labels of each image."""
         import numpy as np
 
-
         predict, classes = self.probabilities(saved, flip=options.flip), np.array(saved["classes"])
         with replacing(out / self.predicted) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file, lineterminator="\n")
@@ -126,6 +126,10 @@ class Classify(PretrainedTask):
         )
         if data is not None:
             yield from _ranked_images(predictions, best, classes, data)
+
+    def script(self, config: TrainConfig) -> Script:
+        assert isinstance(config, ClassifyConfig)
+        return script(config)
 
     def training_batch(self, data: Data, config: TrainConfig, count: int) -> tuple[list[Tile], str]:
         import torch
@@ -190,6 +194,51 @@ def _target_names(target: list[float], classes: tuple[str, ...]) -> str:
     """The classes of a target in [0, 1], with their share if it is below 1."""
     parts = [(name, part) for name, part in zip(classes, target, strict=True) if part >= 0.005]
     return ", ".join(name if part > 0.995 else f"{name} {part:.2f}" for name, part in parts)
+
+
+def script(config: ClassifyConfig) -> Script:
+    """A training script of this configuration."""
+    from voctrain.models.classifiers import AUXILIARY
+
+    imports = {
+        "voctrain.classify": "predict, vary",
+        "voctrain.device_array": "DeviceArray",
+        "voctrain.images": "to_unit",
+        "voctrain.losses.classification": "classification_loss",
+        "voctrain.metrics.classification": "classify_metrics",
+        "voctrain.metrics.thresholds": "fit_thresholds",
+        "voctrain.sampling": "sampling_pool",
+    }
+    masks, maps, terms = "", "", ""
+    forward = "logits = model(batch)"
+    if config.architecture in AUXILIARY:
+        imports |= {"voctrain.classify": "AUXILIARY, predict, vary", "voctrain.models.auxiliary": "outputs_of"}
+        forward = "logits, *auxiliary = outputs_of(model(batch))"
+        terms += "\nloss = loss + AUXILIARY * sum(criterion(a, target) for a in auxiliary)"
+    if config.mask_loss:
+        imports["voctrain.losses.classification"] += ", object_cross_entropy"
+        masks, maps = ", masks[index]", "\nmasks = DeviceArray(data.masks, device)"
+        forward = f"with model.mask_heads.watch(model.net) as maps:\n    {forward}"
+        terms += "\nmask_losses = [object_cross_entropy(m, mask) for m in maps]"
+        terms += "\nloss = loss + config.mask_loss * sum(mask_losses) / len(mask_losses)"
+    mask = "mask" if masks else "_"
+    return Script(
+        imports,
+        setup="images = DeviceArray(data.images, device)"
+        f"{maps}\n"
+        "labels = torch.tensor(data.labels, dtype=torch.float32, device=device)\n"
+        "criterion = classification_loss(config, data.labels[data.train]).to(device)\n"
+        "train = torch.tensor(data.train)\n"
+        "pool = sampling_pool(data.labels[data.train], config, data.classes)",
+        draw="train[pool.draw()]",
+        loss=f"batch, target, {mask} = vary(to_unit(images[index]), labels[index], config{masks})\n"
+        f"{forward}\n"
+        f"loss = criterion(logits, target){terms}",
+        score="truth = data.labels[data.val]\n"
+        "probabilities = predict(evaluated, data.images[data.val], config, device=device)\n"
+        "metrics = classify_metrics(truth, probabilities)",
+        extra='saved["thresholds"] = fit_thresholds(truth, probabilities)[0].tolist()',
+    )
 
 
 TASK = Classify()

@@ -14,6 +14,7 @@ from search.run_folder.paths import RunPaths
 from search.run_folder.records import BestRecord, Checkpoint, Configuration, Details, RunRecord
 from search.tasks import Batch, Job, Predictions, Predictor, Score
 from search.tasks.pretrained import PretrainedTask
+from search.tasks.script import Script
 from voctrain.config import SegmentConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -170,6 +171,37 @@ class Segment(PretrainedTask):
         title = "Share of a class's pixels (row) predicted as each class (column)"
         yield heat_map(share, names, title, f"a {len(names)} by {len(names)} matrix")
         yield from written_pictures(paths, SHEETS)
+
+    def script(self, config: TrainConfig) -> Script:
+        assert isinstance(config, SegmentConfig)
+        terms = ""
+        if config.aux_weight:
+            terms = "\nloss = loss + config.aux_weight * sum(criterion(a, target) for a in auxiliary)"
+        return Script(
+            {
+                "voctrain.device_array": "DeviceArray",
+                "voctrain.images": "to_unit",
+                "voctrain.losses.segmentation": "MaskLoss",
+                "voctrain.metrics.segmentation": "confusion, mask_metrics",
+                "voctrain.models.auxiliary": "outputs_of",
+                "voctrain.sampling": "sampling_pool",
+                "voctrain.segment": "class_rarity, pixel_counts, predict, vary, with_masks",
+            },
+            setup="data = with_masks(data)  # images without a mask teach nothing\n"
+            "images, masks = DeviceArray(data.images, device), DeviceArray(data.masks, device)\n"
+            "num_classes = 1 + len(data.classes)  # background first\n"
+            "criterion = MaskLoss(config, pixel_counts(data.masks, data.train, num_classes)).to(device)\n"
+            "rarity = class_rarity(data).to(device)\n"
+            "train, truth = torch.tensor(data.train), torch.tensor(data.masks[data.val])\n"
+            "pool = sampling_pool(data.labels[data.train], config, data.classes)",
+            draw="train[pool.draw()]",
+            loss="batch, target = vary(to_unit(images[index]), masks[index], config, rarity)\n"
+            f"logits, *{'auxiliary' if terms else '_'} = outputs_of(model(batch))\n"
+            f"loss = criterion(logits, target){terms}",
+            score="maps = predict(evaluated, data.images[data.val], config, device=device)\n"
+            "maps = torch.stack([torch.from_numpy(label_map) for label_map in maps])\n"
+            "metrics = mask_metrics(confusion(truth, maps, num_classes).numpy())",
+        )
 
     def training_batch(self, data: Data, config: TrainConfig, count: int) -> tuple[list[Tile], str]:
         import torch
