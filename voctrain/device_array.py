@@ -10,7 +10,7 @@ from torch import Tensor
 class DeviceArray:
     """Images or masks of a whole data set (N, …), indexed to get batches on the device.
 
-    On a GPU, an array larger than `budget` (a share of the free memory) stays in pinned host memory, and batches are
+    An array larger than `budget`, a share of a GPU's free memory, stays where it is, and its batches are pinned and
     copied asynchronously. Indexing returns copies only: the array itself may be shared between processes.
     """
 
@@ -21,7 +21,7 @@ class DeviceArray:
             rows = torch.from_numpy(array)
         if device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(device)
-            rows = rows.to(device) if rows.nbytes <= budget * free else rows.pin_memory()
+            rows = rows.to(device) if rows.nbytes <= budget * free else rows
         self.rows = rows.to(device) if device.type == "mps" else rows
 
     def __getitem__(self, index: Tensor) -> Tensor:
