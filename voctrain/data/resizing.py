@@ -35,7 +35,7 @@ def window(height: int, width: int, resize: str) -> Window:
 
 def cut(array: np.ndarray, part: Window, fill: int = 0) -> np.ndarray:
     """The window of an array (H, W) or (H, W, C), with `fill` outside the array."""
-    (top, left, height, width), (_h, _w) = part, array.shape[:2]
+    (top, left, height, width), (h, w) = part, array.shape[:2]
     inside = array[max(top, 0) : top + height, max(left, 0) : left + width]
     if inside.shape[:2] == (height, width):
         return inside
