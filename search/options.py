@@ -74,12 +74,28 @@ class SearchOptions(ResourceOptions):
 
     data: str = option(
         "sample",
-        "a VOC-style folder (devkit or Kaggle layout), voc2009, or sample",
+        "a folder of images with labels or masks, voc2009, or sample",
         metavar="DIR",
         group="data",
         resumable=True,
     )
+    classes: str | None = option(
+        None,
+        "class names, one per line, or a labelmap.txt",
+        metavar="FILE",
+        group="data",
+        shown="the set's own list",
+    )
+    mask_value: tuple[str, ...] = option(
+        (),
+        "what mask values mean: 255=1 or 7=cell (0 is background, 255 void)",
+        metavar="VALUE=CLASS",
+        many=True,
+        group="data",
+        shown="class numbers",
+    )
     use_val: bool = option(False, "devkit layout: the labeled images are those of train.txt and val.txt", group="data")
+    skip_bad: bool = option(False, "leave out files that cannot be read, and say how many", group="data")
     image_size: int | None = option(
         None,
         "side of the square images, in pixels",
@@ -207,15 +223,50 @@ class FinalOptions(ResourceOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SubmitOptions:
+class AveragingOptions:
+    """Test-time augmentation."""
+
+    flip: bool = option(False, "average the predictions of the images and the mirrored images")
+    scales: tuple[float, ...] = option(
+        (1.0,), "average masks over these image scales", parse=scale, metavar="F", many=True, shown="1"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubmitOptions(AveragingOptions):
     """The options of `search.submit` beside one --<task> RUN for each task that the competition scores."""
 
     data: str = option("", "a VOC-style folder with test images, voc2009, or sample", metavar="DIR", shown="required")
     gate: bool = option(False, "suppress classes in the masks that the classifier does not see; needs both runs")
     out: str = option("submission.csv", "the file to write", metavar="FILE")
-    flip: bool = option(False, "average the predictions of the images and the mirrored images")
-    scales: tuple[float, ...] = option(
-        (1.0,), "average masks over these image scales", parse=scale, metavar="F", many=True, shown="1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions(AveragingOptions):
+    """The options of `search.predict`."""
+
+    run: str = option("", "a run folder, or a checkpoint file", metavar="RUN", positional=True, required=True)
+    images: tuple[str, ...] = option(
+        (), "image files, and folders of them", metavar="IMAGE", positional=True, many=True
+    )
+    out: str | None = option(
+        None, "the folder to write to", metavar="DIR", shown="predictions/ in the run folder, or beside the checkpoint"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """The options of `search.export`."""
+
+    run: str = option("", "a run folder, or a checkpoint file", metavar="RUN", positional=True, required=True)
+    to: str = option(
+        "onnx",
+        "the format: onnx, torchscript (torch.jit.load), torch (a .pt2 file for torch.export.load), or safetensors"
+        " (weights and metadata for voctrain.deploy.load)",
+        choices=("onnx", "torchscript", "safetensors", "torch"),
+    )
+    out: str | None = option(
+        None, "the file to write", metavar="FILE", shown="beside the checkpoint, such as RUN/final/model.onnx"
     )
 
 
@@ -228,7 +279,9 @@ class ReportOptions:
     )
     out: str = option("compare.html", "the file that a comparison is written to", metavar="FILE")
     best: bool = option(False, "print the best configuration instead")
-    format: str = option("yaml", "the format of --best", choices=("yaml", "json", "py"))
+    format: str = option(
+        "yaml", "the format of --best; py is a script that trains this configuration", choices=("yaml", "json", "py")
+    )
     now: bool = option(False, "do not wait for processors that a running search leaves idle")
 
 

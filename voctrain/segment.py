@@ -23,8 +23,9 @@ from voctrain.losses.segmentation import MaskLoss
 from voctrain.metrics.segmentation import confusion, mask_dice, mask_metrics
 from voctrain.models import Segmenter, build_segmenter
 from voctrain.models.auxiliary import outputs_of
+from voctrain.models.deployed import DeployedSegmenter
 from voctrain.models.segmenters import check_name
-from voctrain.models.weights import file_origin
+from voctrain.models.weights_file import file_origin
 from voctrain.precision import autocast
 from voctrain.sampling import check_sampling, sampling_pool
 from voctrain.seeding import seed_epoch
@@ -139,6 +140,7 @@ def new_model(config: SegmentConfig, data: Data) -> Segmenter:
         width=config.width,
         depth=config.depth,
         weights=config.weights,
+        classes=data.classes,
     )
     if not model.own_normalization:
         model.set_normalization(*channel_statistics(data.images, data.train))
@@ -174,6 +176,12 @@ def restore(saved: dict, *, device: str | torch.device = "cpu") -> tuple[Segment
     )
     model.load_state_dict(saved["model"])
     return model.to(device).to(memory_format=torch.channels_last).eval(), config
+
+
+def deploy(saved: dict) -> DeployedSegmenter:
+    """The model of a checkpoint for images of any size, in eval mode."""
+    model, _ = restore(saved)
+    return DeployedSegmenter(model, image_size=saved["image_size"], resize=saved.get("resize", "squash")).eval()
 
 
 def predict(

@@ -18,6 +18,9 @@ def load_images(
         place or options.data,
         image_size=options.image_size,
         use_val=options.use_val,
+        classes=options.classes,
+        mask_values=options.mask_value,
+        skip_bad=options.skip_bad,
         resize=options.resize or "squash",  # runs of earlier versions have none
         progress=progress,
     )

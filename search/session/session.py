@@ -30,6 +30,7 @@ from search.tasks import Task, find_task
 from search.tasks.pretrained import is_named
 from search.text import shell_path
 from voctrain.data import DIGITS, Data
+from voctrain.data.class_names import listed
 
 IMAGE_SIZE, EPOCHS = 300, 27
 SAMPLE_IMAGE_SIZE, SAMPLE_EPOCHS = 64, 15  # of the built-in sample: minutes, not hours
@@ -130,6 +131,8 @@ def _open(
         image_size=options.image_size,
         **task.fixed_fields(options, data),
     )
+    if problem.loaded is not None:
+        say.status(problem.loaded)
     if before is None:
         record, ended = new_record(options, data, problem), 0
         if record.track is not None:
@@ -151,6 +154,7 @@ def _load_data(options: SearchOptions, before: RunRecord | None, reporter: Repor
     if options.data == "sample":
         reporter.status("using the built-in sample, a synthetic data set of 20 classes; use yours with --data DIR")
     data = load_images(options, progress=reporter.reading())
+    reporter.status(listed(data.classes, data.class_source))
     for warning in data.warnings:
         reporter.warning(warning)
     if before is None:
@@ -191,6 +195,7 @@ def _resolve(task: Task, options: SearchOptions) -> SearchOptions:
     return replace(
         options,
         data=data,
+        classes=options.classes and str(Path(options.classes).resolve()),
         image_size=options.image_size or (SAMPLE_IMAGE_SIZE if sample else IMAGE_SIZE),
         resize=options.resize or "squash",
         epochs=options.epochs or (SAMPLE_EPOCHS if sample else EPOCHS),

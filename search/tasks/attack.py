@@ -15,6 +15,7 @@ from search.run_folder.files import read_json
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import BestRecord, Checkpoint, Configuration, RunRecord
 from search.tasks import Predictions, Score, Task
+from search.tasks.script import Script
 from voctrain.config import AttackConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -155,6 +156,38 @@ class Attack(Task):
                     " No factor brings an attack with a higher SSIM there."
                 )
         yield from written_pictures(paths, SHEETS)
+
+    def script(self, config: TrainConfig) -> Script:
+        assert isinstance(config, AttackConfig)
+        imports = {
+            "voctrain.attack": "AttackEvaluator, perturbations, training_images",
+            "voctrain.attack.training": "perturb",
+            "voctrain.augment.transforms": "augment",
+            "voctrain.device_array": "DeviceArray",
+            "voctrain.images": "to_unit",
+        }
+        terms = ""
+        if config.l2_penalty:
+            terms += "\nloss = loss + config.l2_penalty * change.square().sum((1, 2, 3)).mean()"
+        if config.ssim_penalty or config.max_ssim:
+            imports["voctrain.attack.visibility"] = "ssim"
+            terms += "\nseen = ssim(batch, batch + change).mean()"
+        if config.ssim_penalty:
+            terms += "\nloss = loss + config.ssim_penalty * (config.min_ssim - seen).clamp(min=0)"
+        if config.max_ssim:
+            imports["voctrain.attack.training"] = "HIDING, perturb"
+            terms += "\nloss = loss + HIDING * (seen - config.max_ssim).clamp(min=0)"
+        return Script(
+            imports,
+            setup="evaluator = AttackEvaluator(config, data, device)  # with the victim\n"
+            "pictures, chosen = training_images(data)\n"
+            "images, train = DeviceArray(pictures, device), torch.tensor(chosen)",
+            draw="train[torch.randperm(len(train))]",
+            loss="batch = augment(to_unit(images[index]), config)\n"
+            "change = perturb(model, batch, config)\n"
+            f"loss = evaluator.losses(batch)(batch + change).mean(){terms}",
+            score="metrics, _ = evaluator(perturbations(evaluated, evaluator.images, config))",
+        )
 
     def training_batch(self, data: Data, config: TrainConfig, count: int) -> tuple[list[Tile], str]:
         import torch

@@ -10,7 +10,7 @@ from search.tasks.classify import TASK as VICTIM_TASK
 from voctrain.attack import check_victim
 from voctrain.attack.victim import digits_victim, load_victim
 from voctrain.data import Data
-from voctrain.models.weights import load_file
+from voctrain.models.weights_file import load_file
 
 
 def find_victim(given: str | None, out: str) -> Path:

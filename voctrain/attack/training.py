@@ -21,6 +21,7 @@ from voctrain.device_array import DeviceArray
 from voctrain.images import EVAL_BATCH, check_images, to_unit
 from voctrain.loop import Epoch, fit
 from voctrain.models import build_generator
+from voctrain.models.deployed import DeployedGenerator
 from voctrain.models.generators import check_name
 from voctrain.precision import autocast
 from voctrain.seeding import seed_epoch
@@ -138,6 +139,17 @@ def perturb(generator: nn.Module, images: Tensor, config: AttackConfig) -> Tenso
     return (images + config.scale * output.tanh()).clamp(0, 1) - images
 
 
+class Perturbation(nn.Module):
+    """`perturb` as a module, for squares (B, channels, S, S) in [0, 1]."""
+
+    def __init__(self, generator: nn.Module, config: AttackConfig):
+        super().__init__()
+        self.generator, self.config = generator, config
+
+    def forward(self, images: Tensor) -> Tensor:
+        return perturb(self.generator, images, self.config)
+
+
 @torch.inference_mode()
 def perturbations(generator: nn.Module, images: Tensor, config: AttackConfig) -> Tensor:
     """The perturbations of images (N, channels, S, S) in [0, 1]."""
@@ -198,6 +210,18 @@ def restore(saved: dict, *, device: str | torch.device = "cpu") -> tuple[nn.Modu
     generator = _build(config, saved["channels"])
     generator.load_state_dict(saved["model"])
     return generator.to(device).to(memory_format=torch.channels_last).eval(), config
+
+
+def deploy(saved: dict) -> DeployedGenerator:
+    """The attack of a checkpoint for images of any size, in eval mode, as visible as it was scored."""
+    generator, config = restore(saved)
+    return DeployedGenerator(
+        Perturbation(generator, config),
+        factor=saved["metrics"].get("val_factor", 1.0),
+        channels=saved["channels"],
+        image_size=saved["image_size"],
+        resize=saved.get("resize", "squash"),
+    ).eval()
 
 
 def _build(config: AttackConfig, channels: int) -> nn.Module:

@@ -37,8 +37,7 @@ class ClassList:
     ordered: bool = True  # whether the order of the list says which mask value a class has
 
     def __str__(self) -> str:
-        number = f"{len(self.names)} class{'es' if len(self.names) > 1 else ''}"
-        return f"{number} from {self.source}: {in_short(self.names, 20)}"
+        return listed(self.names, self.source)
 
     def number(self, name: str) -> int | None:
         """The number of a class by its name, without regard to case and surrounding blanks; None if unknown."""
@@ -47,6 +46,11 @@ class ClassList:
     @functools.cached_property
     def _numbers(self) -> dict[str, int]:
         return {fold(name): number for number, name in enumerate(self.names, 1)}
+
+
+def listed(names: Sequence[str], source: str) -> str:
+    """A class list in one line, for people."""
+    return f"{len(names)} class{'es' if len(names) > 1 else ''} from {source}: {in_short(names, 20)}"
 
 
 def fold(name: str) -> str:

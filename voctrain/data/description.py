@@ -9,12 +9,12 @@ from PIL import Image
 
 from voctrain.contact_sheet import Tile, sheet
 from voctrain.data.class_names import VOID, in_short
-from voctrain.data.decode import content_warnings
+from voctrain.data.decode import content_warnings, contradictions
 from voctrain.data.image_files import read_image
 from voctrain.data.layouts.listing import Listing
 from voctrain.data.palette import voc_palette
 from voctrain.data.resizing import NEAREST, resize_square
-from voctrain.data.split import stratified_split
+from voctrain.data.validation import Split
 
 SHOWN = 24  # images on the contact sheet
 THUMB = 128  # pixels
@@ -45,7 +45,7 @@ class Description:
         """The description, for people."""
         listing, classes = self.listing, self.listing.classes
         labels = np.array([fact.labels for fact in self.facts], np.uint8).reshape(-1, len(classes.names))
-        train, val = stratified_split(labels) if len(labels) > 1 else (np.arange(len(labels)), np.arange(0))
+        train, val = Split(listing).indices(labels) if len(labels) > 1 else (np.arange(len(labels)), np.arange(0))
         yield f"{listing.root}: {listing.layout} layout"
         yield str(classes)
         yield (
@@ -64,8 +64,7 @@ class Description:
             yield f"pixels   {pixels[0] / pixels.sum():.1%} background, {pixels[VOID] / pixels.sum():.1%} void" + (
                 f"; below 0.1 %: {in_short(rare)}" if rare else ""
             )
-        arrays = {"labels": labels, "train": train, "val": val}
-        for warning in content_warnings(listing, arrays if not listing.masked else {**arrays, "masks": labels}):
+        for warning in (*content_warnings(listing, labels, train, val), *contradictions(listing, labels)):
             yield f"warning: {warning}"
 
     def _shapes(self) -> Iterator[str]:

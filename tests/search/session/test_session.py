@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from search import run
+from search.reporter import Reporter
 from search.session.origin import git_revision
-from search.session.session import claim
+from search.session.session import claim, open_session
 from voctrain.models import build_classifier
 
 SIZE = ("--image-size", 32, "--epochs", 3, "--trials", 2)
@@ -64,6 +65,19 @@ def test_moved_weights_must_be_unchanged(begin, prepared, refused, dataset, tmp_
     message = refused(run.main, "classify", "--resume", folder, "--weights", other)
     assert f"--weights {other} is not the file that this run began with" in message
     assert prepared("classify", "--resume", folder, "--weights", moved).problem.fixed["weights"] == str(moved)
+
+
+def test_what_a_weights_file_gave_is_told_once(dataset, tmp_path, capsys):
+    state = build_classifier("simple", num_classes=7, image_size=32).net.state_dict()
+    torch.save({"state_dict": {f"module.{key}": tensor for key, tensor in state.items()}}, tmp_path / "w.pt")
+    given = {"data": str(dataset), "image_size": 32, "epochs": 3, "trials": 2, "out": str(tmp_path)}
+    given |= {"set": ["architecture=simple"], "weights": str(tmp_path / "w.pt")}
+    open_session("classify", given, Reporter())
+    told = [line for line in capsys.readouterr().out.splitlines() if "w.pt" in line]
+    assert told == [
+        "w.pt: 4 of 6 tensors of simple loaded, found under 'state_dict.module.'; the head is initialized anew"
+        " (7 classes in the file, 20 here)"
+    ]
 
 
 class TestRevision:
