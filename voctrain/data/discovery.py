@@ -23,7 +23,7 @@ from voctrain.data.class_names import (
     object_names,
 )
 from voctrain.data.layouts.listing import Listing
-from voctrain.data.mask_files import Seen, look, open_mask, palette_bytes, palette_numbers
+from voctrain.data.mask_files import Seen, is_lossy, look, open_mask, palette_bytes, palette_numbers
 
 VOC = ClassList(VOC_CLASSES, "VOC's list")
 WHITE_MARKS = ", marked by mask value 255"
@@ -114,10 +114,13 @@ def _by_content(
             f"the classes of colors must be known, but {listing.examples[colored].mask} has colors that are not VOC's:"
             " list them in a labelmap.txt, one name:red,green,blue:: per line"
         )
+    scattered = len(values) < most / 2  # not the numbers of classes
+    lossy = next((e.mask for e in listing.examples if isinstance(e.mask, Path) and is_lossy(e.mask)), None)
+    if lossy is not None and (scattered or len(values) > max(len(names), 1)):
+        raise ValueError(f"masks must keep their values, but {lossy} is a JPEG: save masks as PNG")
     if names and not are_vocs(names):
         return replace(_matched(listing, used, named, names, values), forced=forced)
     vocs = colored is not None or any(mask.vocs for mask in masks.values())
-    scattered = len(values) < most / 2  # not the numbers of classes
     if names or (vocs and (most <= len(VOC_CLASSES) or scattered)):
         return replace(VOC, forced=forced)
     if most == 0 or most > MOST_MASK_CLASSES or scattered:
@@ -146,9 +149,10 @@ def _matched(
     """The names in annotations in the order of the mask values that occur in the same images."""
     both = [(used[i], {fold(name) for name in named[i]}) for i in used if i in named]
     folded = [fold(name) for name in names]
-    either = [[sum(v in a or n in b for a, b in both) for n in folded] for v in values]
-    together = [[sum(v in a and n in b for a, b in both) for n in folded] for v in values]
-    overlap = np.array(together) / np.maximum(either, 1)
+    masked = np.array([[v in here for v in values] for here, _ in both], np.float32).reshape(-1, len(values))
+    annotated = np.array([[n in here for n in folded] for _, here in both], np.float32).reshape(-1, len(names))
+    together = masked.T @ annotated
+    overlap = together / np.maximum(masked.sum(0)[:, None] + annotated.sum(0) - together, 1)  # (values, names)
     if len(values) == 0 or len(values) > len(names) or (len(names) > 1 and not both):
         raise ValueError(
             f"the order of the classes must be known, but {str(listing.root)!r} has {len(values)} mask values and"

@@ -10,7 +10,9 @@ from PIL import ExifTags, Image
 
 from voctrain.data.text_files import naming_file
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".npy")  # in any case
+IMAGE_ENDINGS = (
+    *(".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".npy"),
+)  # in any case
 DEPTHS = (255, 4095, 65535)  # largest gray values of cameras and scanners: 8, 12 and 16 bits
 LONGEST_PATH = 4096  # characters; a longer text in a list is no file
 TURNS = {

@@ -229,5 +229,10 @@ def _by_value(raw: RawMask, classes: ClassList) -> np.ndarray:
     return out
 
 
+def is_lossy(path: Path) -> bool:
+    """Whether a mask's format changes its values."""
+    return path.suffix.lower() in (".jpg", ".jpeg", ".jfif")
+
+
 def _lossy(path: Path) -> str:
-    return "save masks as PNG, since JPEG changes values" if path.suffix.lower() in (".jpg", ".jpeg") else ""
+    return "save masks as PNG, since JPEG changes values" if is_lossy(path) else ""

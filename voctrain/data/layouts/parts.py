@@ -13,7 +13,7 @@ PARTS = {
 IMAGES = ("images", "image", "imgs", "img", "jpegimages")
 MASKS = (
     *("masks", "mask", "labels", "label", "annotations", "annotation", "annot", "segmentation", "segmentations"),
-    *("segmentationclass", "seg", "gt", "groundtruth", "trimaps", "trimap"),
+    *("segmentationclass", "seg", "gt", "groundtruth", "trimaps", "trimap", "xmls", "xml"),
 )
 MASK_SUFFIX = re.compile(r"[_\-. ](masks?|seg|segmentation|labels?|gt|groundtruth)$", re.IGNORECASE)
 

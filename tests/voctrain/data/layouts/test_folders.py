@@ -1,10 +1,11 @@
 import re
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.voctrain.data.drawing import folders, listed, masks_of, refusal
+from tests.voctrain.data.drawing import folders, listed, masks_of, refusal, scene, write_xml
 from voctrain.data.layouts import read_layout
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -66,6 +67,32 @@ def test_class_lists(tmp_path, place):
     assert listed(tmp_path if place == ".." else tmp_path / "set").classes.names == THREE
 
 
+class TestAnnotations:
+    @pytest.mark.parametrize("place", ["{part}/", "{part}/annotations/", "annotations/{part}/", "{part}/labels/xmls/"])
+    def test_parts_of_roboflow_and_other_places(self, tmp_path, place):
+        for part, n in (("train", 4), ("valid", 3), ("test", 2)):
+            folder = tmp_path / place.format(part=part)
+            folder.mkdir(parents=True)
+            (tmp_path / part).mkdir(exist_ok=True)
+            for i in range(n):
+                Image.fromarray(scene(i, 1)[0]).save(tmp_path / part / f"x{i}.jpg")
+                write_xml(folder / f"x{i}.xml", THREE[i % 2])
+        listing = listed(tmp_path)
+        assert listing.classes.names == ("cell", "nucleus")
+        assert [len(part) for part in (listing.ids, listing.val_ids, listing.test_ids)] == [7, 3, 2]
+        assert [listing.read(i)[2].tolist() for i in range(3)] == [[1, 0], [0, 1], [1, 0]]
+
+    def test_images_without_one_are_test_images_and_masks_count_more(self, tmp_path):
+        folders(tmp_path, 4)
+        (tmp_path / "annotations").mkdir()
+        for i in range(3):
+            write_xml(tmp_path / f"annotations/x0{i}.xml", "tumor")
+        assert (listed(tmp_path).masked, listed(tmp_path).examples[0].annotation) == (4, None)
+        shutil.rmtree(tmp_path / "masks")
+        listing = listed(tmp_path)
+        assert (listing.masked, len(listing.ids), listing.test_ids) == (0, 3, ("x03",))
+
+
 def test_roboflows_masks(tmp_path):
     """x.jpg and x_mask.png, with a table of pixel values in each part."""
     for part in ("train", "valid"):
@@ -115,10 +142,10 @@ class TestBinaryMasks:
     ("spoil", "message"),
     [
         (lambda d: (d / "images/x02.jpg").unlink(), "every mask must have an image of the same name, but"),
-        (lambda d: (d / "images/x02.png").write_bytes(b""), "one file and one mask, but there are"),
-        (lambda d: (d / "masks/x02_mask.png").write_bytes(b""), "one file and one mask, but there are"),
+        (lambda d: (d / "images/x02.png").write_bytes(b""), "one file, and one mask, but there are"),
+        (lambda d: (d / "masks/x02_mask.png").write_bytes(b""), "one file, and one mask, but there are"),
         (lambda d: (d / "masks/x02.png").write_bytes(b""), "x02.png is not"),
-        (lambda d: [path.unlink() for path in (d / "masks").iterdir()], "but '.*' contains none: pass the folder"),
+        (lambda d: [path.unlink() for path in (d / "masks").iterdir()], "but '.*' has none: pass the folder"),
     ],
 )
 def test_bad_sets_are_refused(tmp_path, spoil, message):
