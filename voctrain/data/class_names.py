@@ -172,8 +172,9 @@ def check_names(names: Sequence[str], origin: str) -> None:
     for name in names:
         if not name.strip():
             raise ValueError(f"classes must have names, but {origin} has an empty one: name it")
-        if (other := seen.setdefault(fold(name), name)) is not name:
-            raise ValueError(f"class names must differ, but {origin} has {other!r} and {name!r}: rename one")
+        if fold(name) in seen:
+            raise ValueError(f"class names must differ, but {origin} has {seen[fold(name)]!r} and {name!r}: rename one")
+        seen[fold(name)] = name
 
 
 def is_number(text: str) -> bool:

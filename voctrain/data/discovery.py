@@ -149,8 +149,8 @@ def _matched(
     """The names in annotations in the order of the mask values that occur in the same images."""
     both = [(used[i], {fold(name) for name in named[i]}) for i in used if i in named]
     folded = [fold(name) for name in names]
-    masked = np.array([[v in here for v in values] for here, _ in both], np.float32).reshape(-1, len(values))
-    annotated = np.array([[n in here for n in folded] for _, here in both], np.float32).reshape(-1, len(names))
+    masked = np.array([[v in here for v in values] for here, _ in both], float).reshape(-1, len(values))
+    annotated = np.array([[n in here for n in folded] for _, here in both], float).reshape(-1, len(names))
     together = masked.T @ annotated
     overlap = together / np.maximum(masked.sum(0)[:, None] + annotated.sum(0) - together, 1)  # (values, names)
     if len(values) == 0 or len(values) > len(names) or (len(names) > 1 and not both):

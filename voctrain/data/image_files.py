@@ -76,7 +76,10 @@ def read_npy(path: Path) -> np.ndarray:
     """The array in a .npy file. Raises `ValueError` if it is damaged or contains objects."""
     # Mapped first, since a damaged header may claim more than the memory holds.
     with naming_file(path), np.errstate(over="ignore"):
-        return np.array(np.lib.format.open_memmap(path, mode="r"))
+        mapped = np.lib.format.open_memmap(path, mode="r")
+        if not mapped.itemsize:
+            raise ValueError("it has elements of no size")
+        return np.array(mapped)
 
 
 def image_files(folder: Path) -> list[Path]:
