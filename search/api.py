@@ -23,13 +23,13 @@ from search.cluster.connection import RayStartError, connect, own_connection
 from search.cluster.interrupt import Interrupt, Stopped
 from search.command_line import flag
 from search.option_values import checked
-from search.options import ExportOptions, FinalOptions, PredictOptions, SubmitOptions
 from search.packaging.packaging import Export, ExportFailed
 from search.packaging.packaging import export as write_export
 from search.prediction.prediction import Prediction, PredictionFailed
 from search.prediction.prediction import predict as write_predictions
 from search.report.page import write_report
 from search.reporter import Reporter
+from search.result_options import ExportOptions, FinalOptions, PredictOptions, SubmitOptions
 from search.run_folder.files import read_torch
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import BestRecord, FinalRecord, RunRecord, read_best, read_run

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from search.cluster.interrupt import Interrupt
 from search.command_line import flag
-from search.options import AveragingOptions, PredictOptions
 from search.prediction.images import Found, find_images, read_batches
 from search.reporter import Reporter
+from search.result_options import AveragingOptions, PredictOptions
 from search.run_folder.files import write_json
 from search.run_folder.records import Checkpoint
 from search.tasks import Batch, Predictor, Task

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from search.options import SubmitOptions
 from search.reporter import Reporter
+from search.result_options import SubmitOptions
 from search.run_folder.files import read_arrays, replace
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import Checkpoint, read_run

@@ -13,8 +13,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, cast
 
-from search.options import TASK_NAMES, PredictOptions, SearchOptions
+from search.options import TASK_NAMES, SearchOptions
 from search.reporter import Reporter
+from search.result_options import PredictOptions
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import BestRecord, Checkpoint, Configuration, Details, RunRecord
 from search.tasks.script import Script

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from search.options import PredictOptions
 from search.reporter import Reporter
+from search.result_options import PredictOptions
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import BestRecord, Checkpoint, Configuration, Details, RunRecord
 from search.tasks import Batch, Job, Predictions, Predictor, Score
