@@ -111,6 +111,7 @@ def upward_imports(folder, floors):
 SEARCH_FLOORS = (
     ("text", "command_line"),
     ("reporter", "options"),
+    ("result_options",),
     ("option_values",),
     ("run_folder",),
     ("study",),
