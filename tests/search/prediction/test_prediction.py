@@ -1,4 +1,6 @@
 import csv
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,10 +8,11 @@ import torch
 from PIL import Image
 
 from search import predict, submit
-from voctrain import classify, segment
-from voctrain.config import ClassifyConfig, SegmentConfig
+from voctrain import attack, classify, segment
+from voctrain.config import AttackConfig, ClassifyConfig, SegmentConfig
 from voctrain.data import load
 from voctrain.data.palette import voc_palette
+from voctrain.data.resizing import BILINEAR
 from voctrain.submission import decode
 
 
@@ -96,3 +99,59 @@ def test_masks_are_those_of_the_submission(options, call, segmenter, dataset, tm
     assert len(files) == 8
     with Image.open(tmp_path / "out" / "overlays.png") as sheet:
         assert len(np.unique(np.asarray(sheet).reshape(-1, 3), axis=0)) > 100
+
+
+@pytest.fixture(scope="module")
+def attacker(data, classifier, tmp_path_factory):
+    """A function from an architecture to a run folder with an untrained generator, whose victim is the classifier."""
+
+    def make(architecture, channels=3, victim=classifier / "best.pt"):
+        fields = {"architecture": architecture, "width": 4, "image_size": 32, "scale": 0.1, "precision": "float32"}
+        config = AttackConfig(**fields, victim=str(victim))
+        torch.manual_seed(0)
+        gray = data if channels == 3 else replace(data, images=data.images[..., :1])
+        weights = attack.new_model(config, gray).state_dict()
+        folder = tmp_path_factory.mktemp(architecture)
+        torch.save(attack.checkpoint(config, gray, weights, {"val_factor": 10.0}), folder / "best.pt")
+        return folder
+
+    return make
+
+
+def picture(size, mode="RGB"):
+    """A smooth random picture."""
+    random = np.random.default_rng(0).integers(60, 200, (4, 4, 3), dtype=np.uint8)
+    return Image.fromarray(random).convert(mode).resize(size, Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize(("architecture", "channels"), [("residual", 3), ("guided", 3), ("residual", 1)])
+def test_attacks_are_those_of_the_generator(architecture, channels, call, attacker, tmp_path):
+    """At the size of the model exactly; larger ones are what they are when they are reduced to it, nearly."""
+    mode = "RGB" if channels == 3 else "L"
+    for name, size in (("exact", (32, 32)), ("large", (200, 150))):
+        picture(size, mode).save(tmp_path / f"{name}.bmp")
+    folder = attacker(architecture, channels)
+    outcome = call(predict.main, folder, tmp_path / "exact.bmp", tmp_path / "large.bmp", "--out", tmp_path / "out")
+    assert outcome.status == 0, outcome
+    generator, config = attack.restore(torch.load(folder / "best.pt", weights_only=True))
+    for name, least in (("exact", 1.0), ("large", 0.9)):
+        with Image.open(tmp_path / f"{name}.bmp") as before, Image.open(tmp_path / f"out/attacked/{name}.png") as after:
+            assert after.size == before.size
+            small, attacked = (np.asarray(p.convert(mode).resize((32, 32), BILINEAR)) for p in (before, after))
+        small, attacked = small.reshape(32, 32, -1), attacked.reshape(32, 32, -1)
+        expected = attack.predict(generator, small[None], config, factor=10.0)[0]
+        change, found = (image.astype(int) - small for image in (expected, attacked))
+        assert change.std() > 1
+        assert (change * found).sum() / np.square(change).sum() == pytest.approx(1, abs=1 - least)
+        assert np.corrcoef(change.ravel(), found.ravel())[0, 1] >= least - 1e-9
+
+
+def test_a_generator_whose_victim_is_gone_is_refused(call, attacker, classifier, tmp_path):
+    folder = attacker("guided", victim=shutil.copy(classifier / "best.pt", tmp_path / "victim.pt"))
+    (tmp_path / "victim.pt").unlink()
+    picture((9, 9)).save(tmp_path / "x.png")
+    outcome = call(predict.main, folder, tmp_path / "x.png")
+    assert outcome.status == 2, outcome
+    assert len(outcome.err.splitlines()) == 1
+    assert str(tmp_path / "victim.pt") in outcome.err
+    assert not (folder / "predictions").exists()
