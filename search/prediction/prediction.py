@@ -52,8 +52,8 @@ def predict(options: PredictOptions, reporter: Reporter) -> Prediction:
     file, saved, task = load_checkpoint(run)
     _check_averaging(task, options)
     out = Path(options.out or (run if run.is_dir() else run.parent) / "predictions")
-    found = find_images(options.images, without=out)
     _check_folder(out)
+    found = find_images(options.images, without=out)
     reporter.status(f"predicting {len(found.files)} images")
     try:
         return _predict(task, file, saved, found, out, options, reporter)

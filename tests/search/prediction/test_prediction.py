@@ -1,5 +1,7 @@
 import csv
+import os
 import shutil
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from search import predict, submit
+from search import api, predict, submit
+from search.prediction import prediction
+from search.prediction.images import read_batches
+from search.reporter import Reporter
+from search.run_folder.files import StorageError
 from voctrain import attack, classify, segment
 from voctrain.config import AttackConfig, ClassifyConfig, SegmentConfig
 from voctrain.data import load
@@ -155,3 +161,116 @@ def test_a_generator_whose_victim_is_gone_is_refused(call, attacker, classifier,
     assert len(outcome.err.splitlines()) == 1
     assert str(tmp_path / "victim.pt") in outcome.err
     assert not (folder / "predictions").exists()
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder with three pictures and a damaged one."""
+    (tmp_path / "photos").mkdir()
+    for name, size in (("a", (20, 30)), ("c", (50, 20)), ("d", (9, 9))):
+        picture(size).save(tmp_path / "photos" / f"{name}.png")
+    (tmp_path / "photos" / "b.jpg").write_bytes(b"not a picture")
+    return tmp_path / "photos"
+
+
+@pytest.mark.parametrize(("model", "place"), [("classifier", "predictions.csv"), ("segmenter", "masks")])
+def test_a_damaged_image_is_named_and_the_others_are_predicted(model, place, call, request, photos, tmp_path):
+    folder = shutil.copytree(request.getfixturevalue(model), tmp_path / "run")
+    outcome = call(predict.main, folder, photos)
+    assert outcome.status == 1
+    warning, error = outcome.err.splitlines()
+    assert warning.startswith("warning: every file must be readable, but ")
+    assert f"{photos / 'b.jpg'} is not (" in warning
+    assert error == "error: 1 of 4 images could not be read"
+    out = folder / "predictions"
+    assert outcome.out.splitlines()[-1] == f"{out / place}: 3 images, by {folder / 'best.pt'}"
+    if place == "masks":
+        assert sorted(file.name for file in (out / "masks").iterdir()) == ["a.png", "c.png", "d.png"]
+    else:
+        assert list(table(out)[1]) == [str(photos / f"{name}.png") for name in "acd"]
+    assert not [file for file in out.rglob(".*") if file.is_file()]
+
+
+def test_predictions_replace_earlier_ones_but_no_other_files(call, refused, classifier, photos, tmp_path):
+    (photos / "b.jpg").unlink()
+    out = tmp_path / "out"
+    out.mkdir()
+    for name, count in (("a.png", 1), ("", 3)):
+        assert call(predict.main, classifier, photos / name, "--out", out).status == 0
+        assert len(table(out)[1]) == count
+    message = refused(predict.main, classifier, photos, "--out", photos)
+    assert message == f"{photos} has files that are not predictions: give --out a new or empty folder"
+    message = refused(predict.main, classifier, photos, "--out", photos / "a.png")
+    assert message == f"cannot write in {photos / 'a.png'}: give --out a folder that you may write to"
+
+
+def test_mistakes_are_one_line_and_nothing_is_written(refused, attacker, classifier, photos, tmp_path):
+    assert "required: IMAGE" in refused(predict.main, classifier)
+    assert "has neither final/final.pt nor best.pt" in refused(predict.main, tmp_path, photos)
+    assert "is not a voc-search checkpoint" in refused(predict.main, photos / "a.png", photos)
+    assert "there is no image or folder gone.png" in refused(predict.main, classifier, photos, "gone.png")
+    message = "--scales does not apply to a model of task classify: leave it out"
+    assert refused(predict.main, classifier, photos, "--scales", "0.5") == message
+    message = "--flip does not apply to a model of task attack: leave it out"
+    assert refused(predict.main, attacker("residual"), photos, "--flip") == message
+
+
+def test_ctrl_c_leaves_a_complete_table(call, classifier, photos, tmp_path, monkeypatch):
+    def interrupted(images, size, resize, skip):
+        for batch in read_batches(images, size, resize, skip):
+            os.kill(os.getpid(), signal.SIGINT)
+            yield batch
+
+    monkeypatch.setattr(prediction, "read_batches", interrupted)
+    outcome = call(predict.main, classifier, photos, "--out", tmp_path / "out")
+    assert outcome.status == 128 + signal.SIGINT
+    assert outcome.out.splitlines()[-1] == "stopped after 1 of 4 images; what is written is complete"
+    assert list(table(tmp_path / "out")[1]) == [str(photos / "a.png")]
+
+
+def test_a_full_disk_is_a_failure_of_the_machine(call, segmenter, photos, tmp_path, monkeypatch):
+    def full(path, label_map):
+        raise StorageError("cannot write x.png: no space left")
+
+    monkeypatch.setattr("search.pictures.masks.write_mask", full)
+    outcome = call(predict.main, segmenter, photos / "a.png", "--out", tmp_path / "out")
+    assert (outcome.status, outcome.err) == (1, "error: cannot write x.png: no space left\n")
+
+
+def test_a_device_without_memory_is_a_failure_of_the_machine(call, classifier, photos, tmp_path, monkeypatch):
+    def fail(*arguments, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore lines")
+
+    monkeypatch.setattr(classify, "predict", fail)
+    outcome = call(predict.main, classifier, photos / "a.png", "--out", tmp_path / "out")
+    assert outcome.status == 1
+    expected = f"error: {classifier / 'best.pt'} failed: CUDA out of memory. Tried to allocate 2 GiB\n"
+    assert outcome.err == expected
+    assert not (tmp_path / "out" / "predictions.csv").exists()
+
+
+def test_a_program_predicts(classifier, photos, tmp_path):
+    done = api.predict(classifier, photos, out=tmp_path / "out", flip=True, reporter=Reporter(quiet=True))
+    assert (done.images, done.total, done.signal) == (3, 4, None)
+    assert done.place == tmp_path / "out" / "predictions.csv"
+    assert len(done.unreadable) == 1
+    again = api.predict(api.Run(classifier), [photos / "a.png"], out=tmp_path / "out", reporter=Reporter(quiet=True))
+    assert again.images == 1
+    with pytest.raises(ValueError, match="there is no option 'fold'"):
+        api.predict(classifier, photos, fold=1)
+
+
+def test_progress_is_shown(monkeypatch, capsys):
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    progress = Reporter().progress(100, "images")
+    progress(1)
+    now = 110.0
+    progress(20)
+    assert capsys.readouterr().out == "20 of 100 images, 2.0/s, 0:40 left\n"
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    progress = Reporter().progress(100, "images")
+    now = 120.0
+    progress(50)
+    progress.close()
+    assert capsys.readouterr().out == f"\r\x1b[K[{'█' * 15}{' ' * 15}] 50 of 100 images, 5.0/s, 0:10 left\r\x1b[K"
