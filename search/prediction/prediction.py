@@ -123,12 +123,13 @@ def _written(batches: Iterable[Batch], predictor: Predictor) -> Generator[int]:
         try:
             for batch in batches:
                 for job in predictor(batch):
+                    done += 1
                     if job is not None:
                         jobs.append(pool.submit(job))
-                    if len(jobs) > 2 * WRITERS:
-                        jobs.popleft().result()
-                    done += 1
-                    yield done
+                        if len(jobs) > 2 * WRITERS:
+                            jobs.popleft().result()
+                        yield done
+                yield done
         finally:
             for job in jobs:
                 job.result()

@@ -11,7 +11,7 @@ from PIL import Image
 
 from search import api, predict, submit
 from search.prediction import prediction
-from search.prediction.images import read_batches
+from search.prediction.images import Found, read_batches
 from search.reporter import Reporter
 from search.run_folder.files import StorageError
 from voctrain import attack, classify, segment
@@ -215,17 +215,26 @@ def test_mistakes_are_one_line_and_nothing_is_written(refused, attacker, classif
     assert refused(predict.main, attacker("residual"), photos, "--flip") == message
 
 
-def test_ctrl_c_leaves_a_complete_table(call, classifier, photos, tmp_path, monkeypatch):
-    def interrupted(images, size, resize, skip):
-        for batch in read_batches(images, size, resize, skip):
+def interrupted(images, size, resize, skip):
+    """Batches of a single image; Ctrl-C is pressed while the second one is read."""
+    for i, file in enumerate(images.files):
+        if i == 1:
             os.kill(os.getpid(), signal.SIGINT)
-            yield batch
+        yield from read_batches(Found([file], [images.names[i]]), size, resize, skip)
 
+
+@pytest.mark.parametrize("model", ["classifier", "segmenter"])
+def test_ctrl_c_leaves_what_is_complete(model, call, request, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(prediction, "read_batches", interrupted)
-    outcome = call(predict.main, classifier, photos, "--out", tmp_path / "out")
+    (photos / "b.jpg").unlink()
+    outcome = call(predict.main, request.getfixturevalue(model), photos, "--out", tmp_path / "out")
     assert outcome.status == 128 + signal.SIGINT
-    assert outcome.out.splitlines()[-1] == "stopped after 1 of 4 images; what is written is complete"
-    assert list(table(tmp_path / "out")[1]) == [str(photos / "a.png")]
+    assert outcome.out.splitlines()[-1] == "stopped after 2 of 3 images; what is written is complete"
+    if model == "classifier":
+        assert list(table(tmp_path / "out")[1]) == [str(photos / f"{name}.png") for name in "ac"]
+    else:
+        assert sorted(file.name for file in (tmp_path / "out" / "masks").iterdir()) == ["a.png", "c.png"]
+        assert (tmp_path / "out" / "overlays.png").exists()
 
 
 def test_a_full_disk_is_a_failure_of_the_machine(call, segmenter, photos, tmp_path, monkeypatch):
