@@ -1,8 +1,10 @@
 """The work of `search.export`: a trained model as one file, checked against the model it was made from."""
 
+import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from textwrap import shorten
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +17,7 @@ from search.result_options import ExportOptions
 from search.run_folder.files import StorageError, replace
 from search.run_folder.paths import RunPaths
 from search.tasks.checkpoint import load_checkpoint
-from search.text import one_line, shell_path
+from search.text import first_line, shell_path
 from voctrain.deploy import deploy, describe
 
 TOLERANCE = 1e-4  # of probabilities and of pixels in [0, 1]
@@ -57,16 +59,28 @@ def export(options: ExportOptions, reporter: Reporter) -> Export:
     out = Path(options.out) if options.out else file.with_name(form.name)
     _check_place(out, Path(options.run), file)
     model = deploy(saved)
+    if model.needed and not form.complete:
+        raise ValueError(f"{options.to} has weights only, but this model also needs {model.needed}: use --to onnx")
     description = describe(saved, model) | {"producer": f"voc-search {__version__}"}
     parts = Parts(saved, model, description, _images(2, model.channels, model.image_size + 13, model.image_size + 29))
     reporter.status(f"exporting {shell_path(file)}")
     try:
         difference = _write(out, form, parts)
-    except (ValueError, StorageError):
+    except (ExportFailed, StorageError):
         raise
     except Exception as error:  # exporters fail in many ways
-        raise ExportFailed(f"{saved['config']['architecture']} has no {options.to} form: {one_line(error)}") from None
+        others = " or ".join(f"--to {other}" for other in FORMATS if other != options.to)
+        raise ExportFailed(
+            f"{saved['config']['architecture']} cannot be exported to {options.to} ({_cause(error)}): try {others}"
+        ) from None
     return Export(out, file, difference)
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of the error that led to the others."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return shorten(first_line(error), 200)
 
 
 @torch.no_grad()
@@ -99,6 +113,8 @@ def _check_place(out: Path, run: Path, file: Path) -> None:
     """Raise `ValueError` for a path that cannot be written, or must not be."""
     if not out.parent.is_dir() or out.is_dir():
         raise ValueError(f"--out must be a file in an existing folder, but got {out}")
+    if not os.access(out.parent, os.W_OK):
+        raise ValueError(f"cannot write in {out.parent}: give --out another folder")
     paths = RunPaths(run)
     if out.resolve() in {path.resolve() for path in (file, paths.best_weights, paths.final_weights)}:
         raise ValueError(f"--out must not be a checkpoint, but got {out}: give another name")

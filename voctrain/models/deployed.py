@@ -24,6 +24,7 @@ class Deployed(nn.Module):
 
     channels = 3
     output: str  # what `forward` returns, for a reader
+    needed: str | None = None  # a file that it needs beside its own weights
 
     def __init__(self, model: nn.Module, *, image_size: int, resize: str = "squash"):
         super().__init__()
@@ -35,6 +36,10 @@ class Deployed(nn.Module):
         """What `forward` takes, for a reader."""
         color = "RGB" if self.channels == 3 else "gray"
         return f"images, float32 (batch, {self.channels}, height, width), {color} in [0, 1], of any size"
+
+    def exportable(self) -> "Deployed":
+        """This model, or one with the same outputs that exporters understand."""
+        return self
 
     def squares(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) as the squares that the model takes, (B, C, S, S)."""
