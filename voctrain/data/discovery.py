@@ -1,5 +1,6 @@
 """The classes of a set without a class list, and whether its labels agree: what only the content of the files tells."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -215,7 +216,10 @@ def _kinds(listing: Listing) -> set[int]:
 
 
 def _check_palettes(paths: Sequence[Path], classes: ClassList) -> None:
-    """Raise `ValueError` if masks are read by value, although a color has other values in other files."""
+    """Raise `ValueError` if masks are read by value, although a color has other values in other files.
+
+    Colors that fill several entries of a palette say nothing.
+    """
     with ThreadPoolExecutor() as pool:
         palettes = list(pool.map(palette_bytes, paths))
     if len({*palettes} - {None}) < 2:
@@ -224,9 +228,12 @@ def _check_palettes(paths: Sequence[Path], classes: ClassList) -> None:
     for path in paths:
         raw = open_mask(path)
         by_value = palette_numbers(raw, classes) is None
+        entries = Counter(() if raw.palette is None else map(tuple, raw.palette.tolist()))
         for value, color in raw.colors():
+            if entries[color] > 1:
+                continue
             other, origin, too = first.setdefault(color, (value, path, by_value))
-            if any(color) and other != value and (by_value or too):
+            if other != value and (by_value or too):
                 raise ValueError(
                     f"a color must have the same value in all masks, but {color} is {other} in {origin} and {value} in"
                     f" {path}: list the colors in a labelmap.txt, one name:red,green,blue:: per line"

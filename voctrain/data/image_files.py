@@ -72,7 +72,8 @@ def _scaled(gray: np.ndarray) -> np.ndarray:
 
 def read_npy(path: Path) -> np.ndarray:
     """The array in a .npy file. Raises `ValueError` if it is damaged or contains objects."""
-    with naming_file(path):  # mapped first, since a damaged header may claim more than the memory holds
+    # Mapped first, since a damaged header may claim more than the memory holds.
+    with naming_file(path), np.errstate(over="ignore"):
         return np.array(np.lib.format.open_memmap(path, mode="r"))
 
 

@@ -76,8 +76,10 @@ def read_mask(path: Path, classes: ClassList) -> np.ndarray:
     raw = open_mask(path)
     if raw.pixels.ndim == 3:
         return _by_color(raw, classes)
-    numbers = palette_numbers(raw, classes)
-    return _by_value(raw, classes) if numbers is None else numbers[raw.pixels]
+    if (numbers := palette_numbers(raw, classes)) is not None:
+        return numbers[raw.pixels]
+    mapped = [value for value in (*classes.values, *classes.forced) if value < VOID]
+    return _by_value(_gray_values(raw, max([len(classes.names), *mapped])), classes)
 
 
 def color_numbers(classes: ClassList) -> dict[Color, int]:
@@ -128,6 +130,8 @@ def look(path: Path) -> Seen:
         numbers = palette_numbers(raw, ALL_COLORS)
     except ValueError:
         numbers = None
+    if numbers is None:
+        raw = _gray_values(raw, 2 * len(raw.values()))
     number = {value: value if numbers is None else int(numbers[value]) for value in raw.values()}
     classes = {value for value, n in number.items() if 0 < n < VOID}
     vocs = {_tuple(color) for color in voc_palette()[1 : len(VOC_CLASSES) + 1]}
@@ -183,6 +187,19 @@ def palette_numbers(raw: RawMask, classes: ClassList) -> np.ndarray | None:
             return None
         numbers[value] = classes.forced.get(value, table[color])
     return numbers
+
+
+def _gray_values(raw: RawMask, most: int) -> RawMask:
+    """The grays of a mask whose palette is of grays, if these are the numbers 0..most and 255; else the mask itself.
+
+    Some formats, such as GIF, renumber gray values. Black and white are not numbers by themselves.
+    """
+    grays = {value: c[0] for value, c in raw.colors() if c == (c[0],) * 3 and (c[0] <= most or c == WHITE)}
+    if len({*grays.values()}) < len(raw.values()) or not {*grays.values()} - {0, VOID}:
+        return raw
+    table = np.zeros(256, np.uint8)
+    table[list(grays)] = list(grays.values())
+    return RawMask(raw.path, table[raw.pixels])
 
 
 def _by_value(raw: RawMask, classes: ClassList) -> np.ndarray:

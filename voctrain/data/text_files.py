@@ -26,9 +26,9 @@ def read_text(path: Path) -> str:
 
 def _decoded(raw: bytes) -> str:
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return raw.decode("utf-16", errors="replace")
+        return raw.decode("utf-16")
     if b"\0" in raw[:2]:  # the first character of UTF-16 without a mark, as long as it is ASCII
-        return raw.decode("utf-16-be" if raw[0] == 0 else "utf-16-le", errors="replace")
+        return raw.decode("utf-16-be" if raw[0] == 0 else "utf-16-le")
     for encoding in ("utf-8-sig", "cp1252"):
         with contextlib.suppress(UnicodeDecodeError):
             return raw.decode(encoding)

@@ -16,7 +16,7 @@ import numpy as np
 from voctrain.data.class_names import VOID, ClassList, canonical, check_names, find_class_list, is_background, is_void
 from voctrain.data.image_files import Index, visible
 from voctrain.data.layouts.listing import Example, Listing, checked
-from voctrain.data.layouts.parts import pair_key, part_of
+from voctrain.data.layouts.parts import pair_key, part_of, part_of_folder
 from voctrain.data.text_files import naming_file
 
 ID = (int, str)
@@ -104,7 +104,7 @@ def _is_instances(path: Path) -> bool:
 def read_coco(root: Path, files: list[Path]) -> Listing:
     """List the files. Raises `ValueError` for a malformed file, or if shapes cannot be drawn."""
     index = Index(root)
-    parts = [(path, part_of(path.stem) or part_of(path.parent.name) or "train", _read(path)) for path in files]
+    parts = [(path, part_of(path.stem) or part_of_folder(root, path) or "train", _read(path)) for path in files]
     names = _categories([(path, content) for path, _, content in parts])
     own = find_class_list(root)
     classes = own or ClassList(canonical(names), f"the categories of {files[0].name}")

@@ -170,4 +170,6 @@ def _positives(path: Path, header: list[str], row: list[str], columns: list[int]
 
 def _row(row: list[str], header: list[str], file: int, names: frozenset[str]) -> LabelRow:
     group, side = _column(header, GROUP_COLUMNS), _column(header, SIDE_COLUMNS)
-    return LabelRow(row[file], names, None if group is None else row[group], None if side is None else fold(row[side]))
+    return LabelRow(
+        row[file], names, None if group is None else row[group] or None, None if side is None else fold(row[side])
+    )

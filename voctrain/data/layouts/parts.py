@@ -32,6 +32,11 @@ def part_of(name: str) -> str | None:
     return next((part for word in _words(name) if (part := _part(word))), None)
 
 
+def part_of_folder(root: PurePath, path: PurePath) -> str | None:
+    """Which part of the set in `root` the folder of a file is called after; None for files in `root` itself."""
+    return None if path.parent == root else part_of(path.parent.name)
+
+
 def place(folders: Sequence[str]) -> tuple[tuple[str, ...], bool]:
     """The folders without the words that tell images from masks, and whether these say masks."""
     kept: list[str] = []

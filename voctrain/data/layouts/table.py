@@ -10,7 +10,7 @@ from voctrain.data.class_names import ClassList, canonical, find_class_list, fol
 from voctrain.data.image_files import Index, visible
 from voctrain.data.layouts.label_table import LabelRow, has_images, read_label_table
 from voctrain.data.layouts.listing import Example, Listing, checked
-from voctrain.data.layouts.parts import PARTS, pair_key, part_of
+from voctrain.data.layouts.parts import PARTS, pair_key, part_of, part_of_folder
 
 
 def tables_in(folder: Path) -> list[Path]:
@@ -21,7 +21,7 @@ def tables_in(folder: Path) -> list[Path]:
 
 
 def _part(root: Path, table: Path) -> str | None:
-    return part_of(table.stem) or (None if table.parent == root else part_of(table.parent.name))
+    return part_of(table.stem) or part_of_folder(root, table)
 
 
 def read_tables(root: Path, tables: list[Path], classes: tuple[str, ...] | None) -> Listing:
