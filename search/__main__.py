@@ -10,6 +10,8 @@ COMMANDS = {  # module, function, and what it does
     "run": ("search.run", "main", "search the hyperparameters of a task"),
     "final": ("search.final", "main", "retrain the best configurations, train the final model"),
     "submit": ("search.submit", "main", "write the submission for the test images of a set"),
+    "predict": ("search.predict", "main", "predict any images with a trained model"),
+    "export": ("search.export", "main", "write a trained model as a file for use elsewhere"),
     "report": (
         "search.report.__main__",
         "main_beside_a_search",

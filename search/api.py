@@ -12,6 +12,7 @@ The options are those of the commands (python -m search.run --help), with unders
 """
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,13 @@ from search.cluster.connection import RayStartError, connect, own_connection
 from search.cluster.interrupt import Interrupt, Stopped
 from search.command_line import flag
 from search.option_values import checked
-from search.options import FinalOptions, SubmitOptions
+from search.packaging.packaging import Export, ExportFailed
+from search.packaging.packaging import export as write_export
+from search.prediction.prediction import Prediction, PredictionFailed
+from search.prediction.prediction import predict as write_predictions
 from search.report.page import write_report
 from search.reporter import Reporter
+from search.result_options import ExportOptions, FinalOptions, PredictOptions, SubmitOptions
 from search.run_folder.files import read_torch
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import BestRecord, FinalRecord, RunRecord, read_best, read_run
@@ -40,15 +45,21 @@ from search.tasks import submitted_tasks
 from search.text import duration, shell_path, with_error
 
 __all__ = [
+    "Export",
+    "ExportFailed",
     "Final",
+    "Prediction",
+    "PredictionFailed",
     "RayStartError",
     "Run",
     "SearchFailed",
     "SelectionFailed",
     "Stopped",
     "dry_run",
+    "export",
     "finalize",
     "open_run",
+    "predict",
     "search",
     "submit",
 ]
@@ -178,6 +189,34 @@ def submit(
     options = SubmitOptions(data=data, out=out, gate=gate, flip=flip, scales=tuple(scales))
     given = {what[name]: str(_folder(run)) for name, run in runs.items()}
     return write_submission(given, options, reporter or Reporter())
+
+
+def predict(
+    run: Run | str | Path,
+    images: str | Path | Sequence[str | Path],
+    *,
+    reporter: Reporter | None = None,
+    **options: Any,
+) -> Prediction:
+    """Predict images: files, folders or both. `signal` of the result tells whether Ctrl-C or SIGTERM stopped it.
+
+    run: a run, its folder or a checkpoint file. options: see python -m search.predict --help. Images that cannot be
+    read are skipped and listed in the result. Raises `ValueError` or `OSError` for a mistake, `PredictionFailed` for a
+    failure.
+    """
+    several = [images] if isinstance(images, str | Path) else images
+    given = checked(PredictOptions, {"run": _folder(run), "images": [str(path) for path in several], **options})
+    return write_predictions(PredictOptions(**given), reporter or Reporter())
+
+
+def export(run: Run | str | Path, *, reporter: Reporter | None = None, **options: Any) -> Export:
+    """Write a trained model as one file, see python -m search.export --help for the options.
+
+    run: a run, its folder or a checkpoint file. Raises `ValueError` or `OSError` for a mistake, `ExportFailed` if the
+    model cannot be written in the format.
+    """
+    given = checked(ExportOptions, {"run": _folder(run), **options})
+    return write_export(ExportOptions(**given), reporter or Reporter())
 
 
 def _folder(run: Run | str | Path | None) -> str | None:

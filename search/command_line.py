@@ -31,6 +31,7 @@ class Option:
     shown: str | None = None  # the default as the help text shows it, if not as it is
     many: bool = False  # takes one or more values
     positional: bool = False
+    required: bool = False  # of a positional option
     resumable: bool = False  # may change when a run is continued
     per_call: bool = False  # belongs to one call, not to the search
 
@@ -153,7 +154,7 @@ def _add(group: Any, name: str, how: Option, default: Any) -> None:
         kind |= {"choices": how.choices}
     if how.many:
         kind |= {"nargs": "+"} if how.positional else {"nargs": "+", "action": "extend"}
-    elif how.positional:
+    elif how.positional and not how.required:
         kind |= {"nargs": "?"}
     group.add_argument(name if how.positional else flag(name), **kind)
 

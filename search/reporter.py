@@ -5,7 +5,38 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from search.text import duration
+
 SECONDS = 5.0  # between two lines about the images read so far
+
+
+class Progress:
+    """A bar on a terminal, elsewhere a line every few seconds. Call it with the number of things done."""
+
+    def __init__(self, total: int, what: str, quiet: bool):
+        self.total, self.what, self.quiet, self.on_terminal = total, what, quiet, sys.stdout.isatty()
+        self.started = self.shown = time.monotonic()
+
+    def __call__(self, done: int) -> None:
+        now = time.monotonic()
+        if self.quiet or now - self.shown < (0.2 if self.on_terminal else SECONDS):
+            return
+        self.shown, rate = now, done / (now - self.started)
+        text = f"{done} of {self.total} {self.what}, {rate:.1f}/s"
+        if done:
+            text += f", {duration((self.total - done) / rate)} left"
+        if self.on_terminal:
+            self.clear()
+            print(f"[{'█' * (30 * done // self.total):30}] {text}", end="", flush=True)
+        else:
+            print(text, flush=True)
+
+    def clear(self) -> None:
+        """Remove the bar, for a line of something else."""
+        if self.on_terminal and not self.quiet:
+            print("\r\x1b[K", end="", flush=True)
+
+    close = clear
 
 
 @dataclass(frozen=True)
@@ -31,6 +62,10 @@ class Reporter:
 
     def error(self, text: str) -> None:
         print(f"error: {text}", file=sys.stderr, flush=True)
+
+    def progress(self, total: int, what: str) -> "Progress":
+        """The progress of work on `total` things, shown if not quiet."""
+        return Progress(total, what, self.quiet)
 
     def reading(self) -> Callable[[int, int], None]:
         """A `progress` for `voctrain.data.load`: the number of images, then every few seconds how many are read."""

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+import search.export
 import search.final
+import search.predict
 import search.submit
 from search.options import run_parser
 from search.report.__main__ import parser as report_parser
@@ -27,6 +29,8 @@ PARSERS = {
     "search.run": run_parser,
     "search.final": search.final.parser,
     "search.submit": search.submit.parser,
+    "search.export": search.export.parser,
+    "search.predict": search.predict.parser,
     "search.report": report_parser,
     "voctrain.data": data_parser,
 }

@@ -20,13 +20,24 @@ from voctrain.metrics.classification import classify_metrics
 from voctrain.models import Classifier, build_classifier
 from voctrain.models.auxiliary import outputs_of
 from voctrain.models.classifiers import check_name, input_size
+from voctrain.models.deployed import DeployedClassifier
 from voctrain.models.mask_heads import MaskHeads
 from voctrain.models.weights_file import file_origin
 from voctrain.precision import autocast
 from voctrain.sampling import check_sampling, sampling_pool
 from voctrain.seeding import seed_epoch
 
-__all__ = ["check", "checkpoint", "file_architecture", "input_size", "new_model", "predict", "restore", "train"]
+__all__ = [
+    "check",
+    "checkpoint",
+    "deploy",
+    "file_architecture",
+    "input_size",
+    "new_model",
+    "predict",
+    "restore",
+    "train",
+]
 
 METRIC = "val_mAP"
 TRANSFORMERS = ("vit_", "swin_")  # have no feature maps for mask_loss
@@ -155,6 +166,12 @@ def restore(saved: dict, *, device: str | torch.device = "cpu") -> tuple[Classif
     )
     model.load_state_dict(saved["model"])
     return model.to(device).to(memory_format=torch.channels_last).eval(), config
+
+
+def deploy(saved: dict) -> DeployedClassifier:
+    """The model of a checkpoint for images of any size, in eval mode."""
+    model, _ = restore(saved)
+    return DeployedClassifier(model, image_size=saved["image_size"], resize=saved.get("resize", "squash")).eval()
 
 
 def predict(

@@ -23,6 +23,7 @@ from voctrain.losses.segmentation import MaskLoss
 from voctrain.metrics.segmentation import confusion, mask_dice, mask_metrics
 from voctrain.models import Segmenter, build_segmenter
 from voctrain.models.auxiliary import outputs_of
+from voctrain.models.deployed import DeployedSegmenter
 from voctrain.models.segmenters import check_name
 from voctrain.models.weights_file import file_origin
 from voctrain.precision import autocast
@@ -180,6 +181,12 @@ def restore(saved: dict, *, device: str | torch.device = "cpu") -> tuple[Segment
     )
     model.load_state_dict(saved["model"])
     return model.to(device).to(memory_format=torch.channels_last).eval(), config
+
+
+def deploy(saved: dict) -> DeployedSegmenter:
+    """The model of a checkpoint for images of any size, in eval mode."""
+    model, _ = restore(saved)
+    return DeployedSegmenter(model, image_size=saved["image_size"], resize=saved.get("resize", "squash")).eval()
 
 
 def predict(

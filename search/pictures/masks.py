@@ -1,10 +1,10 @@
-"""Pictures of a segmentation run: images, truths and predictions side by side, in VOC's colors."""
+"""Masks in VOC's colors: as files, over their images, and beside the truth for a segmentation run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from search.run_folder.files import replace
 from voctrain.contact_sheet import Tile, sheet
@@ -13,6 +13,31 @@ from voctrain.data.palette import voc_palette
 from voctrain.metrics.segmentation import score_maps
 
 SHOWN = 8  # best and worst images
+TILE = (180, 180)  # pixels
+
+
+def write_mask(path: Path, label_map: np.ndarray) -> None:
+    """Write a label map, uint8 (H, W), as a PNG of class numbers with VOC's palette."""
+    mask = Image.fromarray(label_map)
+    mask.putpalette(voc_palette().tobytes())
+    replace(path, lambda file: mask.save(file, format="png"))
+
+
+def overlaid(image: np.ndarray, label_map: np.ndarray, name: str, classes: Sequence[str]) -> Tile:
+    """The image, uint8 (H, W, 3), without and with the colors of its mask, shrunk to a tile; its name and classes."""
+    small = np.asarray(ImageOps.contain(Image.fromarray(image), TILE))
+    values = np.asarray(Image.fromarray(label_map).resize(small.shape[1::-1], Image.Resampling.NEAREST))
+    mixed = np.where(values[..., None] > 0, small // 2 + voc_palette()[values] // 2, small)
+    pictures = [np.asarray(ImageOps.pad(Image.fromarray(p), TILE, color="white")) for p in (small, mixed)]
+    pixels = np.bincount(label_map.ravel(), minlength=256)
+    found = [name for value, name in enumerate(classes, 1) if pixels[value]]
+    return Tile(pictures, (name, ", ".join(found) or "background"))
+
+
+def write_overlays(path: Path, tiles: Sequence[Tile], classes: Sequence[str]) -> None:
+    """Write tiles of `overlaid` as a sheet with a legend."""
+    picture = _with_legend(sheet(tiles, across=4), {0: "background", **dict(enumerate(classes, 1))})
+    replace(path, lambda file: picture.save(file, format="png"))
 
 
 def write_pictures(
@@ -42,16 +67,16 @@ def write_pictures(
         "classes": [tile(int(n.argmax()), name) for name, n in zip(classes, pixels, strict=True) if n.any()],
     }
     folder.mkdir(exist_ok=True)
+    names = {0: "background", **dict(enumerate(classes, 1)), VOID: "void"}
     for name, tiles in sheets.items():
-        picture = _with_legend(sheet(tiles, across=2), classes)
+        picture = _with_legend(sheet(tiles, across=2), names)
         replace(folder / f"{name}.png", lambda file, picture=picture: picture.save(file, format="png"))
 
 
-def _with_legend(picture: Image.Image, classes: Sequence[str]) -> Image.Image:
-    names = {0: "background", **{1 + c: name for c, name in enumerate(classes)}, VOID: "void"}
+def _with_legend(picture: Image.Image, names: Mapping[int, str]) -> Image.Image:
     colors = [Tile((np.full((1, 1, 3), voc_palette()[value]),), (name,)) for value, name in names.items()]
     legend = sheet(colors, across=8, size=(127, 10))
-    whole = Image.new("RGB", (picture.width, picture.height + legend.height), "white")
+    whole = Image.new("RGB", (max(picture.width, legend.width), picture.height + legend.height), "white")
     whole.paste(picture)
     whole.paste(legend, (0, picture.height))
     return whole

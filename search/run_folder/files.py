@@ -7,8 +7,8 @@ import json
 import os
 import pickle
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
@@ -31,21 +31,28 @@ class StorageError(OSError):
         return cls(f"cannot write {path}: {error.strerror or error} (the disk at {disk} has {free})")
 
 
-def replace(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it atomically. Folders are created.
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path`, to be filled and then renamed atomically. Folders are created.
 
     Raises `StorageError`.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
+        yield temporary
         os.replace(temporary, path)
     except OSError as error:
         raise StorageError.of(path, error) from None
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def replace(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write` fill a temporary file beside `path`, then rename it, see `replacing`."""
+    with replacing(path) as temporary:
+        write(temporary)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -16,8 +16,8 @@ from search.cluster import connection
 from search.cluster.address import resolve_address
 from search.cluster.interrupt import Interrupt
 from search.cluster.resources import Resources, share_resources
-from search.options import FinalOptions
 from search.reporter import Reporter
+from search.result_options import FinalOptions
 from search.run_folder.files import StorageError, read_json, write_torch
 from search.run_folder.lock import RunLock, lock
 from search.run_folder.paths import RunPaths

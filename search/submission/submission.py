@@ -1,26 +1,26 @@
 """The work of `search.submit`: predict the test images with the models of one or two runs, and write the CSV."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from search.options import SubmitOptions
+from search.options import SearchOptions
 from search.reporter import Reporter
-from search.run_folder.files import read_arrays, read_torch, replace
+from search.result_options import SubmitOptions
+from search.run_folder.files import read_arrays, replace
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import Checkpoint, read_run
 from search.session.images import load_images
 from search.submission.gate import STRENGTHS, Gate, fit_gate, log_prior
 from search.tasks import Task, submitted_tasks
+from search.tasks.checkpoint import load_checkpoint
 from voctrain.data import Data, load
 from voctrain.data.class_names import contrast
-from voctrain.metrics.classification import decide
 from voctrain.submission import write_submission
-
-NEEDED = {"config", "classes", "image_size", "model"}  # keys of a checkpoint
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def submit(runs: Mapping[str, str], options: SubmitOptions, reporter: Reporter) 
     if not out.parent.is_dir() or out.is_dir():
         raise ValueError(f"--out must be a file in an existing folder, but got {out}")
     tasks = submitted_tasks()
-    found = [(what, *load_checkpoint(Path(path), tasks[what])) for what, path in runs.items()]
+    found = [(what, *_load(Path(path), tasks[what])) for what, path in runs.items()]
     models = {
         what: Model(tasks[what], file, saved, _test_set(options.data, file, saved, reporter))
         for what, file, saved in found
@@ -72,30 +72,29 @@ def submit(runs: Mapping[str, str], options: SubmitOptions, reporter: Reporter) 
     return Submission(out, len(ids), (*label_notes, *mask_notes))
 
 
-def load_checkpoint(path: Path, task: Task) -> tuple[Path, Checkpoint]:
-    """The checkpoint of a run, final.pt or best.pt, or a checkpoint file; with its path.
-
-    Raises `ValueError` if there is none, or it is of another task.
-    """
-    paths, name = RunPaths(path), task.name
-    candidates = [paths.final_weights, paths.best_weights] if path.is_dir() else [path]
-    file = next((f for f in candidates if f.is_file()), None)
-    if file is None:
-        raise ValueError(f"{path} has neither final/final.pt nor best.pt: give a run that has scored, or a checkpoint")
-    saved = read_torch(file)
-    found = saved.get("task") if isinstance(saved, dict) else None
-    if found is not None and found != name:
-        raise ValueError(f"--{name} takes a model of task {name}, but {file} is of task {found}: give a {name} run")
-    needed = NEEDED | ({"thresholds"} if task.submits == "labels" else set())
-    if saved is None or found is None or not saved.keys() >= needed:
-        raise ValueError(f"{file} is not a voc-search checkpoint: give a run, its best.pt or its final.pt")
+def _load(path: Path, task: Task) -> tuple[Path, Checkpoint]:
+    """The checkpoint of a run, with its path. Raises `ValueError` if there is none, or it is of another task."""
+    file, saved, found = load_checkpoint(path)
+    if found.name != task.name:
+        name = task.name
+        raise ValueError(
+            f"--{name} takes a model of task {name}, but {file} is of task {found.name}: give a {name} run"
+        )
     return file, saved
 
 
 def _test_set(path: str, file: Path, saved: Checkpoint, reporter: Reporter) -> Data:
     """The data at the image size of a checkpoint. Raises `ValueError` for other classes or no test images."""
-    resize = saved.get("resize", "squash")
-    data = load(path, image_size=saved["image_size"], resize=resize, progress=reporter.reading())
+    own = _run_options(file)
+    data = load(
+        path,
+        image_size=saved["image_size"],
+        resize=saved.get("resize", "squash"),
+        classes=None if own is None else own.classes,
+        mask_values=() if own is None else own.mask_value,
+        skip_bad=own is not None and own.skip_bad,
+        progress=reporter.reading(),
+    )
     if tuple(saved["classes"]) != data.classes:
         model, those = contrast(saved["classes"], data.classes)
         raise ValueError(
@@ -107,6 +106,14 @@ def _test_set(path: str, file: Path, saved: Checkpoint, reporter: Reporter) -> D
     return data
 
 
+def _run_options(file: Path) -> SearchOptions | None:
+    """What the run of a checkpoint was asked for; None for a checkpoint outside a run."""
+    for folder in file.parents[:2]:
+        with suppress(ValueError, OSError):
+            return read_run(folder).options
+    return None
+
+
 def _labels(
     model: Model | None, gate: Gate | None, options: SubmitOptions, reporter: Reporter
 ) -> tuple[np.ndarray | None, np.ndarray | None, list[str]]:
@@ -115,9 +122,8 @@ def _labels(
         return None, None, []
     images = model.data.test_images
     reporter.status(f"predicting the classes of {len(images)} images")
-    probabilities = model.task.probabilities(model.saved, images, flip=options.flip)
-    forced = model.saved.get("at_least_one", True)
-    decided = decide(probabilities, np.array(model.saved["thresholds"]), at_least_one=forced)
+    probabilities = model.task.probabilities(model.saved, flip=options.flip)(images)
+    decided = model.task.decisions(model.saved, probabilities)
     notes = [f"{decided.sum(1).mean():.2f} classes per image, by {model.file}"]
     if gate is None:
         return decided, None, notes
@@ -136,10 +142,8 @@ def _masks(
         return None, ["no masks: the segmentation rows are empty"]
     images, sizes = model.data.test_images, model.data.test_sizes
     reporter.status(f"predicting the masks of {len(images)} images")
-    maps = model.task.label_maps(
-        model.saved, images, sizes=sizes, log_prior=prior, flip=options.flip, scales=options.scales
-    )
-    return maps, [f"masks by {model.file}"]
+    predict = model.task.label_maps(model.saved, flip=options.flip, scales=options.scales)
+    return predict(images, sizes=sizes, log_prior=prior), [f"masks by {model.file}"]
 
 
 def _fit_gate(runs: Mapping[str, str], options: SubmitOptions, tasks: Mapping[str, Task]) -> Gate:
@@ -156,7 +160,7 @@ def _fit_gate(runs: Mapping[str, str], options: SubmitOptions, tasks: Mapping[st
     ids = [name for name in record.split.val if name in seen]
     if not ids:
         raise ValueError("--gate needs two runs with the same split, but they share no validation image")
-    _, saved = load_checkpoint(paths["masks"].best_weights, tasks["masks"])
+    _, saved = _load(paths["masks"].best_weights, tasks["masks"])
     data = load_images(record.options, options.data)
     data = data.with_split(record.split.train, record.split.val)
     probabilities = np.stack([seen[name] for name in ids])

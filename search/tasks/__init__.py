@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, cast
 
 from search.options import TASK_NAMES, SearchOptions
 from search.reporter import Reporter
+from search.result_options import PredictOptions
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import BestRecord, Checkpoint, Configuration, Details, RunRecord
+from search.tasks.script import Script
 from search.trial.protocol import TrainModule
 from voctrain.config import TrainConfig
 
@@ -27,6 +31,20 @@ if TYPE_CHECKING:
 
 Predictions = dict[str, "np.ndarray"]  # of the validation images, as a training yields them
 Score = Callable[[Any], float]  # the score over the validation images with these indices
+
+
+class Batch(NamedTuple):
+    """Images to predict, at the size of a model."""
+
+    files: list[Path]
+    names: list[str]  # relative paths without ending, for what is written of each image
+    images: np.ndarray  # uint8 (B, S, S, 3)
+    sizes: np.ndarray  # int32 (B, 2), original heights and widths
+    shown: set[str]  # names of the images for a contact sheet, in all batches
+
+
+Job = Callable[[], object]  # writes what is predicted of an image, in any thread
+Predictor = Callable[[Batch], Iterator[Job | None]]  # yields for each image what is left to do
 
 
 class RunTask(Protocol):
@@ -57,6 +75,8 @@ class Task:
     digits: ClassVar[bool] = False  # whether it takes the sets of digits
     worst: ClassVar[float] = 0.0  # score of a trial that diverged or ran out of memory
     baseline_name: ClassVar[str]  # shown beside every score
+    predicted: ClassVar[str]  # what `predictor` writes
+    averages: ClassVar[tuple[str, ...]] = ()  # the test-time augmentations that it takes
     submits: ClassVar[Literal["labels", "masks"] | None] = None  # what the competition takes of its predictions
     conclusion: ClassVar[str | None] = None  # the last file that `conclude` writes
 
@@ -95,6 +115,12 @@ class Task:
         """The metrics of a trivial method."""
         raise NotImplementedError
 
+    # With a trained model.
+
+    def predictor(self, saved: Checkpoint, out: Path, options: PredictOptions) -> AbstractContextManager[Predictor]:
+        """Predict images into the folder `out`; what is written of all images together is complete when this exits."""
+        raise NotImplementedError
+
     # At the end of a run.
 
     def calibrate(self, predictions: Predictions) -> Details:
@@ -123,6 +149,10 @@ class Task:
     def evidence(self, paths: RunPaths, best: BestRecord, data: Data | None) -> Iterator[Block]:
         """What the report shows of the best model."""
         yield from ()
+
+    def script(self, config: TrainConfig) -> Script:
+        """The parts of a script that trains this configuration."""
+        raise NotImplementedError
 
     def training_batch(self, data: Data, config: TrainConfig, count: int) -> tuple[list[Tile], str]:
         """Images, and below each what a training sees instead; and a description of that."""

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search.command_line import fraction, option
 from search.options import SearchOptions
 from search.reporter import Reporter
+from search.result_options import PredictOptions
 from search.run_folder.files import read_json
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import BestRecord, Checkpoint, Configuration, RunRecord
-from search.tasks import Predictions, Score, Task
+from search.tasks import Batch, Job, Predictions, Predictor, Score, Task
+from search.tasks.script import Script
 from voctrain.config import AttackConfig, TrainConfig
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from search.pictures.blocks import Block
     from voctrain.contact_sheet import Tile
     from voctrain.data import Data
@@ -82,6 +88,7 @@ class Attack(Task):
     digits = True
     worst = -1.0
     baseline_name = "random sign"
+    predicted = "attacked"
     conclusion = "pictures/front.png"
 
     def resolve(self, options: SearchOptions) -> SearchOptions:
@@ -133,6 +140,35 @@ class Attack(Task):
         for line in compare_attacks(paths, saved, data, transfer=record.options.transfer):
             reporter.result(line)
 
+    @contextmanager
+    def predictor(self, saved: Checkpoint, out: Path, options: PredictOptions) -> Iterator[Predictor]:
+        """The attacked images at their original sizes."""
+        import numpy as np
+        from PIL import Image
+
+        from search.pictures.attacks import write_attacked
+        from search.trial.device import pick_device
+        from voctrain import attack
+        from voctrain.data.image_files import read_image
+
+        device, size, channels = pick_device(1), saved["image_size"], saved["channels"]
+        generator, config = attack.restore(saved, device=device)
+        factor, resize = saved["metrics"].get("val_factor", 1.0), saved.get("resize", "squash")
+
+        def write(file: Path, name: str, change: np.ndarray) -> None:
+            write_attacked(out / self.predicted / f"{name}.png", read_image(file), change, resize)
+
+        def predicted(batch: Batch) -> Iterator[Job]:
+            images = batch.images
+            if channels == 1:
+                images = np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in images])[..., None]
+            attacked = attack.predict(generator, images, config, factor=factor, device=device)
+            for row in zip(batch.files, batch.names, attacked.astype(np.int16) - images, strict=True):
+                yield partial(write, *row)
+
+        attack.predict(generator, np.zeros((1, size, size, channels), np.uint8), config, device=device)
+        yield predicted  # a generator that needs its victim has loaded it by now
+
     def evidence(self, paths: RunPaths, best: BestRecord, data: Data | None) -> Iterator[Block]:
         """The table of attacks, success against visibility, and the pictures."""
         from search.pictures.blocks import Table, Text
@@ -155,6 +191,38 @@ class Attack(Task):
                     " No factor brings an attack with a higher SSIM there."
                 )
         yield from written_pictures(paths, SHEETS)
+
+    def script(self, config: TrainConfig) -> Script:
+        assert isinstance(config, AttackConfig)
+        imports = {
+            "voctrain.attack": "AttackEvaluator, perturbations, training_images",
+            "voctrain.attack.training": "perturb",
+            "voctrain.augment.transforms": "augment",
+            "voctrain.device_array": "DeviceArray",
+            "voctrain.images": "to_unit",
+        }
+        terms = ""
+        if config.l2_penalty:
+            terms += "\nloss = loss + config.l2_penalty * change.square().sum((1, 2, 3)).mean()"
+        if config.ssim_penalty or config.max_ssim:
+            imports["voctrain.attack.visibility"] = "ssim"
+            terms += "\nseen = ssim(batch, batch + change).mean()"
+        if config.ssim_penalty:
+            terms += "\nloss = loss + config.ssim_penalty * (config.min_ssim - seen).clamp(min=0)"
+        if config.max_ssim:
+            imports["voctrain.attack.training"] = "HIDING, perturb"
+            terms += "\nloss = loss + HIDING * (seen - config.max_ssim).clamp(min=0)"
+        return Script(
+            imports,
+            setup="evaluator = AttackEvaluator(config, data, device)  # with the victim\n"
+            "pictures, chosen = training_images(data)\n"
+            "images, train = DeviceArray(pictures, device), torch.tensor(chosen)",
+            draw="train[torch.randperm(len(train))]",
+            loss="batch = augment(to_unit(images[index]), config)\n"
+            "change = perturb(model, batch, config)\n"
+            f"loss = evaluator.losses(batch)(batch + change).mean(){terms}",
+            score="metrics, _ = evaluator(perturbations(evaluated, evaluator.images, config))",
+        )
 
     def training_batch(self, data: Data, config: TrainConfig, count: int) -> tuple[list[Tile], str]:
         import torch

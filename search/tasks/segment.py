@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search.reporter import Reporter
+from search.result_options import PredictOptions
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import BestRecord, Checkpoint, Configuration, Details, RunRecord
-from search.tasks import Predictions, Score
+from search.tasks import Batch, Job, Predictions, Predictor, Score
 from search.tasks.pretrained import PretrainedTask
+from search.tasks.script import Script
 from voctrain.config import SegmentConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -33,6 +38,8 @@ class Segment(PretrainedTask):
     config = SegmentConfig
     baseline_name = "all background"
     submits = "masks"
+    predicted = "masks"
+    averages = ("flip", "scales")
     conclusion = "pictures/classes.png"
 
     def baseline(self, data: Data, fields: Configuration) -> dict[str, float]:
@@ -70,33 +77,39 @@ class Segment(PretrainedTask):
         return metrics
 
     def label_maps(
-        self,
-        saved: Checkpoint,
-        images: np.ndarray,
-        *,
-        sizes: np.ndarray,
-        log_prior: np.ndarray | None,
-        flip: bool,
-        scales: Sequence[float],
-    ) -> Iterator[np.ndarray]:
-        """The label maps of images at their original sizes (N, 2), see `voctrain.segment.predict`."""
+        self, saved: Checkpoint, *, flip: bool, scales: Sequence[float]
+    ) -> Callable[..., Iterator[np.ndarray]]:
+        """A function of images, `sizes` and `log_prior` that yields label maps, see `voctrain.segment.predict`."""
         from search.trial.device import pick_device
         from voctrain import segment
 
         device = pick_device(1)
         model, config = segment.restore(saved, device=device)
         resize = saved.get("resize", "squash")
-        return segment.predict(
-            model,
-            images,
-            config,
-            sizes=sizes,
-            resize=resize,
-            log_prior=log_prior,
-            flip=flip,
-            scales=scales,
-            device=device,
-        )
+        return partial(segment.predict, model, config=config, resize=resize, flip=flip, scales=scales, device=device)
+
+    @contextmanager
+    def predictor(self, saved: Checkpoint, out: Path, options: PredictOptions) -> Iterator[Predictor]:
+        """A mask for each image, and overlays.png with some of them."""
+        from search.pictures.masks import overlaid, write_mask, write_overlays
+        from voctrain.data.image_files import read_image
+
+        predict = self.label_maps(saved, flip=options.flip, scales=options.scales)
+        tiles: dict[str, Tile | None] = {}  # by name, in the order of the images
+
+        def write(file: Path, name: str, label_map: np.ndarray) -> None:
+            write_mask(out / self.predicted / f"{name}.png", label_map)
+            if name in tiles:
+                tiles[name] = overlaid(read_image(file), label_map, name, saved["classes"])
+
+        def predicted(batch: Batch) -> Iterator[Job]:
+            tiles.update(dict.fromkeys(name for name in batch.names if name in batch.shown))
+            for row in zip(batch.files, batch.names, predict(batch.images, sizes=batch.sizes), strict=True):
+                yield partial(write, *row)
+
+        yield predicted
+        if pictures := [tile for tile in tiles.values() if tile is not None]:
+            write_overlays(out / "overlays.png", pictures, saved["classes"])
 
     def dice_by_prior(
         self,
@@ -158,6 +171,37 @@ class Segment(PretrainedTask):
         title = "Share of a class's pixels (row) predicted as each class (column)"
         yield heat_map(share, names, title, f"a {len(names)} by {len(names)} matrix")
         yield from written_pictures(paths, SHEETS)
+
+    def script(self, config: TrainConfig) -> Script:
+        assert isinstance(config, SegmentConfig)
+        terms = ""
+        if config.aux_weight:
+            terms = "\nloss = loss + config.aux_weight * sum(criterion(a, target) for a in auxiliary)"
+        return Script(
+            {
+                "voctrain.device_array": "DeviceArray",
+                "voctrain.images": "to_unit",
+                "voctrain.losses.segmentation": "MaskLoss",
+                "voctrain.metrics.segmentation": "confusion, mask_metrics",
+                "voctrain.models.auxiliary": "outputs_of",
+                "voctrain.sampling": "sampling_pool",
+                "voctrain.segment": "class_rarity, pixel_counts, predict, vary, with_masks",
+            },
+            setup="data = with_masks(data)  # images without a mask teach nothing\n"
+            "images, masks = DeviceArray(data.images, device), DeviceArray(data.masks, device)\n"
+            "num_classes = 1 + len(data.classes)  # background first\n"
+            "criterion = MaskLoss(config, pixel_counts(data.masks, data.train, num_classes)).to(device)\n"
+            "rarity = class_rarity(data).to(device)\n"
+            "train, truth = torch.tensor(data.train), torch.tensor(data.masks[data.val])\n"
+            "pool = sampling_pool(data.labels[data.train], config, data.classes)",
+            draw="train[pool.draw()]",
+            loss="batch, target = vary(to_unit(images[index]), masks[index], config, rarity)\n"
+            f"logits, *{'auxiliary' if terms else '_'} = outputs_of(model(batch))\n"
+            f"loss = criterion(logits, target){terms}",
+            score="maps = predict(evaluated, data.images[data.val], config, device=device)\n"
+            "maps = torch.stack([torch.from_numpy(label_map) for label_map in maps])\n"
+            "metrics = mask_metrics(confusion(truth, maps, num_classes).numpy())",
+        )
 
     def training_batch(self, data: Data, config: TrainConfig, count: int) -> tuple[list[Tile], str]:
         import torch

@@ -1,7 +1,7 @@
 """Images as files: finding them by id, and reading one, with a one-line error for a damaged or malformed file."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -46,9 +46,9 @@ def read_npy(path: Path) -> np.ndarray:
         return np.lib.format.read_array(file, allow_pickle=False)
 
 
-def image_files(folder: Path) -> list[Path]:
+def image_files(folder: Path, endings: Collection[str] = IMAGE_ENDINGS) -> list[Path]:
     """All files with an image's ending in a folder and its subfolders, sorted; hidden ones are left out."""
-    files = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_ENDINGS)
+    files = (path for path in folder.rglob("*") if path.suffix.lower() in endings)
     return sorted(
         p for p in files if p.is_file() and not any(part.startswith(".") for part in p.relative_to(folder).parts)
     )

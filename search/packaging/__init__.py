@@ -1,0 +1,1 @@
+"""`search.export`: a trained model as a file that others can run."""

@@ -1,0 +1,1 @@
+"""`search.predict`: predict any images with a trained model."""
