@@ -129,6 +129,11 @@ def check(config: SegmentConfig, data: Data) -> None:
     if len(kinds) == 1:
         name = ("background", *data.classes)[kinds.pop()]
         raise ValueError(f"segmentation needs pixels of two kinds, but all training masks are {name}: use other data")
+    if len(data.val) and all((data.masks[i] == VOID).all() for i in data.val):
+        raise ValueError(
+            "segmentation needs masks in validation, but those of all validation images are entirely void: choose other"
+            " images with --val"
+        )
     check_sampling(config, data.classes)
 
 

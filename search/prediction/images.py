@@ -12,7 +12,7 @@ from PIL import Image
 from PIL.ImageFile import StubImageFile
 
 from search.tasks import Batch
-from voctrain.data.image_files import read_image
+from voctrain.data.image_files import image_files, read_image
 from voctrain.data.resizing import resize_square
 from voctrain.images import EVAL_BATCH
 
@@ -36,12 +36,16 @@ def find_images(given: Sequence[str], without: Path) -> Found:
     the given folder. If two files differ only in their ending, the ending stays; if names are still equal, they are
     paths from the folder that all files share. Raises `ValueError` if there is nothing to predict.
     """
+    endings = _endings()
     found: dict[Path, Path] = {}  # absolute path → path as it is shown
     inner: list[Path] = []
     for root in map(Path, given):
-        if not root.exists():
+        if root.is_dir():
+            files = [f for f in image_files(root, endings) if not f.resolve().is_relative_to(without.resolve())]
+        elif root.exists():
+            files = [root]
+        else:
             raise ValueError(f"there is no image or folder {root}")
-        files = _images_in(root, without.resolve()) if root.is_dir() else [root]
         for file in files:
             if (place := Path(os.path.abspath(file))) not in found:
                 found[place] = file
@@ -57,14 +61,6 @@ def find_images(given: Sequence[str], without: Path) -> Found:
     if len(set(names)) < len(names):  # x.jpg, x.png and x.jpg.png
         names = inner
     return Found([*found.values()], [name.as_posix() for name in names])
-
-
-def _images_in(root: Path, without: Path) -> list[Path]:
-    """The images in a folder, sorted."""
-    endings = _endings()
-    files = (file for file in sorted(root.rglob("*")) if file.suffix.lower() in endings and file.is_file())
-    hidden = (file for file in files if not any(part.startswith(".") for part in file.relative_to(root).parts))
-    return [file for file in hidden if not file.resolve().is_relative_to(without)]
 
 
 def _endings() -> set[str]:

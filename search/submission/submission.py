@@ -1,14 +1,16 @@
 """The work of `search.submit`: predict the test images with the models of one or two runs, and write the CSV."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from search.options import SubmitOptions
+from search.options import SearchOptions
 from search.reporter import Reporter
+from search.result_options import SubmitOptions
 from search.run_folder.files import read_arrays, replace
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import Checkpoint, read_run
@@ -83,8 +85,16 @@ def _load(path: Path, task: Task) -> tuple[Path, Checkpoint]:
 
 def _test_set(path: str, file: Path, saved: Checkpoint, reporter: Reporter) -> Data:
     """The data at the image size of a checkpoint. Raises `ValueError` for other classes or no test images."""
-    resize = saved.get("resize", "squash")
-    data = load(path, image_size=saved["image_size"], resize=resize, progress=reporter.reading())
+    own = _run_options(file)
+    data = load(
+        path,
+        image_size=saved["image_size"],
+        resize=saved.get("resize", "squash"),
+        classes=None if own is None else own.classes,
+        mask_values=() if own is None else own.mask_value,
+        skip_bad=own is not None and own.skip_bad,
+        progress=reporter.reading(),
+    )
     if tuple(saved["classes"]) != data.classes:
         model, those = contrast(saved["classes"], data.classes)
         raise ValueError(
@@ -94,6 +104,14 @@ def _test_set(path: str, file: Path, saved: Checkpoint, reporter: Reporter) -> D
     if not data.test_ids:
         raise ValueError(f"{path} has no test images to submit: give --data a set with a test part")
     return data
+
+
+def _run_options(file: Path) -> SearchOptions | None:
+    """What the run of a checkpoint was asked for; None for a checkpoint outside a run."""
+    for folder in file.parents[:2]:
+        with suppress(ValueError, OSError):
+            return read_run(folder).options
+    return None
 
 
 def _labels(

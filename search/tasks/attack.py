@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search.command_line import fraction, option
 from search.options import SearchOptions
 from search.reporter import Reporter
+from search.result_options import PredictOptions
 from search.run_folder.files import read_json
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import BestRecord, Checkpoint, Configuration, RunRecord
-from search.tasks import Predictions, Score, Task
+from search.tasks import Batch, Job, Predictions, Predictor, Score, Task
 from search.tasks.script import Script
 from voctrain.config import AttackConfig, TrainConfig
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from search.pictures.blocks import Block
     from voctrain.contact_sheet import Tile
     from voctrain.data import Data
@@ -83,6 +88,7 @@ class Attack(Task):
     digits = True
     worst = -1.0
     baseline_name = "random sign"
+    predicted = "attacked"
     conclusion = "pictures/front.png"
 
     def resolve(self, options: SearchOptions) -> SearchOptions:
@@ -133,6 +139,39 @@ class Attack(Task):
         reporter.status("comparing the best generator with the baselines")
         for line in compare_attacks(paths, saved, data, transfer=record.options.transfer):
             reporter.result(line)
+
+    def provenance(self, config: Configuration) -> str:
+        victim = Path(config["victim"])
+        return f"{super().provenance(config)} It was trained to fool {victim.parent.name}/{victim.name}."
+
+    @contextmanager
+    def predictor(self, saved: Checkpoint, out: Path, options: PredictOptions) -> Iterator[Predictor]:
+        """The attacked images at their original sizes."""
+        import numpy as np
+        from PIL import Image
+
+        from search.pictures.attacks import write_attacked
+        from search.trial.device import pick_device
+        from voctrain import attack
+        from voctrain.data.image_files import read_image
+
+        device, size, channels = pick_device(1), saved["image_size"], saved["channels"]
+        generator, config = attack.restore(saved, device=device)
+        factor, resize = saved["metrics"].get("val_factor", 1.0), saved.get("resize", "squash")
+
+        def write(file: Path, name: str, change: np.ndarray) -> None:
+            write_attacked(out / self.predicted / f"{name}.png", read_image(file), change, resize)
+
+        def predicted(batch: Batch) -> Iterator[Job]:
+            images = batch.images
+            if channels == 1:
+                images = np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in images])[..., None]
+            attacked = attack.predict(generator, images, config, factor=factor, device=device)
+            for row in zip(batch.files, batch.names, attacked.astype(np.int16) - images, strict=True):
+                yield partial(write, *row)
+
+        attack.predict(generator, np.zeros((1, size, size, channels), np.uint8), config, device=device)
+        yield predicted  # a generator that needs its victim has loaded it by now
 
     def evidence(self, paths: RunPaths, best: BestRecord, data: Data | None) -> Iterator[Block]:
         """The table of attacks, success against visibility, and the pictures."""

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -82,9 +82,9 @@ def read_npy(path: Path) -> np.ndarray:
         return np.array(mapped)
 
 
-def image_files(folder: Path) -> list[Path]:
+def image_files(folder: Path, endings: Collection[str] = IMAGE_ENDINGS) -> list[Path]:
     """All files with an image's ending in a folder and its subfolders, sorted; hidden ones are left out."""
-    return visible(folder, (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_ENDINGS))
+    return visible(folder, (path for path in folder.rglob("*") if path.suffix.lower() in endings))
 
 
 def visible(folder: Path, paths: Iterable[Path]) -> list[Path]:
