@@ -270,8 +270,8 @@ def _tell_final(selection: Selection, record: FinalRecord, seconds: float) -> No
     )
     for name, value in record.original_size.items():
         say(f"at the images' original sizes {name} {value:.4f}")
-    images = len(selection.data.ids)
-    say(f"{shell_path(selection.paths.final_weights)} trained on all {images} images in {duration(seconds)}")
+    images, weights = len(selection.data.ids), shell_path(selection.paths.final_weights)
+    say(f"{weights} trained on all {images} images in {duration(seconds)}; card.md describes it")
     if task.submits is not None:
         run = shell_path(selection.paths.folder)
         say(f"next: python -m search.submit --data {shlex.quote(selection.source)} {flag(task.name)} {run}")

@@ -22,7 +22,8 @@ from search.result_options import FinalOptions
 from search.run_folder.files import StorageError, read_json, write_torch
 from search.run_folder.lock import RunLock, lock
 from search.run_folder.paths import RunPaths
-from search.run_folder.records import Candidate, FinalRecord, Scores, read_run
+from search.run_folder.records import Candidate, Checkpoint, FinalRecord, Scores, read_run
+from search.selection.card import write_card
 from search.selection.retraining import Result, Retraining, Retrainings, SelectionFailed, training_name
 from search.session.images import load_images
 from search.study.journal import read_study
@@ -139,7 +140,10 @@ def _select(selection: Selection, interrupt: Interrupt) -> FinalRecord:
     results = trainings.run(jobs, interrupt)
     record = _choose(selection, trainings, results)
     record.write(selection.paths)
-    _train_final(selection, record, interrupt)
+    saved = _train_final(selection, record, interrupt)
+    winner = next(candidate for candidate in record.candidates if candidate.name == record.winner)
+    held_out = [trainings.predictions(training) for training in winner.trainings]
+    write_card(selection.paths, selection.task, selection.source, selection.data, record, saved, held_out)
     return record
 
 
@@ -192,8 +196,8 @@ def _candidate(selection: Selection, name: str, config: TrainConfig, results: li
     )
 
 
-def _train_final(selection: Selection, record: FinalRecord, interrupt: Interrupt) -> None:
-    """Train the winner on all labeled images and write final.pt."""
+def _train_final(selection: Selection, record: FinalRecord, interrupt: Interrupt) -> Checkpoint:
+    """Train the winner on all labeled images, write final.pt and return its content."""
     winner = next(candidate for candidate in record.candidates if candidate.name == record.winner)
     config = _final_config(selection.task, winner)
     data = selection.data.all_train()
@@ -208,7 +212,9 @@ def _train_final(selection: Selection, record: FinalRecord, interrupt: Interrupt
     saved = trainings.weights(job.training)
     del saved["predictions"]
     score = {"score": record.score, "standard_error": record.standard_error, "metrics": winner.metrics}
-    write_torch(selection.paths.final_weights, saved | record.details | score)
+    saved |= record.details | score
+    write_torch(selection.paths.final_weights, saved)
+    return saved
 
 
 def _final_config(task: Task, winner: Candidate) -> TrainConfig:

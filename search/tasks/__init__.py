@@ -7,7 +7,7 @@ import torch only inside functions, because the command line reads the options o
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
@@ -25,7 +25,7 @@ from voctrain.config import TrainConfig
 if TYPE_CHECKING:
     import numpy as np
 
-    from search.pictures.blocks import Block
+    from search.pictures.blocks import Block, Table
     from voctrain.contact_sheet import Tile
     from voctrain.data import Data
 
@@ -120,6 +120,14 @@ class Task:
     def predictor(self, saved: Checkpoint, out: Path, options: PredictOptions) -> AbstractContextManager[Predictor]:
         """Predict images into the folder `out`; what is written of all images together is complete when this exits."""
         raise NotImplementedError
+
+    def class_table(self, predictions: Sequence[Predictions], saved: Checkpoint) -> Table | None:
+        """A row for each class: means over several trainings, of the same validation images; None without classes."""
+        return None
+
+    def provenance(self, config: Configuration) -> str:
+        """What a model started from, and under which terms, in sentences."""
+        return "It was trained from random weights: no other model's are in it."
 
     # At the end of a run.
 

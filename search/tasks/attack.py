@@ -140,6 +140,10 @@ class Attack(Task):
         for line in compare_attacks(paths, saved, data, transfer=record.options.transfer):
             reporter.result(line)
 
+    def provenance(self, config: Configuration) -> str:
+        victim = Path(config["victim"])
+        return f"{super().provenance(config)} It was trained to fool {victim.parent.name}/{victim.name}."
+
     @contextmanager
     def predictor(self, saved: Checkpoint, out: Path, options: PredictOptions) -> Iterator[Predictor]:
         """The attacked images at their original sizes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from voctrain.config import ClassifyConfig, TrainConfig
 if TYPE_CHECKING:
     import numpy as np
 
-    from search.pictures.blocks import Block
+    from search.pictures.blocks import Block, Table
     from voctrain.contact_sheet import Tile
     from voctrain.data import Data
 
@@ -83,6 +83,26 @@ class Classify(PretrainedTask):
         device = pick_device(1)
         model, config = classify.restore(saved, device=device)
         return lambda images: classify.predict(model, images, config, device=device, flip=flip)
+
+    def class_table(self, predictions: Sequence[Predictions], saved: Checkpoint) -> Table:
+        import numpy as np
+
+        from search.pictures.blocks import Table
+        from voctrain.metrics.classification import average_precision
+
+        images = predictions[0]["y_true"].sum(0)
+        precision = np.mean([average_precision(each["y_true"], each["y_prob"]) for each in predictions], axis=0)
+        reports = [self.describe(each, saved)["report"] for each in predictions]
+        rows = []
+        for name, count, average, threshold in zip(
+            saved["classes"], images.tolist(), precision.tolist(), saved["thresholds"], strict=True
+        ):
+            f1 = float(np.mean([report[name]["f1-score"] for report in reports]))
+            rows.append((name, count, average if count else None, threshold, f1))
+        forced = saved.get("at_least_one", True)
+        note = "Means over the seeds' best epochs, on the validation images. A class is decided from its threshold on"
+        note += "; an image without any gets the most probable class" if forced else ""
+        return Table(("class", "images", "AP", "threshold", "F1"), rows, note)
 
     @contextmanager
     def predictor(self, saved: Checkpoint, out: Path, options: PredictOptions) -> Iterator[Predictor]:

@@ -20,7 +20,7 @@ from voctrain.config import SegmentConfig, TrainConfig
 if TYPE_CHECKING:
     import numpy as np
 
-    from search.pictures.blocks import Block
+    from search.pictures.blocks import Block, Table
     from voctrain.contact_sheet import Tile
     from voctrain.data import Data
 
@@ -76,6 +76,21 @@ class Segment(PretrainedTask):
         truths = original_masks(data, [data.ids[i] for i in data.val])
         metrics, _ = score_maps(truths, maps, 1 + len(data.classes))
         return metrics
+
+    def encoder(self, architecture: str) -> str:
+        return architecture.partition("_")[2]  # fpn_resnet18, deeplabv3_resnet50
+
+    def class_table(self, predictions: Sequence[Predictions], saved: Checkpoint) -> Table:
+        import numpy as np
+
+        from search.pictures.blocks import Table
+
+        details = [self.describe(each, saved)["iou"] for each in predictions]
+        rows = []
+        for name in details[0]:
+            known = [iou[name] for iou in details if iou[name] is not None]
+            rows.append((name, float(np.mean(known)) if known else None))
+        return Table(("class", "IoU"), rows, "Means over the seeds' best epochs")
 
     def label_maps(
         self, saved: Checkpoint, *, flip: bool, scales: Sequence[float]
