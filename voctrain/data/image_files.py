@@ -1,5 +1,6 @@
 """Images as files: finding them by id, and reading one, with a one-line error for a damaged or malformed file."""
 
+import os
 import re
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator
@@ -89,9 +90,14 @@ def image_files(folder: Path, endings: Collection[str] = IMAGE_ENDINGS) -> list[
 
 def visible(folder: Path, paths: Iterable[Path]) -> list[Path]:
     """The files among these paths below a folder, sorted; hidden ones, such as macOS's ._x.jpg, are left out."""
-    return sorted(
-        p for p in paths if not any(part.startswith(".") for part in p.relative_to(folder).parts) and p.is_file()
-    )
+    found = [path for path in paths if "/." not in f"/{_below(folder, path)}" and os.path.isfile(path)]
+    return sorted(found, key=lambda path: path.parts)  # faster than comparing paths
+
+
+def _below(folder: Path, path: Path) -> str:
+    """The relative path of a file below a folder, with slashes; faster than `relative_to`, of which sets need many."""
+    whole, start = str(path), f"{folder}{os.sep}"
+    return whole[len(start) :].replace(os.sep, "/") if whole.startswith(start) else path.relative_to(folder).as_posix()
 
 
 class Index:
@@ -102,7 +108,7 @@ class Index:
         self.paths: dict[str, Path] = {}
         self.by_name: dict[str, list[str]] = {}
         for path in image_files(folder) if files is None else files:
-            name = composed(path.relative_to(folder).with_suffix("").as_posix())
+            name = composed(os.path.splitext(_below(folder, path))[0])
             if not _is_utf8(name):
                 raise ValueError(f"file names must be UTF-8, but {str(path)!a} is not: rename it")
             if (other := self.paths.setdefault(name, path)) is not path:
