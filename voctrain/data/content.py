@@ -51,7 +51,7 @@ def read_content(listing: Listing, *, skip_bad: bool = False) -> Content:
     """
     stamp, changed = _stamp(listing, skip_bad)
     file = cache_dir() / "contents" / f"{stamp}.txt"
-    with suppress(OSError, ValueError, SyntaxError, TypeError):
+    with suppress(Exception):  # a damaged file raises many types
         known = ast.literal_eval(file.read_text(encoding="utf-8"))
         return Content(**known | {"classes": ClassList(**known["classes"])})
     classes = with_classes(listing).classes
