@@ -94,6 +94,20 @@ class SearchOptions(ResourceOptions):
         shown="class numbers",
     )
     use_val: bool = option(False, "devkit layout: the labeled images are those of train.txt and val.txt", group="data")
+    val: str | None = option(
+        None,
+        "validation images: a file of ids, val.txt (the set's own part), or K/N (fold K of N)",
+        metavar="WHICH",
+        group="data",
+        shown="a stratified fifth",
+    )
+    group_by: str | None = option(
+        None,
+        r"keep images together whose ids agree in the first group of this expression, such as '(patient\d+)_'",
+        metavar="REGEX",
+        group="data",
+        shown="the set's own groups, if any",
+    )
     skip_bad: bool = option(False, "leave out files that cannot be read, and say how many", group="data")
     image_size: int | None = option(
         None,

@@ -78,7 +78,13 @@ TRAINING_FLOORS = (
     ("attack",),
     ("deploy",),
 )
-ATTACK_FLOORS = (("goals", "victim", "visibility"), ("objective",), ("training",), ("baselines",), ("__init__",))
+ATTACK_FLOORS = (
+    ("goals", "unrolled", "victim", "visibility"),
+    ("objective",),
+    ("training",),
+    ("baselines",),
+    ("__init__",),
+)
 DATA_FLOORS = (
     ("array_file", "cache", "palette", "resizing", "sample_classes", "split", "text_files"),
     ("class_names", "dataset", "image_files"),

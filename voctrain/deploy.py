@@ -1,15 +1,18 @@
 """Trained models out of their files, as functions of images of any size.
 
-from voctrain.deploy import load
+    from voctrain.deploy import load
 
-model = load("final.pt")  # or model.safetensors
-probabilities = model(images)  # float32 (B, 3, H, W) in [0, 1]
+    model = load("final.pt")  # or model.safetensors
+    output = model(images)  # float32 (B, 3, H, W) in [0, 1]
+
+`model.output` tells what the output is.
 """
 
 import importlib
 import json
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import safetensors.torch
 from safetensors import safe_open
@@ -23,7 +26,8 @@ def load(path: str | Path) -> Deployed:
 
     Raises `ValueError` for any other file.
     """
-    saved = read_safetensors(path) if Path(path).suffix == ".safetensors" else load_file(path)
+    checkpoint = is_zipfile(path) or not Path(path).is_file()
+    saved = load_file(path) if checkpoint else read_safetensors(path)
     if "task" not in saved:
         raise ValueError(f"{path} is not a voc-search checkpoint: give a run's best.pt or final.pt")
     return deploy(saved)

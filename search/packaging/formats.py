@@ -39,13 +39,14 @@ class Format:
     write: Callable[[Path, Parts], None]
     open: Callable[[Path], Callable[[Tensor], Tensor]]
     needs: tuple[str, ...] = ()  # packages that only an extra installs
+    complete: bool = True  # whether it contains more than the weights
 
 
 def _write_onnx(path: Path, parts: Parts) -> None:
     import onnx
 
     program = torch.onnx.export(
-        parts.model,
+        parts.model.exportable(),
         (parts.example,),
         dynamo=True,
         verbose=False,
@@ -69,7 +70,8 @@ def _open_onnx(path: Path) -> Callable[[Tensor], Tensor]:
 
 
 def _write_torchscript(path: Path, parts: Parts) -> None:
-    traced = torch.jit.trace(parts.model, (parts.example,), check_trace=False)  # our own check has other sizes
+    model = parts.model.exportable()
+    traced = torch.jit.trace(model, (parts.example,), check_trace=False)  # our own check has other sizes
     torch.jit.save(traced, path, _extra_files={METADATA: json.dumps(parts.description)})
 
 
@@ -79,7 +81,7 @@ def _open_torchscript(path: Path) -> Callable[[Tensor], Tensor]:
 
 def _write_program(path: Path, parts: Parts) -> None:
     axes = {axis: torch.export.Dim(name) for axis, name in AXES.items()}
-    program = torch.export.export(parts.model, (parts.example,), dynamic_shapes=(axes,))
+    program = torch.export.export(parts.model.exportable(), (parts.example,), dynamic_shapes=(axes,))
     content = io.BytesIO()  # a path must end in .pt2, and that of an unfinished file does not
     torch.export.save(program, content, extra_files={METADATA: json.dumps(parts.description)})
     path.write_bytes(content.getbuffer())
@@ -100,7 +102,7 @@ def _open_program(path: Path) -> Callable[[Tensor], Tensor]:
 FORMATS = {
     "onnx": Format("model.onnx", _write_onnx, _open_onnx, ("onnx", "onnxscript", "onnxruntime")),
     "torchscript": Format("model.torchscript.pt", _write_torchscript, _open_torchscript),
-    "safetensors": Format("model.safetensors", _write_safetensors, _open_safetensors),
+    "safetensors": Format("model.safetensors", _write_safetensors, _open_safetensors, complete=False),
     "torch": Format("model.pt2", _write_program, _open_program),
 }
 

@@ -1,8 +1,11 @@
 """The work of `search.export`: a trained model as one file, checked against the model it was made from."""
 
+import math
+import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from textwrap import shorten
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +17,11 @@ from search.reporter import Reporter
 from search.result_options import ExportOptions
 from search.run_folder.files import StorageError, replace
 from search.run_folder.paths import RunPaths
+from search.run_folder.records import Checkpoint
 from search.tasks.checkpoint import load_checkpoint
-from search.text import one_line, shell_path
+from search.text import first_line, shell_path
 from voctrain.deploy import deploy, describe
+from voctrain.models.deployed import Deployed
 
 TOLERANCE = 1e-4  # of probabilities and of pixels in [0, 1]
 # Batches of images on which the file is compared with the model: number of images, and pixels more than the model's.
@@ -56,17 +61,40 @@ def export(options: ExportOptions, reporter: Reporter) -> Export:
     file, saved, _ = load_checkpoint(Path(options.run))
     out = Path(options.out) if options.out else file.with_name(form.name)
     _check_place(out, Path(options.run), file)
-    model = deploy(saved)
+    model = _model(file, saved, form, options.to)
     description = describe(saved, model) | {"producer": f"voc-search {__version__}"}
     parts = Parts(saved, model, description, _images(2, model.channels, model.image_size + 13, model.image_size + 29))
     reporter.status(f"exporting {shell_path(file)}")
     try:
         difference = _write(out, form, parts)
-    except (ValueError, StorageError):
+    except StorageError:
         raise
     except Exception as error:  # exporters fail in many ways
-        raise ExportFailed(f"{saved['config']['architecture']} has no {options.to} form: {one_line(error)}") from None
+        others = " or ".join(f"--to {other}" for other in FORMATS if other != options.to)
+        raise ExportFailed(
+            f"{saved['config']['architecture']} cannot be exported to {options.to} ({_cause(error)}): try {others}"
+        ) from None
     return Export(out, file, difference)
+
+
+def _model(file: Path, saved: Checkpoint, form: Format, to: str) -> Deployed:
+    """The model of a checkpoint. Raises `ValueError` if it is damaged, or needs a file that is not there."""
+    try:
+        model = deploy(saved)
+    except (KeyError, RuntimeError) as error:
+        raise ValueError(f"{file} is damaged ({first_line(error)}): copy or train it again") from None
+    if model.needed and not form.complete:
+        raise ValueError(f"{to} has weights only, but this model also needs {model.needed}: use --to onnx")
+    if model.needed and not Path(model.needed).is_file():
+        raise ValueError(f"{file} also needs {model.needed}, which is not there: put it back")
+    return model
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of the error that led to the others."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return shorten(first_line(error), 200)
 
 
 @torch.no_grad()
@@ -80,12 +108,19 @@ def _write(out: Path, form: Format, parts: Parts) -> float:
             for count, height, width in CHECKS:
                 size = parts.model.image_size
                 images = _images(count, parts.model.channels, size + height, size + width)
-                differences.append((run(images) - parts.model(images)).abs().max().item())
-        if not max(differences) <= TOLERANCE:
-            raise ExportFailed(f"the file differs from the model by {max(differences):.1g}, above {TOLERANCE:g}")
+                differences.append(_difference(run(images), parts.model(images)))
+        if max(differences) > TOLERANCE:
+            raise ArithmeticError(f"its answers differ by {max(differences):.1g}, above {TOLERANCE:g}")
 
     replace(out, write)
     return max(differences)
+
+
+def _difference(output: Tensor, expected: Tensor) -> float:
+    """The greatest difference; infinite for another shape, or if a value is not finite."""
+    if output.shape != expected.shape:
+        return math.inf
+    return (output - expected).abs().nan_to_num(math.inf).max().item()
 
 
 def _images(count: int, channels: int, height: int, width: int) -> Tensor:
@@ -99,6 +134,8 @@ def _check_place(out: Path, run: Path, file: Path) -> None:
     """Raise `ValueError` for a path that cannot be written, or must not be."""
     if not out.parent.is_dir() or out.is_dir():
         raise ValueError(f"--out must be a file in an existing folder, but got {out}")
+    if not os.access(out.parent, os.W_OK):
+        raise ValueError(f"cannot write in {out.parent}: give --out another folder")
     paths = RunPaths(run)
     if out.resolve() in {path.resolve() for path in (file, paths.best_weights, paths.final_weights)}:
         raise ValueError(f"--out must not be a checkpoint, but got {out}: give another name")

@@ -54,6 +54,11 @@ def test_arguments_that_do_not_parse(arguments, message, refused):
         (("--gpus-per-trial", "64"), "--gpus-per-trial must be at most the"),
         (("--cpus-per-trial", "4096"), "--cpus-per-trial must be at most the"),
         (("--use-val",), "use_val needs the devkit layout"),
+        (("--val", "7/5"), "--val K/N is fold K of N, counted from 1"),
+        (("--val", "ids.txt"), "there is no file"),
+        (("--val", "val.txt"), "--val val.txt needs the set's own validation part"),
+        (("--group-by", "["), "--group-by must be a regular expression"),
+        (("--group-by", "patient"), "'patient' matches none"),
         (("--space", "missing.py"), "missing.py is not a file"),
         (("--resume", "missing"), "no run folder"),
         (("--warm-start", "missing"), "no run folder"),
@@ -151,6 +156,8 @@ class TestResume:
             ("--space", "space.py"),
             ("--warm-start", "run"),
             ("--use-val",),
+            ("--val", "1/5"),
+            ("--group-by", "a"),
         ],
     )
     def test_arguments_that_may_not_change(self, changed, refused, unstarted):

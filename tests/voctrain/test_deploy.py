@@ -17,7 +17,7 @@ def checkpoint(draw_data, tmp_path):
     def train(task, **more):
         data = draw_data()
         if task == "attack":
-            saved = train("classify") | {"thresholds": [0.5] * 3}
+            saved = train("classify", architecture=more.pop("victim", "simple")) | {"thresholds": [0.5] * 3}
             torch.save(saved, tmp_path / "victim.pt")
             config = AttackConfig(victim=str(tmp_path / "victim.pt"), lr=0.05, **SMALL, **more)
         elif task == "segment":
@@ -127,3 +127,20 @@ def test_a_plain_state_dict_is_refused(tmp_path):
     torch.save({"weight": torch.ones(1)}, tmp_path / "best.pt")
     with pytest.raises(ValueError, match="not a voc-search checkpoint"):
         load(tmp_path / "best.pt")
+
+
+@pytest.mark.parametrize(("victim", "goal"), [("simple", "fake"), ("resnet9", "hide:dog"), ("resnet18", "invert")])
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*is deprecated:FutureWarning")
+def test_a_guided_attack_is_exported_with_its_victim(victim, goal, checkpoint, deployed, tmp_path):
+    """As a graph without gradients, which does not need the victim's file."""
+    saved = checkpoint("attack", victim=victim, architecture="guided", width=4, goal=goal, scale=0.2)
+    model, images = deployed(saved), torch.rand(3, 3, 40, 30)
+    assert model.needed == str(tmp_path / "victim.pt")
+    with torch.no_grad():
+        attacked = model(images)
+    graph = model.exportable()
+    (tmp_path / "victim.pt").unlink()
+    with torch.no_grad():
+        assert torch.allclose(graph(images), attacked, atol=1e-4)
+        assert torch.allclose(torch.jit.trace(graph, (images[:2],), check_trace=False)(images), attacked, atol=1e-4)
+    assert (attacked - images).abs().max() > 0.01

@@ -47,11 +47,11 @@ def goal_losses(goal: Goal, logits: Tensor, clean: Tensor, decided: Tensor, fake
         return _bce(logits, torch.full_like(logits, given(fake_label))).mean(1)
     if goal.kind == "invert":
         return _bce(logits, 1 - decided).mean(1)
-    wanted, weights = clean.sigmoid(), torch.ones_like(clean[:1])
-    if goal.target is not None:
-        wanted[:, goal.target] = float(goal.kind == "add")
-        weights[:, goal.target] = 1 / OTHERS
-    return (weights * _bce(logits, wanted)).mean(1)
+    if goal.target is None:
+        return _bce(logits, clean.sigmoid()).mean(1)
+    is_target = torch.arange(clean.shape[1], device=clean.device) == goal.target  # assignments cannot be exported
+    wanted = torch.where(is_target, float(goal.kind == "add"), clean.sigmoid())
+    return (torch.where(is_target, 1 / OTHERS, 1.0) * _bce(logits, wanted)).mean(1)
 
 
 def goal_metrics(

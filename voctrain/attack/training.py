@@ -1,5 +1,6 @@
 """Training and evaluation of a generator of perturbations against a frozen victim."""
 
+import copy
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from voctrain.attack.goals import parse_goal
 from voctrain.attack.objective import Objective
+from voctrain.attack.unrolled import unrolled
 from voctrain.attack.visibility import contrast_masking, psnr, rounded, scale_factor, ssim
 from voctrain.augment.transforms import augment
 from voctrain.checkpoint import pack_checkpoint
@@ -212,16 +214,33 @@ def restore(saved: dict, *, device: str | torch.device = "cpu") -> tuple[nn.Modu
     return generator.to(device).to(memory_format=torch.channels_last).eval(), config
 
 
+class DeployedGuided(DeployedGenerator):
+    """A generator that follows its victim's gradients; exported, it contains the victim."""
+
+    def exportable(self) -> DeployedGenerator:
+        config = self.model.config
+        assert isinstance(config, AttackConfig)
+        objective = Objective(config)
+        objective.victim.to(memory_format=torch.contiguous_format)  # simpler operations than channels last
+        example = torch.zeros(2, self.channels, self.image_size, self.image_size)
+        copied = copy.deepcopy(self)
+        copied.model.get_submodule("generator.net").descent = unrolled(objective.descent, example)
+        return copied
+
+
 def deploy(saved: dict) -> DeployedGenerator:
     """The attack of a checkpoint for images of any size, in eval mode, as visible as it was scored."""
     generator, config = restore(saved)
-    return DeployedGenerator(
+    guided = config.architecture == "guided"
+    deployed = (DeployedGuided if guided else DeployedGenerator)(
         Perturbation(generator, config),
         factor=saved["metrics"].get("val_factor", 1.0),
         channels=saved["channels"],
         image_size=saved["image_size"],
         resize=saved.get("resize", "squash"),
-    ).eval()
+    )
+    deployed.needed = config.victim if guided else None
+    return deployed.eval()
 
 
 def _build(config: AttackConfig, channels: int) -> nn.Module:

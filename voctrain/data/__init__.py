@@ -25,13 +25,13 @@ import numpy as np
 
 from voctrain.config import RESIZE
 from voctrain.data.cache import cache_dir
-from voctrain.data.dataset import OWN_VAL, Data, DataSource
+from voctrain.data.dataset import FOLD, OWN_VAL, Data, DataSource
 
 if TYPE_CHECKING:
     from voctrain.data.content import Content
     from voctrain.data.layouts.listing import Listing
 
-__all__ = ["DIGITS", "OWN_VAL", "Data", "DataSource", "cache_dir", "load", "original_masks"]
+__all__ = ["DIGITS", "FOLD", "OWN_VAL", "Data", "DataSource", "cache_dir", "load", "original_masks"]
 
 DIGITS = ("digits", "mnist")  # grayscale sets with exactly one class per image
 
@@ -41,7 +41,7 @@ def load(
     *,
     image_size: int,
     use_val: bool = False,
-    val: str | Path | None = None,
+    val: str | Path | Sequence[str] | None = None,
     group_by: str | None = None,
     resize: str = "squash",
     classes: str | Path | None = None,
@@ -58,7 +58,7 @@ def load(
         image_size: in pixels, at least 1.
         use_val: adds the images in the devkit's val.txt to the labeled images.
         val: which labeled images are for validation instead: "val.txt" (the set's own validation part, which is added
-            to the labeled images), "K/N" (fold K of N, from 1), or a file that lists their ids.
+            to the labeled images), "K/N" (fold K of N, from 1), a file that lists their ids, or the ids.
         group_by: a regular expression; images whose ids have the same first group, or match, are on the same side.
         resize: "squash" ignores the aspect ratio of an image, "pad" adds black borders (void in masks), "crop" keeps
             the largest centered square. Labels always are those of the whole image.
@@ -83,7 +83,7 @@ def load(
         if val is not None or group_by is not None:
             raise ValueError(f"--val and --group-by need a folder of images, but got {path}: leave them out")
         return replace(digits.load(path, image_size), resize=resize)  # they are square
-    val = None if val is None else str(val)
+    val = str(val) if isinstance(val, Path) else val
     source = _source(path, use_val, val == OWN_VAL, classes, tuple(mask_values), skip_bad)
     return _load_folder(path, source, image_size, resize, val, group_by, progress)
 
@@ -93,12 +93,12 @@ def _load_folder(
     source: DataSource,
     image_size: int,
     resize: str,
-    val: str | None,
+    val: str | Sequence[str] | None,
     group_by: str | None,
     progress: Callable[[int, int], None],
 ) -> Data:
     from voctrain.data import decode
-    from voctrain.data.validation import Split
+    from voctrain.data.validation import Split, check_parts
 
     whole, content = _contents(path, source, progress)
     listing = content.of(whole)
@@ -111,6 +111,7 @@ def _load_folder(
         lambda write: decode.decode_images(listing, image_size, resize, progress, write),
     )
     train, validation = split.indices(arrays["labels"])
+    check_parts(arrays["labels"], train, validation)
     return Data(
         ids=listing.ids,
         images=arrays["images"],

@@ -1,6 +1,7 @@
 """The classes of a set: names, and the mask values and colors that stand for them, as class-list files say them."""
 
 import csv
+import functools
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from xml.etree import ElementTree
 
-from voctrain.data.text_files import read_text
+from voctrain.data.text_files import naming_file, read_text
 
 VOC_CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -17,7 +18,7 @@ VOC_CLASSES = (
 VOID = 255  # mask value of pixels without a class: object borders and unlabeled regions
 MOST_MASK_CLASSES = VOID - 1  # masks are uint8
 BACKGROUND_NAMES = ("background", "bg")
-VOID_NAMES = ("ignore", "ignored", "void", "unlabeled", "unlabelled", "unknown", "border")
+VOID_NAMES = ("ignore", "ignored", "void", "unlabeled", "unlabelled")
 # The class lists that CVAT, labelme, LabelImg, PaddlePaddle and Roboflow write or read, best source first.
 CLASS_LISTS = ("labelmap.txt", "class_names.txt", "classes.txt", "labels.txt", "label_list.txt", "_classes.csv")
 
@@ -33,13 +34,18 @@ class ClassList:
     values: Mapping[int, int] = field(default_factory=dict)  # mask value in the files → number, where these differ
     colors: Mapping[Color, int] = field(default_factory=dict)  # RGB color in the files → number; empty: VOC's colors
     forced: Mapping[int, int] = field(default_factory=dict)  # the user's `values`, which win over all else
+    ordered: bool = True  # whether the order of the list says which mask value a class has
 
     def __str__(self) -> str:
         return listed(self.names, self.source)
 
     def number(self, name: str) -> int | None:
         """The number of a class by its name, without regard to case and surrounding blanks; None if unknown."""
-        return next((n for n, own in enumerate(self.names, 1) if same_name(own, name)), None)
+        return self._numbers.get(fold(name))
+
+    @functools.cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {fold(name): number for number, name in enumerate(self.names, 1)}
 
 
 def listed(names: Sequence[str], source: str) -> str:
@@ -47,14 +53,18 @@ def listed(names: Sequence[str], source: str) -> str:
     return f"{len(names)} class{'es' if len(names) > 1 else ''} from {source}: {in_short(names, 20)}"
 
 
+@functools.lru_cache(maxsize=4096)  # tables have millions of cells of few kinds
 def fold(name: str) -> str:
     """What names are compared by."""
     return " ".join(name.split()).casefold()
 
 
-def same_name(one: str, other: str) -> bool:
-    """Whether two names differ in case and blanks only."""
-    return fold(one) == fold(other)
+def merged(names: Iterable[str]) -> tuple[str, ...]:
+    """Names that differ in case and blanks only as one, in alphabetical order; the first spelling there counts."""
+    spelled: dict[str, str] = {}
+    for name in sorted(names):
+        spelled.setdefault(fold(name), name)
+    return tuple(name for _, name in sorted(spelled.items()))
 
 
 def canonical(names: Iterable[str]) -> tuple[str, ...]:
@@ -94,13 +104,16 @@ def find_class_list(*folders: Path) -> ClassList | None:
 def read_class_list(path: Path) -> ClassList | None:
     """The classes in a file of one of the kinds in `CLASS_LISTS`, which is told by its content; None for a label table.
 
-    Entries for background and void are recognized. If there are any, a mask value is an entry's position, as labelme
-    and CVAT count; otherwise the first entry has mask value 1. Raises `ValueError` for a file that is no class list.
+    Entries for background and void are recognized. If the first entry is one, a mask value is an entry's position, as
+    labelme and CVAT count; otherwise the first entry has mask value 1. If the background comes later, the order says
+    nothing about mask values. Raises `ValueError` for a file that is no class list.
     """
-    lines = [line for line in read_text(path).splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    lines = [line for line in read_text(path).split("\n") if line.strip() and not line.lstrip().startswith("#")]
     entries = _pixel_values(path, lines) if path.suffix == ".csv" else _plain_entries(lines)
     if entries is None:
         return None
+    if bad := next((color for *_, color in entries if color is not None and max(color) > 255), None):
+        raise ValueError(f"colors must be in 0..255, but {path} has {','.join(map(str, bad))}: correct it")
     names = [name for _, name, _ in entries if not is_background(name) and not is_void(name)]
     check_names(names, str(path))
     voc = canonical(names)
@@ -113,7 +126,9 @@ def read_class_list(path: Path) -> ClassList | None:
     colors = {color: number(name) for _, name, color in entries if color is not None}
     if len(colors) < sum(color is not None for *_, color in entries):
         raise ValueError(f"each class must have its own color, but {path} gives one color twice: correct it")
-    return ClassList(voc, path.name, values, colors)
+    before = [name for _, name, _ in entries[: next((i for i, e in enumerate(entries) if is_background(e[1])), 0)]]
+    ordered = path.suffix == ".csv" or all(map(is_void, before))
+    return ClassList(voc, path.name, values, colors, ordered=ordered)
 
 
 Entry = tuple[int | None, str, Color | None]  # mask value, name, color
@@ -121,34 +136,31 @@ Entry = tuple[int | None, str, Color | None]  # mask value, name, color
 
 def _plain_entries(lines: Sequence[str]) -> list[Entry]:
     """Lines of a name each, or of CVAT's name:color:parts:actions."""
-    found: list[tuple[str, Color | None]] = []
+    names: list[str] = []
+    colors: list[Color | None] = []
     for line in lines:
         name, _, rest = line.partition(":")
-        color = re.match(r"\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*(:|$)", rest)
+        color = re.match(r"\s*([0-9]{1,9})\s*,\s*([0-9]{1,9})\s*,\s*([0-9]{1,9})\s*(:|$)", rest)
         cvat = color is not None or re.fullmatch(r"[^:]*:[^:]*:[^:]*:[^:]*", line) is not None
-        found.append((name if cvat else line, None if color is None else _color(color)))
-    names = [name.strip().strip(",").strip() for name, _ in found]
-    if names and fold(names[0]).strip("_") in VOID_NAMES and any(map(is_background, names[1:2])):
-        values: Iterable[int | None] = range(-1, len(names) - 1)  # labelme's labels.txt begins with __ignore__, -1
-    else:
-        values = range(0 if any(map(is_background, names[:1])) else 1, len(names) + 1)
-    return [
-        (None if value == -1 else value, name, color)
-        for value, name, (_, color) in zip(values, names, found, strict=False)
-    ]
-
-
-def _color(match: re.Match[str]) -> Color:
-    red, green, blue = (int(match[i]) for i in (1, 2, 3))
-    return red, green, blue
+        names.append((name if cvat else line).strip(", \t"))
+        colors.append(None if color is None else (int(color[1]), int(color[2]), int(color[3])))
+    head, second = is_void(names[0]) if names else False, any(map(is_background, names[1:2]))
+    if head and fold(names[0]) == "__ignore__":  # labelme's list begins with this one, as -1
+        first = -1 if second else 0
+        return [
+            (first + i if i else None, name, color) for i, (name, color) in enumerate(zip(names, colors, strict=True))
+        ]
+    first = 0 if head or any(map(is_background, names[:1])) else 1
+    return [(first + i, name, color) for i, (name, color) in enumerate(zip(names, colors, strict=True))]
 
 
 def _pixel_values(path: Path, lines: Sequence[str]) -> list[Entry] | None:
     """Roboflow's table of pixel values and classes. With masks it has a row per value; else it is a table of labels."""
-    rows = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO("\n".join(lines)))]
-    if not rows or fold(rows[0][0]) != "pixel value":
+    with naming_file(path):
+        rows = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO("\n".join(lines)))]
+    if not rows or not rows[0] or fold(rows[0][0]) != "pixel value":
         return None
-    if bad := next((row for row in rows[1:] if len(row) < 2 or not row[0].isdecimal()), None):
+    if bad := next((row for row in rows[1:] if len(row) < 2 or not is_number(row[0])), None):
         raise ValueError(f"{path} must give a pixel value and a class per row, but has {','.join(bad)!r}: correct it")
     return [(int(row[0]), row[1], None) for row in rows[1:]]
 
@@ -161,8 +173,14 @@ def check_names(names: Sequence[str], origin: str) -> None:
     for name in names:
         if not name.strip():
             raise ValueError(f"classes must have names, but {origin} has an empty one: name it")
-        if (other := seen.setdefault(fold(name), name)) is not name:
-            raise ValueError(f"class names must differ, but {origin} has {other!r} and {name!r}: rename one")
+        if fold(name) in seen:
+            raise ValueError(f"class names must differ, but {origin} has {seen[fold(name)]!r} and {name!r}: rename one")
+        seen[fold(name)] = name
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a number without sign, as mask values are."""
+    return re.fullmatch("[0-9]{1,9}", text) is not None
 
 
 def is_background(name: str) -> bool:
@@ -178,26 +196,32 @@ def is_void(name: str) -> bool:
 def with_mask_values(classes: ClassList | None, given: Sequence[str]) -> ClassList | None:
     """The list with the user's mask values, such as ("255=1", "7=cell"); numbers and names of classes.
 
-    Without a list, names become the classes. Raises `ValueError` for a value that is malformed or unknown.
+    Without a list, names become the classes; if there are only numbers, the list is without names, which are still to
+    be found. Raises `ValueError` for a value that is malformed or unknown.
     """
     if not given:
         return classes
     pairs = [(text.partition("=")[0].strip(), text.partition("=")[2].strip()) for text in given]
     if classes is None:
-        names = tuple(dict.fromkeys(to for _, to in pairs if not to.isdecimal() and not is_background(to) and to))
-        classes = ClassList(names or ("object",), "--mask-value")
+        named = {fold(to): to for _, to in pairs if not (is_number(to) or is_background(to) or is_void(to))}
+        classes = ClassList(tuple(filter(None, named.values())), "--mask-value")
+    most = len(classes.names) or MOST_MASK_CLASSES
     forced: dict[int, int] = {}
     for (value, to), text in zip(pairs, given, strict=True):
-        number = int(to) if to.isdecimal() else 0 if is_background(to) else VOID if is_void(to) else classes.number(to)
-        if not value.isdecimal() or number is None or (number > len(classes.names) and number != VOID):
+        number = int(to) if is_number(to) else 0 if is_background(to) else VOID if is_void(to) else classes.number(to)
+        if not is_number(value) or number is None or (number > most and number != VOID):
             raise ValueError(
                 f"--mask-value must be VALUE=CLASS, where CLASS is 0 (background), 255 (void) or one of"
-                f" {in_short(classes.names)}, by name or number, but got {text!r}"
+                f" {in_short(classes.names) or '1, 2, …'}, by name or number, but got {text!r}"
             )
         forced[int(value)] = number
     return replace(classes, forced=forced)
 
 
 def object_names(path: Path) -> list[str]:
-    """The class names of the objects in an XML annotation. Raises the parser's exception for a file that is not XML."""
-    return [" ".join((name.text or "").split()) for name in ElementTree.parse(path).iterfind("object/name")]
+    """The class names of the objects in an XML annotation; objects called after background or void are left out.
+
+    Raises the parser's exception for a file that is not XML.
+    """
+    names = [" ".join((name.text or "").split()) for name in ElementTree.parse(path).iterfind("object/name")]
+    return [name for name in names if not is_background(name) and not is_void(name)]

@@ -9,16 +9,15 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
 
 from voctrain.data.cache import build_folder
 from voctrain.data.class_names import VOC_CLASSES, VOID
-from voctrain.data.image_files import read_image
+from voctrain.data.image_files import orientation, read_image
 from voctrain.data.layouts.listing import Listing, classes_in
 from voctrain.data.palette import voc_palette
 
 JPEG = (".jpg", ".jpeg")
-ORIENTATION = ExifTags.Base.Orientation
 
 
 def convert(listing: Listing, target: str | Path, *, to: str | None = None, void: str = "keep") -> tuple[str, ...]:
@@ -146,7 +145,7 @@ def _write_jpeg(origin: Path, image: np.ndarray, path: Path) -> None:
 
 def _is_turned(path: Path) -> bool:
     with Image.open(path) as file:
-        return file.getexif().get(ORIENTATION, 1) != 1
+        return orientation(file) != 1
 
 
 def _write_objects(path: Path, shape: tuple[int, ...], names: Sequence[str]) -> None:

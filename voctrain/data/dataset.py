@@ -12,7 +12,9 @@ import numpy as np
 
 from voctrain.data.array_file import ArrayFile, open_arrays
 
-OWN_VAL = "val.txt"  # as a choice of validation images: the set's own validation part; ./val.txt is a file
+# Choices of validation images; ./val.txt is a file.
+OWN_VAL = "val.txt"  # the set's own validation part
+FOLD = r"(\d+)/(\d+)"  # fold K of N
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,7 @@ def content_warnings(
     for absent, where, why in (
         (~trained & ~validated, "", "left out of the scores"),
         (~trained & validated, " in train", "not learned"),
-        (trained & ~validated, " in validation", "left out of the scores"),
+        (trained & ~validated & (len(val) > 0), " in validation", "left out of the scores"),
     ):
         names = [name for name, is_absent in zip(listing.classes.names, absent.tolist(), strict=True) if is_absent]
         if len(names) == 1:

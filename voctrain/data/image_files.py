@@ -1,16 +1,30 @@
 """Images as files: finding them by id, and reading one, with a one-line error for a damaged or malformed file."""
 
+import os
 import re
-from collections.abc import Collection, Iterable
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from voctrain.data.text_files import naming_file
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".npy")  # in any case
+IMAGE_ENDINGS = (
+    *(".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".npy"),
+)  # in any case
 DEPTHS = (255, 4095, 65535)  # largest gray values of cameras and scanners: 8, 12 and 16 bits
+LONGEST_PATH = 4096  # characters; a longer text in a list is no file
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # by EXIF orientation
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -21,20 +35,39 @@ def read_image(path: Path) -> np.ndarray:
     """
     if path.suffix.lower() != ".npy":
         with naming_file(path), Image.open(path) as file:
-            upright = ImageOps.exif_transpose(file)
-            if upright.mode.startswith(("I", "F")):
-                upright = Image.fromarray(_scaled(np.asarray(upright)))
-            return np.array(upright.convert("RGB"))
-    image = read_npy(path)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            image = upright(file)
+            if image.mode.startswith(("I", "F")):
+                image = Image.fromarray(_scaled(np.asarray(image)))
+            image.info.pop("transparency", None)  # of a palette: Pillow warns that it is lost
+            return np.array(image.convert("RGB"))
+    array = read_npy(path)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
         raise ValueError(
-            f"images must be uint8 (height, width, 3), but {path} is {image.dtype} {image.shape}: convert it"
+            f"images must be uint8 (height, width, 3), but {path} is {array.dtype} {array.shape}: convert it"
         )
-    return image
+    return array
+
+
+def upright(file: Image.Image) -> Image.Image:
+    """The image of an open file as viewers show it."""
+    file.load()
+    turn = TURNS.get(orientation(file))
+    return file if turn is None else file.transpose(turn)
+
+
+def orientation(file: Image.Image) -> int:
+    """The EXIF orientation of an open file, 1..8; 1 (upright) if it has none or one that cannot be read."""
+    try:
+        found = file.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # the pixels are sound: viewers ignore damaged EXIF data, too
+        return 1
+    return found if isinstance(found, int) and found in TURNS else 1
 
 
 def _scaled(gray: np.ndarray) -> np.ndarray:
     """Deep gray values as uint8."""
+    if gray.dtype.kind == "f":
+        gray = np.nan_to_num(gray, nan=0, posinf=0, neginf=0)
     most = gray.max(initial=0)
     depth = 1 if gray.dtype.kind == "f" and most <= 1 else next((d for d in DEPTHS if most <= d), most)
     return (np.clip(gray, 0, None) * (255 / depth)).round().astype(np.uint8)
@@ -42,16 +75,29 @@ def _scaled(gray: np.ndarray) -> np.ndarray:
 
 def read_npy(path: Path) -> np.ndarray:
     """The array in a .npy file. Raises `ValueError` if it is damaged or contains objects."""
-    with naming_file(path), path.open("rb") as file:
-        return np.lib.format.read_array(file, allow_pickle=False)
+    # Mapped first, since a damaged header may claim more than the memory holds.
+    with naming_file(path), np.errstate(over="ignore"):
+        mapped = np.lib.format.open_memmap(path, mode="r")
+        if not mapped.itemsize:
+            raise ValueError("it has elements of no size")
+        return np.array(mapped)
 
 
 def image_files(folder: Path, endings: Collection[str] = IMAGE_ENDINGS) -> list[Path]:
     """All files with an image's ending in a folder and its subfolders, sorted; hidden ones are left out."""
-    files = (path for path in folder.rglob("*") if path.suffix.lower() in endings)
-    return sorted(
-        p for p in files if p.is_file() and not any(part.startswith(".") for part in p.relative_to(folder).parts)
-    )
+    return visible(folder, (path for path in folder.rglob("*") if path.suffix.lower() in endings))
+
+
+def visible(folder: Path, paths: Iterable[Path]) -> list[Path]:
+    """The files among these paths below a folder, sorted; hidden ones, such as macOS's ._x.jpg, are left out."""
+    found = [path for path in paths if "/." not in f"/{_below(folder, path)}" and os.path.isfile(path)]
+    return sorted(found, key=lambda path: path.parts)  # faster than comparing paths
+
+
+def _below(folder: Path, path: Path) -> str:
+    """The relative path of a file below a folder, with slashes; faster than `relative_to`, of which sets need many."""
+    whole, start = str(path), f"{folder}{os.sep}"
+    return whole[len(start) :].replace(os.sep, "/") if whole.startswith(start) else path.relative_to(folder).as_posix()
 
 
 class Index:
@@ -62,33 +108,66 @@ class Index:
         self.paths: dict[str, Path] = {}
         self.by_name: dict[str, list[str]] = {}
         for path in image_files(folder) if files is None else files:
-            name = path.relative_to(folder).with_suffix("").as_posix()
+            name = composed(os.path.splitext(_below(folder, path))[0])
+            if not _is_utf8(name):
+                raise ValueError(f"file names must be UTF-8, but {str(path)!a} is not: rename it")
             if (other := self.paths.setdefault(name, path)) is not path:
                 raise ValueError(f"an image must have one file, but there are {other} and {path}: remove one")
-            self.by_name.setdefault(name.rpartition("/")[2], []).append(name)
+            self.by_name.setdefault(_name(name), []).append(name)
 
     def find(self, text: str) -> str | None:
         """The id that a line of a list or a cell of a table means; None if there is no such file.
 
-        It may have an ending, further columns, and a path before it; the file name alone is enough if it is unique.
+        It may have an ending, further columns, quotes, and a path before it. The file name alone is enough if it is
+        unique, and may then differ in case.
         """
         if text in self.paths:
             return text
-        for candidate in dict.fromkeys((text, re.split(r"[\s,;]+", text.strip())[0])):
+        for candidate in _without_columns(composed(text.strip()[:LONGEST_PATH])):
+            if candidate in self.paths:
+                return candidate
             path = PurePosixPath(candidate.replace("\\", "/"))
-            parts = [part for part in path.parts if part not in ("/", ".", "..")]
+            parts = [part for part in path.parts if part not in ("/", "//", ".", "..")]
             if not parts:
                 continue
-            if PurePosixPath(parts[-1]).suffix.lower() in IMAGE_ENDINGS:
+            if PurePosixPath(parts[-1]).suffix.lower() in (*IMAGE_ENDINGS, ".xml"):
                 parts[-1] = parts[-1][: -len(PurePosixPath(parts[-1]).suffix)]
             tails = ("/".join(parts[i:]) for i in range(len(parts)))
             if (found := next((tail for tail in tails if tail in self.paths), None)) is not None:
                 return found
-            if len(names := self.by_name.get(parts[-1], [])) == 1:
+            elsewhere = path.is_absolute() or parts[0].endswith(":")
+            if len(names := self.by_name.get(_name(parts[-1]), [])) == 1 and (elsewhere or len(parts) == 1):
                 return names[0]
         return None
 
-    def get(self, text: str) -> Path | None:
-        """The file that a text means, as for `find`."""
-        name = self.find(text)
-        return None if name is None else self.paths[name]
+    def partner(self, name: str, images: "Index") -> Path | None:
+        """The file that belongs to the image of this id: at the same place, or else the only one of that file name."""
+        if name in self.paths:
+            return self.paths[name]
+        mine, theirs = (index.by_name.get(_name(name), []) for index in (self, images))
+        return self.paths[mine[0]] if len(mine) == len(theirs) == 1 else None
+
+
+def composed(text: str) -> str:
+    """The text with composed accents, which macOS decomposes in file names."""
+    return unicodedata.normalize("NFC", text)
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _name(name: str) -> str:
+    return name.rpartition("/")[2].casefold()
+
+
+def _without_columns(text: str) -> Iterator[str]:
+    """A line, then without its last column, and so on: file names may contain blanks."""
+    yield text.strip("\"'")
+    for gap in reversed(list(re.finditer(r"[\s,;]+", text))):
+        if gap.start():
+            yield text[: gap.start()].strip("\"'")

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from voctrain.data.class_names import in_short
-from voctrain.data.dataset import OWN_VAL
-from voctrain.data.image_files import Index
+from voctrain.data.dataset import FOLD, OWN_VAL
+from voctrain.data.image_files import Index, composed
 from voctrain.data.layouts.listing import Listing
 from voctrain.data.split import stratified_folds, stratified_split
 from voctrain.data.text_files import read_lines
@@ -20,8 +20,8 @@ class Split:
     """How the labeled images of a listing are divided, checked before any of them is decoded.
 
     Args:
-        val: "val.txt" (the set's own validation part), "K/N" (fold K of N, counted from 1), or a file that lists ids;
-            None: a stratified fifth.
+        val: "val.txt" (the set's own validation part), "K/N" (fold K of N, counted from 1), a file that lists ids, or
+            ids; None: a stratified fifth.
         skipped: ids that a list may have although they are not in the listing.
         group_by: a regular expression. Ids in which its first group (without one, the whole match) is the same belong
             together. It takes the place of the set's own groups.
@@ -32,18 +32,27 @@ class Split:
     """
 
     def __init__(
-        self, listing: Listing, val: str | None = None, group_by: str | None = None, skipped: Sequence[str] = ()
+        self,
+        listing: Listing,
+        val: str | Sequence[str] | None = None,
+        group_by: str | None = None,
+        skipped: Sequence[str] = (),
     ):
-        self.listing, self.fold = listing, parse_fold(val)
+        self.listing, self.fold = listing, _fold(val)
         self.groups = listing.groups if group_by is None else _matched(listing.ids, group_by)
         self.val: np.ndarray | None = None  # indices that the user gave
-        if val is not None and self.fold is None:
+        if isinstance(val, str) and self.fold is None:
             self.val = _own_part(listing) if val == OWN_VAL else _listed(listing, Path(val).expanduser(), skipped)
             if group_by is not None and (both := self.straddling(self.val)):
                 raise ValueError(
                     f"a group of --group-by must be on one side, but {len(both)} are in {val} and outside of it, such"
                     f" as {both[0]!r}: leave out one of the options, or correct the list"
                 )
+        elif val is not None and self.fold is None:
+            if unknown := set(val).difference(listing.ids):
+                raise ValueError(f"val must contain ids of labeled images, but {min(unknown)!r} is none: remove it")
+            chosen = set(val)
+            self.val = np.array([i for i, name in enumerate(listing.ids) if name in chosen], np.int64)
 
     def indices(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Sorted int64 indices of the training and the validation images, by their labels (N, C)."""
@@ -73,9 +82,19 @@ class Split:
         return sorted(inside & {group for i, group in enumerate(self.groups) if i not in chosen})
 
 
-def parse_fold(val: str | None) -> tuple[int, int] | None:
+def check_parts(labels: np.ndarray, *parts: np.ndarray) -> None:
+    """Raise `ValueError` if the training or the validation images, by index, have no class at all; labels (N, C)."""
+    for name, part in zip(("training", "validation"), parts, strict=True):
+        if len(part) and not labels[part].any():
+            raise ValueError(
+                f"training and validation each need an image with a class, but none of the {len(part)} {name} images"
+                " has one: label more images, or choose others with --val"
+            )
+
+
+def _fold(val: str | Sequence[str] | None) -> tuple[int, int] | None:
     """K and N of "K/N"; None for anything else. Raises `ValueError` unless 1 ≤ K ≤ N and N ≥ 2."""
-    match = re.fullmatch(r"(\d+)/(\d+)", val or "")
+    match = re.fullmatch(FOLD, val) if isinstance(val, str) else None
     if match is None:
         return None
     number, folds = int(match[1]), int(match[2])
@@ -112,7 +131,7 @@ def _listed(listing: Listing, path: Path, skipped: Sequence[str]) -> np.ndarray:
             f" {unknown[0][:80]!r}: "
             + ("remove them" if hidden is None else f"remove them, or add labels ({hidden} is a test image)")
         )
-    index = {name: i for i, name in enumerate(listing.ids)}
+    index = {composed(name): i for i, name in enumerate(listing.ids)}
     return _checked(sorted({index[name] for name in found.values() if name in index}), listing, str(path))
 
 

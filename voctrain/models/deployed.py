@@ -22,13 +22,16 @@ class Deployed(nn.Module):
     become squares.
     """
 
+    places: Tensor
     channels = 3
     output: str  # what `forward` returns, for a reader
+    needed: str | None = None  # a file that it needs beside its own weights
 
     def __init__(self, model: nn.Module, *, image_size: int, resize: str = "squash"):
         super().__init__()
         assert resize in RESIZE
         self.model, self.image_size, self.resize = model, image_size, resize
+        self.register_buffer("places", torch.arange(image_size, dtype=torch.float32), persistent=False)
 
     @property
     def input(self) -> str:
@@ -36,31 +39,36 @@ class Deployed(nn.Module):
         color = "RGB" if self.channels == 3 else "gray"
         return f"images, float32 (batch, {self.channels}, height, width), {color} in [0, 1], of any size"
 
+    def exportable(self) -> "Deployed":
+        """This model, or one with the same outputs that exporters understand."""
+        return self
+
     def squares(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) as the squares that the model takes, (B, C, S, S)."""
-        return to_squares(images, self.image_size, self.resize)
+        return to_squares(images, self.places, self.resize)
 
     def restored(self, squares: Tensor, images: Tensor, *, lanczos: bool = False) -> Tensor:
         """Maps of the squares of these images, (B, K, S, S), at the size of the images; 0 where a crop left out."""
-        height, width = images.shape[-2:]
-        rows = from_square(height, width, self.image_size, self.resize, images.device, lanczos)
-        columns = from_square(width, height, self.image_size, self.resize, images.device, lanczos)
+        height, width = _sides(images)
+        rows = from_square(height, width, self.places, self.resize, lanczos=lanczos)
+        columns = from_square(width, height, self.places, self.resize, lanczos=lanczos)
         return rows @ squares @ columns.mT
 
 
 class DeployedClassifier(Deployed):
     """Images (B, C, H, W) → probabilities (B, classes)."""
 
+    inner: Tensor  # numbers the rows of the network's input: some networks need squares of another size
     output = "the probability of each class, float32 (batch, classes)"
 
     def __init__(self, model: Classifier, *, image_size: int, resize: str = "squash"):
         super().__init__(model, image_size=image_size, resize=resize)
-        self.input_size = model.input_size  # some networks need squares of another size
+        self.register_buffer("inner", torch.arange(model.input_size, dtype=torch.float32), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         squares = self.squares(images)
-        if self.input_size != self.image_size:
-            squares = to_squares(squares, self.input_size, "squash")
+        if len(self.inner) != self.image_size:
+            squares = to_squares(squares, self.inner, "squash")
         return self.model(squares).sigmoid()
 
 
@@ -101,56 +109,64 @@ class DeployedGenerator(Deployed):
         return (images + self.restored(change, images, lanczos=True)).clamp(0, 1)
 
 
-def to_squares(images: Tensor, size: int, resize: str) -> Tensor:
-    """(B, C, H, W) → (B, C, size, size)."""
-    height, width = images.shape[-2:]
-    rows = to_square(height, width, size, resize, images.device)
-    columns = to_square(width, height, size, resize, images.device)
+def to_squares(images: Tensor, places: Tensor, resize: str) -> Tensor:
+    """(B, C, H, W) → (B, C, S, S), where `places` are the numbers from 0 to S - 1."""
+    height, width = _sides(images)
+    rows, columns = to_square(height, width, places, resize), to_square(width, height, places, resize)
     return rows @ images @ columns.mT
 
 
-def to_square(length: int, other: int, size: int, resize: str, device: torch.device) -> Tensor:
-    """The matrix (size, length) that resizes one axis of an image to the square, as Pillow's bilinear filter does.
+def to_square(here: Tensor, there: Tensor, places: Tensor, resize: str) -> Tensor:
+    """The matrix (S, length) that resizes one axis of an image to the square, as Pillow's bilinear filter does.
 
-    length, other: the image's extent along this axis and the other one. When shrinking, the filter averages over the
-    area that each pixel covers. Pixels of a padding count as 0.
+    here, there: ones, as many as the image has pixels along this axis and the other one. When shrinking, the filter
+    averages over the area that each pixel covers. Pixels of a padding count as 0.
     """
-    start, side = _window(length, other, resize, device)
-    scale = side / size
-    centers = ((torch.arange(size, device=device) + 0.5) * scale)[:, None]
+    start, side = _window(here, there, resize)
+    scale = side / len(places)
+    centers = ((places + 0.5) * scale)[:, None]
 
     def weights(pixels: Tensor) -> Tensor:
         inside = (pixels >= 0) & (pixels < side)
         return torch.where(inside, _triangle((pixels + 0.5 - centers) / scale.clamp(min=1)), 0.0)
 
-    total = weights(torch.arange(length + other, device=device)).sum(1, keepdim=True)  # the window is not longer
-    return weights(torch.arange(length, device=device) - start) / total
+    total = weights(_numbered(torch.cat([here, there]))).sum(1, keepdim=True)  # no window is longer
+    return weights(_numbered(here) - start) / total
 
 
-def from_square(length: int, other: int, size: int, resize: str, device: torch.device, lanczos: bool) -> Tensor:
-    """The matrix (length, size) that resizes one axis of the square back to the image; rows outside a crop are 0.
+def from_square(here: Tensor, there: Tensor, places: Tensor, resize: str, *, lanczos: bool = False) -> Tensor:
+    """The matrix (length, S) that resizes one axis of the square back to the image; rows outside a crop are 0.
 
     By Lanczos' filter, or else as `F.interpolate(…, mode="bilinear")` does, which does not average when shrinking.
     """
-    start, side = _window(length, other, resize, device)
-    scale = size / side
-    pixels = (torch.arange(length, device=device) - start)[:, None]
-    distances = torch.arange(size, device=device) + 0.5 - (pixels + 0.5) * scale
+    start, side = _window(here, there, resize)
+    scale = len(places) / side
+    pixels = (_numbered(here) - start)[:, None]
+    distances = places + 0.5 - (pixels + 0.5) * scale
     weights = _lanczos(distances / scale.clamp(min=1)) if lanczos else _triangle(distances)
     inside = (pixels >= 0) & (pixels < side)
     return torch.where(inside, weights / weights.sum(1, keepdim=True), 0.0)
 
 
-def _window(length: int, other: int, resize: str, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The first pixel along an axis, and the side, of `voctrain.data.resizing.window`, as float32 scalars.
+def _sides(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Ones, as many as the images have rows and columns: sizes in this form are dynamic in every kind of trace.
 
-    `torch.full` keeps the sizes symbols in an export, and is recorded in a trace.
+    They also name no device, so that what was traced on the CPU can be moved to a GPU.
     """
-    here, there = (torch.full((), n, dtype=torch.float32, device=device) for n in (length, other))
+    return torch.ones_like(images[0, 0, :, 0]), torch.ones_like(images[0, 0, 0])
+
+
+def _numbered(ones: Tensor) -> Tensor:
+    return ones.cumsum(0) - 1
+
+
+def _window(here: Tensor, there: Tensor, resize: str) -> tuple[Tensor, Tensor]:
+    """The first pixel along an axis, and the side, of `voctrain.data.resizing.window`."""
+    length, other = here.sum(), there.sum()
     if resize == "squash":
-        return torch.zeros_like(here), here
-    side = torch.maximum(here, there) if resize == "pad" else torch.minimum(here, there)
-    return ((here - side) / 2).floor(), side
+        return torch.zeros_like(length), length
+    side = torch.maximum(length, other) if resize == "pad" else torch.minimum(length, other)
+    return ((length - side) / 2).floor(), side
 
 
 def _triangle(x: Tensor) -> Tensor:

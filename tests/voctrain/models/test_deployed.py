@@ -11,7 +11,7 @@ SHAPES = [(50, 70), (70, 50), (21, 400), (32, 32), (9, 13), (33, 31), (500, 375)
 
 
 def unit(array):
-    return torch.from_numpy(array).float().permute(2, 0, 1)[None] / 255
+    return torch.tensor(array).float().permute(2, 0, 1)[None] / 255
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -19,7 +19,7 @@ def unit(array):
 def test_squares_are_those_of_the_data(shape, resize):
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     expected = resize_square(image, 32, resize=resize)
-    squares = to_squares(unit(image), 32, resize)
+    squares = to_squares(unit(image), torch.arange(32), resize)
     assert squares.shape == (1, 3, 32, 32)
     assert (squares - unit(expected)).abs().max() < 1.01 / 255  # Pillow rounds after each of its two passes
 
@@ -34,5 +34,6 @@ def test_maps_return_to_the_image(shape, resize, lanczos):
     else:
         whole = F.interpolate(torch.from_numpy(square)[None, None], part[2:], mode="bilinear")[0, 0]
     expected = place(np.asarray(whole), shape, resize)
-    rows, columns = (from_square(a, b, 32, resize, torch.device("cpu"), lanczos) for a, b in (shape, shape[::-1]))
+    ones, places = [torch.ones(side) for side in shape], torch.arange(32)
+    rows, columns = (from_square(*sides, places, resize, lanczos=lanczos) for sides in (ones, ones[::-1]))
     assert (rows @ torch.from_numpy(square) @ columns.mT).numpy() == pytest.approx(expected, abs=1e-4)

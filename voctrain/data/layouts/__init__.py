@@ -58,15 +58,19 @@ def _detect(folder: Path, use_val: bool, own_val: bool, classes: tuple[str, ...]
         return devkit.read_years(folder, years, use_val, own_val)
     if files := coco.instance_files(folder):
         return coco.read_coco(folder, files)
+    pairs = folders.find_pairs(folder)
     if tables := table.tables_in(folder):
+        if pairs.matched:
+            unused = f"{tables[0].name} is not used: the masks say what is in the images"
+            return folders.read_pairs(folder, pairs, (unused,))
         return table.read_tables(folder, tables, classes)
     inside = [path for path in folder.iterdir() if not path.name.startswith((".", "__MACOSX"))]
     if len(inside) == 1 and inside[0].is_dir():  # an archive that was unpacked into a folder of its own
         return _detect(inside[0], use_val, own_val, classes)
-    images, masks = folders.find_pairs(folder)
-    if masks and images:
-        return folders.read_pairs(folder, images, masks)
+    if pairs.images and (pairs.masks or pairs.images.keys() & pairs.annotations.keys()):
+        return folders.read_pairs(folder, pairs)
     raise ValueError(
         "a data folder must contain JPEGImages (devkit), train/train_set.csv (Kaggle), a COCO JSON file, a CSV file"
-        f" with a column filename, or images and masks, but {str(folder)!r} contains none: pass the folder that does"
+        f" with a column filename, or images with masks or XML files, but {str(folder)!r} has none: pass the folder"
+        " that does"
     )

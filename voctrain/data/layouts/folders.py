@@ -1,58 +1,65 @@
 """Images and masks as files that are named alike: images/ and masks/, or x.jpg and x_mask.png, possibly in parts.
 
-The parts are folders such as train, valid and test, above or below those of images and masks. Images without a mask
-are test images, as are all images of a part test.
+The parts are folders such as train, valid and test, above or below those of images and masks, or in their names, such
+as train_masks. Images without a mask are test images, as are all images of a part test. Without masks, Pascal XML files
+beside the images or in a folder such as annotations take their place, as LabelImg and Roboflow write them.
 """
 
-import re
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from voctrain.data.class_names import find_class_list, fold
-from voctrain.data.image_files import image_files
+from voctrain.data.class_names import find_class_list
+from voctrain.data.image_files import composed, image_files, visible
 from voctrain.data.layouts.listing import Example, Listing, checked
-from voctrain.data.layouts.table import PARTS
-
-IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages")
-MASK_FOLDERS = (
-    *("masks", "mask", "labels", "label", "annotations", "segmentation", "segmentations", "segmentationclass"),
-    *("seg", "gt", "ground_truth", "groundtruth", "trimaps"),
-)
-MASK_SUFFIX = re.compile(r"[_\-. ](masks?|seg|segmentation|labels?|gt)$", re.IGNORECASE)
+from voctrain.data.layouts.parts import pair_key, part_of
 
 
-def find_pairs(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
-    """The images and the masks below a folder by a common key: the relative path without what tells the two apart."""
-    images: dict[str, Path] = {}
-    masks: dict[str, Path] = {}
-    for path in image_files(root):
-        *folders, _ = path.relative_to(root).parts
-        folded = [fold(folder) for folder in folders]
-        stem = path.stem
-        is_mask = any(folder in MASK_FOLDERS for folder in folded) or MASK_SUFFIX.search(stem) is not None
-        if is_mask:
-            stem = MASK_SUFFIX.sub("", stem)
-        place = [name for name, low in zip(folders, folded, strict=True) if low not in (*IMAGE_FOLDERS, *MASK_FOLDERS)]
-        key = "/".join((*place, stem))
-        if (other := (masks if is_mask else images).setdefault(key, path)) is not path:
-            raise ValueError(f"an image must have one file and one mask, but there are {other} and {path}: remove one")
-    return images, masks
+@dataclass
+class Pairs:
+    """The images and the masks below a folder, by what the two have in common."""
+
+    images: dict[str, Path] = field(default_factory=dict)
+    masks: dict[str, Path] = field(default_factory=dict)
+    annotations: dict[str, Path] = field(default_factory=dict)  # Pascal XML
+    twice: list[tuple[Path, Path]] = field(default_factory=list)  # two files for one of these
+
+    @property
+    def matched(self) -> bool:
+        """Whether there are masks, and each has an image."""
+        return bool(self.masks) and self.masks.keys() <= self.images.keys()
 
 
-def read_pairs(root: Path, images: dict[str, Path], masks: dict[str, Path]) -> Listing:
-    """List the files. Raises `ValueError` if a mask has no image."""
-    if lonely := [key for key in masks if key not in images]:
+def find_pairs(root: Path) -> Pairs:
+    """Find the images, the masks and the annotations below a folder."""
+    pairs = Pairs()
+    xmls = visible(root, (path for path in root.rglob("*") if path.suffix.lower() == ".xml"))
+    for path in (*image_files(root), *xmls):
+        key, is_mask = pair_key(path.relative_to(root))
+        kind = pairs.annotations if path.suffix.lower() == ".xml" else pairs.masks if is_mask else pairs.images
+        if (other := kind.setdefault(composed(key), path)) is not path:
+            pairs.twice.append((other, path))
+    return pairs
+
+
+def read_pairs(root: Path, pairs: Pairs, notes: tuple[str, ...] = ()) -> Listing:
+    """List the files. Raises `ValueError` if a mask has no image, or an image has two files or masks."""
+    if pairs.twice:
+        one, other = pairs.twice[0]
+        raise ValueError(f"an image must have one file, and one mask, but there are {one} and {other}: remove one")
+    if lonely := [key for key in pairs.masks if key not in pairs.images]:
         raise ValueError(
-            f"every mask must have an image of the same name, but {masks[lonely[0]]} has none, like"
+            f"every mask must have an image of the same name, but {pairs.masks[lonely[0]]} has none, like"
             f" {len(lonely) - 1} others: restore the images, or remove the masks"
         )
     examples, tests = [], []
-    for key, path in images.items():
-        side = next((PARTS[low] for folder in key.split("/")[:-1] if (low := fold(folder)) in PARTS), "train")
-        if side == "test" or key not in masks:
+    for key, path in pairs.images.items():
+        side = next((part for folder in key.split("/")[:-1] if (part := part_of(folder))), "train")
+        mask, xml = pairs.masks.get(key), None if pairs.masks else pairs.annotations.get(key)
+        if side == "test" or mask is xml is None:
             tests.append(Example(key, path))
         else:
-            examples.append(Example(key, path, masks[key], in_val=side == "val"))
-    folders = {path.parent for path in masks.values()}
+            examples.append(Example(key, path, mask, xml, in_val=side == "val"))
+    folders = {path.parent for path in (pairs.masks or pairs.annotations).values()}
     places = sorted({*folders, *(folder.parent for folder in folders if folder != root)})
     class_list = find_class_list(root, *(place for place in places if place.is_relative_to(root)))
-    return Listing("folders", root, checked(examples, str(root)), tuple(tests), class_list)
+    return Listing("folders", root, checked(examples, str(root)), tuple(tests), class_list, notes)

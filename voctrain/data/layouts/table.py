@@ -7,28 +7,21 @@ multi-label export (_classes.csv in each part). Images that no table names are t
 from pathlib import Path
 
 from voctrain.data.class_names import ClassList, canonical, find_class_list, fold
-from voctrain.data.image_files import Index
+from voctrain.data.image_files import Index, visible
 from voctrain.data.layouts.label_table import LabelRow, has_images, read_label_table
 from voctrain.data.layouts.listing import Example, Listing, checked
-
-PARTS = {"train": "train", "valid": "val", "val": "val", "validation": "val", "dev": "val", "test": "test"}
-
-
-def part_of(name: str) -> str | None:
-    """Which part of a set a folder or file is called after: train, val or test; None: none."""
-    words = fold(name).replace("-", "_").split("_")
-    return next((PARTS[word] for word in words if word in PARTS), None)
+from voctrain.data.layouts.parts import PARTS, pair_key, part_of, part_of_folder
 
 
 def tables_in(folder: Path) -> list[Path]:
     """The tables of labels in a folder and its parts."""
     parts = [folder, *(path for path in sorted(folder.iterdir()) if path.is_dir() and part_of(path.name))]
-    found = [path for part in parts for path in sorted(part.glob("*.csv")) if has_images(path)]
+    found = [path for part in parts for path in visible(part, part.glob("*.csv")) if has_images(path)]
     return found if any(_part(folder, path) != "test" for path in found) else []
 
 
 def _part(root: Path, table: Path) -> str | None:
-    return part_of(table.stem) or (None if table.parent == root else part_of(table.parent.name))
+    return part_of(table.stem) or part_of_folder(root, table)
 
 
 def read_tables(root: Path, tables: list[Path], classes: tuple[str, ...] | None) -> Listing:
@@ -51,7 +44,11 @@ def read_tables(root: Path, tables: list[Path], classes: tuple[str, ...] | None)
             example = Example(name, index.paths[name], names=row.names, group=row.group, in_val=side == "val")
             (tests if side == "test" else examples).append(example)
     used = {example.id for example in (*examples, *tests)}
-    others = [Example(name, path) for name, path in index.paths.items() if name not in used]
+    others = [
+        Example(name, path)
+        for name, path in index.paths.items()
+        if name not in used and not pair_key(path.relative_to(root))[1]
+    ]
     found = checked(examples, f"the table {tables[0]}")
     return Listing("table", root, found, checked([*tests, *others], str(root), allow_none=True), own or _joined(lists))
 
