@@ -1,5 +1,6 @@
 """Images as files: finding them by id, and reading one, with a one-line error for a damaged or malformed file."""
 
+import os
 import re
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator
@@ -83,15 +84,32 @@ def read_npy(path: Path) -> np.ndarray:
 
 
 def image_files(folder: Path, endings: Collection[str] = IMAGE_ENDINGS) -> list[Path]:
-    """All files with an image's ending in a folder and its subfolders, sorted; hidden ones are left out."""
-    return visible(folder, (path for path in folder.rglob("*") if path.suffix.lower() in endings))
+    """All files with an image's ending in a folder and its subfolders, as `files_below`."""
+    return files_below(folder, endings)
 
 
-def visible(folder: Path, paths: Iterable[Path]) -> list[Path]:
-    """The files among these paths below a folder, sorted; hidden ones, such as macOS's ._x.jpg, are left out."""
-    return sorted(
-        p for p in paths if not any(part.startswith(".") for part in p.relative_to(folder).parts) and p.is_file()
-    )
+def files_below(folder: Path, endings: Collection[str], *, deep: bool = True) -> list[Path]:
+    """All files with one of these endings, in any case, in a folder and (`deep`) its subfolders, sorted.
+
+    Hidden ones, such as macOS's ._x.jpg, are left out, and links to folders are followed. Raises `ValueError` for a
+    file name that is not UTF-8.
+    """
+    found: list[str] = []
+    for place, folders, names in os.walk(folder, followlinks=True):
+        here = os.path.join(os.path.realpath(place), "")
+        kept = (name for name in folders if deep and not name.startswith("."))
+        folders[:] = [name for name in kept if not _leads_back(os.path.join(place, name), here)]
+        seen = (name for name in names if not name.startswith(".") and os.path.splitext(name)[1].lower() in endings)
+        found += [path for name in seen if os.path.isfile(path := os.path.join(place, name))]
+    for path in found:
+        if not _is_utf8(path):
+            raise ValueError(f"file names must be UTF-8, but {path!a} is not: rename it")
+    return sorted(map(Path, found))
+
+
+def _leads_back(folder: str, here: str) -> bool:
+    """Whether a folder is a link to one that contains `here`."""
+    return os.path.islink(folder) and here.startswith(os.path.join(os.path.realpath(folder), ""))
 
 
 class Index:
@@ -103,8 +121,6 @@ class Index:
         self.by_name: dict[str, list[str]] = {}
         for path in image_files(folder) if files is None else files:
             name = composed(path.relative_to(folder).with_suffix("").as_posix())
-            if not _is_utf8(name):
-                raise ValueError(f"file names must be UTF-8, but {str(path)!a} is not: rename it")
             if (other := self.paths.setdefault(name, path)) is not path:
                 raise ValueError(f"an image must have one file, but there are {other} and {path}: remove one")
             self.by_name.setdefault(_name(name), []).append(name)
