@@ -140,7 +140,7 @@ Entry = tuple[int | None, str, Color | None]  # mask value, name, color
 def _numbered_entries(lines: Sequence[str]) -> list[Entry]:
     """Lines of a mask value and a name each, such as "0 background" or "1: cat"; [] unless the values count on."""
     found = [re.fullmatch(r"\s*([0-9]{1,3})\s*[\s:,;.)]\s*([^\s:,][^:,]*)", line) for line in lines]
-    entries = [(int(match[1]), match[2].strip(), None) for match in found if match is not None]
+    entries: list[Entry] = [(int(match[1]), match[2].strip(), None) for match in found if match is not None]
     values = [value for value, *_ in entries]
     counts = len(values) == len(lines) and values in (list(range(len(lines))), list(range(1, len(lines) + 1)))
     return entries if counts and len({fold(name) for _, name, _ in entries}) == len(lines) else []

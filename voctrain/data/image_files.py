@@ -1,5 +1,6 @@
 """Images as files: finding them by id, and reading one, with a one-line error for a damaged or malformed file."""
 
+import math
 import os
 import re
 import unicodedata
@@ -75,12 +76,14 @@ def _scaled(gray: np.ndarray) -> np.ndarray:
 
 def read_npy(path: Path) -> np.ndarray:
     """The array in a .npy file. Raises `ValueError` if it is damaged or contains objects."""
-    # Mapped first, since a damaged header may claim more than the memory holds.
-    with naming_file(path), np.errstate(over="ignore"):
-        mapped = np.lib.format.open_memmap(path, mode="r")
-        if not mapped.itemsize:
-            raise ValueError("it has elements of no size")
-        return np.array(mapped)
+    with naming_file(path), path.open("rb") as file:
+        # numpy allocates what a damaged header claims, or crashes.
+        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, by_column, dtype = readers[np.lib.format.read_magic(file)](file)
+        count, left = math.prod(shape), path.stat().st_size - file.tell()
+        if dtype.hasobject or dtype.itemsize == 0 or min(shape, default=0) < 0 or count * dtype.itemsize > left:
+            raise ValueError(f"{left} bytes are no {shape} of {dtype}")
+        return np.fromfile(file, dtype, count).reshape(shape, order="F" if by_column else "C")
 
 
 def image_files(folder: Path, endings: Collection[str] = IMAGE_ENDINGS) -> list[Path]:
