@@ -23,13 +23,13 @@ from search.cluster.connection import RayStartError, connect, own_connection
 from search.cluster.interrupt import Interrupt, Stopped
 from search.command_line import flag
 from search.option_values import checked
-from search.options import ExportOptions, FinalOptions, PredictOptions, SubmitOptions
 from search.packaging.packaging import Export, ExportFailed
 from search.packaging.packaging import export as write_export
 from search.prediction.prediction import Prediction, PredictionFailed
 from search.prediction.prediction import predict as write_predictions
 from search.report.page import write_report
 from search.reporter import Reporter
+from search.result_options import ExportOptions, FinalOptions, PredictOptions, SubmitOptions
 from search.run_folder.files import read_torch
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import BestRecord, FinalRecord, RunRecord, read_best, read_run
@@ -270,8 +270,8 @@ def _tell_final(selection: Selection, record: FinalRecord, seconds: float) -> No
     )
     for name, value in record.original_size.items():
         say(f"at the images' original sizes {name} {value:.4f}")
-    images = len(selection.data.ids)
-    say(f"{shell_path(selection.paths.final_weights)} trained on all {images} images in {duration(seconds)}")
+    images, weights = len(selection.data.ids), shell_path(selection.paths.final_weights)
+    say(f"{weights} trained on all {images} images in {duration(seconds)}; card.md describes it")
     if task.submits is not None:
         run = shell_path(selection.paths.folder)
         say(f"next: python -m search.submit --data {shlex.quote(selection.source)} {flag(task.name)} {run}")

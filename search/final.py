@@ -4,8 +4,8 @@ import sys
 
 from search.cluster.address import describe_start
 from search.command_line import Parser, make_parser, run_command
-from search.options import FinalOptions
 from search.reporter import Reporter
+from search.result_options import FinalOptions
 from search.text import one_line
 
 

@@ -17,9 +17,9 @@ from search.command_line import (
     make_parser,
     option,
     options_of,
-    scale,
     seconds,
 )
+from voctrain.config import RESIZE
 
 TASK_NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(spaces.__path__)))
 SAMPLERS = ("tpe", "random", "qmc", "gp")
@@ -73,12 +73,42 @@ class SearchOptions(ResourceOptions):
 
     data: str = option(
         "sample",
-        "a VOC-style folder (devkit or Kaggle layout), voc2009, or sample",
+        "a folder of images with labels or masks, voc2009, or sample",
         metavar="DIR",
         group="data",
         resumable=True,
     )
+    classes: str | None = option(
+        None,
+        "class names, one per line, or a labelmap.txt",
+        metavar="FILE",
+        group="data",
+        shown="the set's own list",
+    )
+    mask_value: tuple[str, ...] = option(
+        (),
+        "what mask values mean: 255=1 or 7=cell (0 is background, 255 void)",
+        metavar="VALUE=CLASS",
+        many=True,
+        group="data",
+        shown="class numbers",
+    )
     use_val: bool = option(False, "devkit layout: the labeled images are those of train.txt and val.txt", group="data")
+    val: str | None = option(
+        None,
+        "validation images: a file of ids, val.txt (the set's own part), or K/N (fold K of N)",
+        metavar="WHICH",
+        group="data",
+        shown="a stratified fifth",
+    )
+    group_by: str | None = option(
+        None,
+        r"keep images together whose ids agree in the first group of this expression, such as '(patient\d+)_'",
+        metavar="REGEX",
+        group="data",
+        shown="the set's own groups, if any",
+    )
+    skip_bad: bool = option(False, "leave out files that cannot be read, and say how many", group="data")
     image_size: int | None = option(
         None,
         "side of the square images, in pixels",
@@ -86,6 +116,13 @@ class SearchOptions(ResourceOptions):
         metavar="PX",
         group="data",
         shown="300; 64 for the sample",
+    )
+    resize: str | None = option(
+        None,
+        "how images become squares: squash them, pad them with black, or crop their center",
+        choices=RESIZE,
+        group="data",
+        shown="squash; in an attack, the victim's",
     )
 
     trials: int = option(
@@ -180,85 +217,6 @@ class PretrainedOptions(SearchOptions):
         group="model",
         resumable=True,
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinalOptions(ResourceOptions):
-    """The options of `search.final`."""
-
-    run: str | None = option(None, "a run folder; the final model goes into its final/", metavar="RUN", positional=True)
-    config: str | None = option(
-        None, "instead of a run: one configuration, together with --data", metavar="best.json", shown="none"
-    )
-    data: str | None = option(None, "a VOC-style folder, voc2009, or sample", metavar="DIR", shown="the run's")
-    top: int = option(3, "number of configurations to retrain", parse=integer(1), metavar="K")
-    seeds: int = option(3, "number of seeds of each configuration", parse=integer(1), metavar="N")
-    out: str | None = option(
-        None, "with --config: the folder that final/ is created in", metavar="DIR", shown="runs/<task>-final"
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class AveragingOptions:
-    """Test-time augmentation."""
-
-    flip: bool = option(False, "average the predictions of the images and the mirrored images")
-    scales: tuple[float, ...] = option(
-        (1.0,), "average masks over these image scales", parse=scale, metavar="F", many=True, shown="1"
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class SubmitOptions(AveragingOptions):
-    """The options of `search.submit` beside one --<task> RUN for each task that the competition scores."""
-
-    data: str = option("", "a VOC-style folder with test images, voc2009, or sample", metavar="DIR", shown="required")
-    gate: bool = option(False, "suppress classes in the masks that the classifier does not see; needs both runs")
-    out: str = option("submission.csv", "the file to write", metavar="FILE")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictOptions(AveragingOptions):
-    """The options of `search.predict`."""
-
-    run: str = option("", "a run folder, or a checkpoint file", metavar="RUN", positional=True, required=True)
-    images: tuple[str, ...] = option(
-        (), "image files, and folders of them", metavar="IMAGE", positional=True, many=True
-    )
-    out: str | None = option(
-        None, "the folder to write to", metavar="DIR", shown="predictions/ in the run folder, or beside the checkpoint"
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportOptions:
-    """The options of `search.export`."""
-
-    run: str = option("", "a run folder, or a checkpoint file", metavar="RUN", positional=True, required=True)
-    to: str = option(
-        "onnx",
-        "the format: onnx, torchscript (torch.jit.load), torch (a .pt2 file for torch.export.load), or safetensors"
-        " (weights and metadata for voctrain.deploy.load)",
-        choices=("onnx", "torchscript", "safetensors", "torch"),
-    )
-    out: str | None = option(
-        None, "the file to write", metavar="FILE", shown="beside the checkpoint, such as RUN/final/model.onnx"
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReportOptions:
-    """The options of `search.report`."""
-
-    runs: tuple[str, ...] = option(
-        (), "run folders; several are compared and must be of one task", metavar="RUN", positional=True, many=True
-    )
-    out: str = option("compare.html", "the file that a comparison is written to", metavar="FILE")
-    best: bool = option(False, "print the best configuration instead")
-    format: str = option(
-        "yaml", "the format of --best; py is a script that trains this configuration", choices=("yaml", "json", "py")
-    )
-    now: bool = option(False, "do not wait for processors that a running search leaves idle")
 
 
 def task_options(task: str) -> type[SearchOptions]:

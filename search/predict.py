@@ -4,8 +4,8 @@ import sys
 
 from search.command_line import Parser, make_parser, run_command
 from search.option_values import make_options
-from search.options import PredictOptions
 from search.reporter import Reporter
+from search.result_options import PredictOptions
 from search.text import one_line
 
 

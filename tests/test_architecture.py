@@ -69,7 +69,7 @@ def test_only_the_command_of_the_data_prints_and_reads_arguments(file):
 
 # Lowest first. A module imports only from lower floors and from its own room.
 TRAINING_FLOORS = (
-    ("config",),
+    ("config", "contact_sheet"),
     ("data",),
     ("augment", "losses", "metrics", "models", "optim", "sampling", "precision", "overflow"),
     ("images", "checkpoint", "device_array", "seeding", "submission", "weight_averaging"),
@@ -86,12 +86,13 @@ ATTACK_FLOORS = (
     ("__init__",),
 )
 DATA_FLOORS = (
-    ("cache", "class_names", "dataset", "resizing", "sample_classes", "split"),
-    ("palette",),
-    ("files",),
+    ("array_file", "cache", "palette", "resizing", "sample_classes", "split", "text_files"),
+    ("class_names", "dataset", "image_files"),
+    ("mask_files",),
     ("layouts",),
-    ("convert", "decode", "sample"),
-    ("digits", "named_sets"),
+    ("discovery",),
+    ("content", "convert", "decode", "sample", "validation"),
+    ("description", "digits", "named_sets"),
     ("__init__",),
     ("__main__",),
 )
@@ -116,6 +117,7 @@ def upward_imports(folder, floors):
 SEARCH_FLOORS = (
     ("text", "command_line"),
     ("reporter", "options"),
+    ("result_options",),
     ("option_values",),
     ("run_folder",),
     ("study",),

@@ -17,6 +17,7 @@ def pack_checkpoint(
         "config": config.to_dict(),
         "classes": list(data.classes),
         "image_size": config.image_size,
+        "resize": data.resize,
         **{name: weights[name].flatten().tolist() for name in ("mean", "std") if name in weights},
         "metrics": dict(metrics),
         "model": {name: tensor.detach().cpu().clone() for name, tensor in weights.items()},

@@ -22,7 +22,7 @@ from voctrain.models.auxiliary import outputs_of
 from voctrain.models.classifiers import check_name, input_size
 from voctrain.models.deployed import DeployedClassifier
 from voctrain.models.mask_heads import MaskHeads
-from voctrain.models.weights import file_origin
+from voctrain.models.weights_file import file_origin
 from voctrain.precision import autocast
 from voctrain.sampling import check_sampling, sampling_pool
 from voctrain.seeding import seed_epoch
@@ -134,6 +134,7 @@ def new_model(config: ClassifyConfig, data: Data) -> Classifier:
         num_classes=len(data.classes),
         image_size=config.image_size,
         weights=config.weights,
+        classes=data.classes,
         in_channels=data.images.shape[-1],
     )
     if not model.own_normalization:

@@ -17,6 +17,7 @@ from typing import Any, Self, TypeVar
 # Keys of a field's metadata: its allowed values; its bounds; its parent field, the parent's values that it requires,
 # and its default with them.
 CHOICES, BOUNDS, NEEDS = "choices", "bounds", "needs"
+RESIZE = ("squash", "pad", "crop")  # how images become squares, see voctrain/data/resizing.py
 
 T = TypeVar("T")
 

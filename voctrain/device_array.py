@@ -10,8 +10,9 @@ from torch import Tensor
 class DeviceArray:
     """Images or masks of a whole data set (N, …), indexed to get batches on the device.
 
-    On a GPU, an array larger than `budget` (a share of the free memory) stays in pinned host memory, and batches are
-    copied asynchronously. Indexing returns copies only: the array itself may be shared between processes.
+    An array larger than `budget`, a share of the GPU memory that this process may still allocate, stays where it is,
+    and its batches are pinned and copied asynchronously. Indexing returns copies only: the array itself may be shared
+    between processes.
     """
 
     def __init__(self, array: np.ndarray, device: torch.device, budget: float = 0.4):
@@ -20,8 +21,10 @@ class DeviceArray:
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
             rows = torch.from_numpy(array)
         if device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(device)
-            rows = rows.to(device) if rows.nbytes <= budget * free else rows.pin_memory()
+            free, total = torch.cuda.mem_get_info(device)
+            share = torch.cuda.get_per_process_memory_fraction(device.index) * total
+            room = min(free, share - torch.cuda.memory_allocated(device))
+            rows = rows.to(device) if rows.nbytes <= budget * room else rows
         self.rows = rows.to(device) if device.type == "mps" else rows
 
     def __getitem__(self, index: Tensor) -> Tensor:

@@ -14,7 +14,8 @@ from voctrain.augment.transforms import augment
 from voctrain.checkpoint import pack_checkpoint
 from voctrain.config import SegmentConfig
 from voctrain.data import Data
-from voctrain.data.layouts import VOID
+from voctrain.data.class_names import VOID
+from voctrain.data.resizing import place, window
 from voctrain.device_array import DeviceArray
 from voctrain.images import EVAL_BATCH, channel_statistics, check_images, to_unit
 from voctrain.loop import Epoch, fit
@@ -24,7 +25,7 @@ from voctrain.models import Segmenter, build_segmenter
 from voctrain.models.auxiliary import outputs_of
 from voctrain.models.deployed import DeployedSegmenter
 from voctrain.models.segmenters import check_name
-from voctrain.models.weights import file_origin
+from voctrain.models.weights_file import file_origin
 from voctrain.precision import autocast
 from voctrain.sampling import check_sampling, sampling_pool
 from voctrain.seeding import seed_epoch
@@ -118,8 +119,21 @@ def check(config: SegmentConfig, data: Data) -> None:
         raise ValueError(
             "segmentation requires masks, but these data have none: use a set with SegmentationClass or seg"
         )
-    if all((data.masks[i] == VOID).all() for i in data.train):  # stops at the first known pixel: it is called often
+    kinds: set[int] = set()
+    for i in data.train:
+        kinds.update(np.flatnonzero(np.bincount(data.masks[i].ravel(), minlength=256)[:VOID]).tolist())
+        if len(kinds) > 1:  # after an image or two: this is called often
+            break
+    if not kinds:
         raise ValueError("segmentation requires masks, but all training masks are entirely void: use other data")
+    if len(kinds) == 1:
+        name = ("background", *data.classes)[kinds.pop()]
+        raise ValueError(f"segmentation needs pixels of two kinds, but all training masks are {name}: use other data")
+    if len(data.val) and all((data.masks[i] == VOID).all() for i in data.val):
+        raise ValueError(
+            "segmentation needs masks in validation, but those of all validation images are entirely void: choose other"
+            " images with --val"
+        )
     check_sampling(config, data.classes)
 
 
@@ -131,6 +145,7 @@ def new_model(config: SegmentConfig, data: Data) -> Segmenter:
         width=config.width,
         depth=config.depth,
         weights=config.weights,
+        classes=data.classes,
     )
     if not model.own_normalization:
         model.set_normalization(*channel_statistics(data.images, data.train))
@@ -179,19 +194,24 @@ def predict(
     images: np.ndarray,
     config: SegmentConfig,
     *,
+    index: np.ndarray | None = None,
     sizes: np.ndarray | None = None,
+    resize: str = "squash",
     log_prior: np.ndarray | None = None,
     **options: Any,
 ) -> Iterator[np.ndarray]:
-    """Yield the label map, uint8 (H, W), of each of the images uint8 (N, S, S, 3).
+    """Yield the label map, uint8 (H, W), of each of the images uint8 (N, S, S, 3), or of the N images at an index.
 
-    sizes: height and width of each map, (N, 2); by default S. log_prior: log-probabilities of each image's classes,
-    (N, C), background first, which are added to its logits. options: see `predict_logits`.
+    sizes: height and width of each map, (N, 2); by default S. resize: how images of these sizes became squares.
+    log_prior: log-probabilities of each image's classes, (N, C), background first, which are added to its logits.
+    options: see `predict_logits`.
     """
-    sizes = np.full((len(images), 2), images.shape[1]) if sizes is None else sizes
-    priors = np.zeros((len(images), 1)) if log_prior is None else log_prior
-    for logits, size, prior in zip(predict_logits(model, images, config, **options), sizes, priors, strict=True):
-        yield label_map(logits, size, prior)
+    index = np.arange(len(images)) if index is None else index
+    sizes = np.full((len(index), 2), images.shape[1]) if sizes is None else sizes
+    priors = np.zeros((len(index), 1)) if log_prior is None else log_prior
+    predicted = predict_logits(model, images, config, index=index, **options)
+    for logits, size, prior in zip(predicted, sizes, priors, strict=True):
+        yield label_map(logits, size, prior, resize)
 
 
 def predict_logits(
@@ -199,17 +219,18 @@ def predict_logits(
     images: np.ndarray,
     config: SegmentConfig,
     *,
+    index: np.ndarray | None = None,
     device: str | torch.device = "cpu",
     flip: bool = False,
     scales: Sequence[float] = (1.0,),
 ) -> Iterator[Tensor]:
-    """Yield the logits (C, S, S) float32 of each of the images uint8 (N, S, S, 3).
+    """Yield the logits (C, S, S) float32 of each of the images uint8 (N, S, S, 3), or of those at an index.
 
     flip: average with the logits of the mirrored image. scales: average over the image at these relative sizes.
     """
-    rows = DeviceArray(images, torch.device(device))
-    for index in torch.arange(len(images)).split(EVAL_BATCH):
-        batch = rows[index]
+    rows = DeviceArray(images, torch.device(device), budget=0)  # each is needed once
+    for part in torch.as_tensor(np.arange(len(images)) if index is None else index).split(EVAL_BATCH):
+        batch = rows[part]
         with torch.inference_mode():  # must not include the yield: the caller's code would run in it
             logits = torch.zeros(())
             for scale in scales:
@@ -220,12 +241,15 @@ def predict_logits(
 
 
 @torch.inference_mode()
-def label_map(logits: Tensor, size: Sequence[int], prior: np.ndarray) -> np.ndarray:
+def label_map(logits: Tensor, size: Sequence[int], prior: np.ndarray, resize: str = "squash") -> np.ndarray:
     """The class with the greatest logit, uint8 (H, W) of this size, from logits (C, h, w) and a prior (C,) or (1,).
 
+    resize: how the image of this size became the square that the logits are of. What a crop left out is background.
     Logits are up-sampled and compared one class at a time: a large image needs two planes, not one per class.
     """
-    size = [int(side) for side in size]
+    height, width = (int(side) for side in size)
+    part = window(height, width, resize)
+    size = [part.height, part.width]
     best = torch.full(size, -torch.inf, device=logits.device)
     label = torch.zeros(size, dtype=torch.uint8, device=logits.device)
     logits = logits + torch.tensor(prior, dtype=logits.dtype, device=logits.device)[:, None, None]
@@ -233,7 +257,7 @@ def label_map(logits: Tensor, size: Sequence[int], prior: np.ndarray) -> np.ndar
         plane = F.interpolate(plane[None, None], size, mode="bilinear", align_corners=False)[0, 0]
         label[plane > best] = number
         best = torch.maximum(best, plane)
-    return label.cpu().numpy()
+    return place(label.cpu().numpy(), (height, width), resize)
 
 
 def _logits(

@@ -1,8 +1,9 @@
 """The Kaggle competition's submission file: run-length codes in a CSV with two rows per test image.
 
-The row `{Id}_classification` encodes the 20 decisions; `{Id}_segmentation` encodes the boolean stack (20, H, W) at the
-image's original size, whose plane j is 1 where the label map is j + 1. The score is the mean Dice over all rows.
-Written by hand because the encoding is row-major and 1-based; pycocotools encodes columns.
+The row `{Id}_classification` encodes the C decisions; `{Id}_segmentation` encodes the boolean stack (C, H, W) at the
+image's original size, whose plane j is 1 where the label map is j + 1. The score is the mean Dice over all rows. The
+competition has VOC's 20 classes. Written by hand because the encoding is row-major and 1-based; pycocotools encodes
+columns.
 """
 
 import csv
@@ -46,21 +47,22 @@ def write_submission(path: Path, rows: Iterable[tuple[str, np.ndarray, np.ndarra
 
     Args:
         path: the CSV file to write.
-        rows: per image its id, decisions (20,) bool, and label map (H, W) of 0..20. If the label map is None, the code
+        rows: per image its id, decisions (C,) bool, and label map (H, W) of 0..C. If the label map is None, the code
             of the segmentation row is empty.
 
     Raises:
-        ValueError: a label map has a value above 20.
+        ValueError: a label map has a value above C.
     """
     with open(path, "w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["Id", "Predicted"])
         for name, classes, label_map in rows:
             table.writerow([f"{name}_classification", encode(classes)])
-            table.writerow([f"{name}_segmentation", "" if label_map is None else encode(planes(label_map))])
+            code = "" if label_map is None else encode(planes(label_map, len(classes)))
+            table.writerow([f"{name}_segmentation", code])
 
 
-def planes(label_map: np.ndarray, num_classes: int = 20) -> np.ndarray:
+def planes(label_map: np.ndarray, num_classes: int) -> np.ndarray:
     """One-hot planes (num_classes, H, W), bool, of a label map (H, W): plane j is True where the map is j + 1.
 
     Raises `ValueError` for a value above `num_classes`.

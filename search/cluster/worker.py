@@ -74,6 +74,7 @@ class Worker(tune.Trainable):
         config = self.task.config.from_dict(job.config)
         self._log(f"training {job.training} on {socket.gethostname()}, process {os.getpid()}: {config}")
         device = pick_device(self.gpus)
+        memory.limit(device, self.gpus)
         memory.reset_peak(device)
         for report in checkpointed_training(
             self.task.module,

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from search import __version__
-from search.options import ExportOptions
 from search.packaging.formats import FORMATS, Format, Parts, quiet
 from search.reporter import Reporter
+from search.result_options import ExportOptions
 from search.run_folder.files import StorageError, replace
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import Checkpoint

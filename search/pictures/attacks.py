@@ -8,9 +8,10 @@ from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial
 from PIL import Image
 
-from search.pictures.sheet import Tile, sheet
 from search.run_folder.files import replace
 from search.study.trials import Attr
+from voctrain.contact_sheet import Tile, sheet
+from voctrain.data.resizing import place, window
 
 SHOWN = 8  # images
 ANSWERS = 5  # most changed classes of an image
@@ -40,6 +41,21 @@ def triptychs(
         answers = (f"{classes[c]} {before[i, c]:.2f} to {after[i, c]:.2f}" for c in changed)
         tiles.append(Tile((images[i], stretched, attacked[i]), (title, ", ".join(answers))))
     return sheet(tiles, across=2)
+
+
+def write_attacked(path: Path, image: np.ndarray, change: np.ndarray, resize: str) -> None:
+    """Write an image, uint8 (H, W, 3), as a PNG with a perturbation that was made at the size of a model.
+
+    change: (S, S, 3) or (S, S, 1), integers in units of 1/255, of the window of `resize`. It is enlarged by Lanczos'
+    filter, which keeps most of it when the attacked image is reduced to S again.
+    """
+    height, width = image.shape[:2]
+    part, attacked = window(height, width, resize), np.empty_like(image)
+    for channel in range(3):
+        layer = Image.fromarray(change[..., channel % change.shape[-1]].astype(np.float32))
+        whole = np.asarray(layer.resize((part.width, part.height), Image.Resampling.LANCZOS)).round().astype(np.int16)
+        attacked[..., channel] = np.clip(image[..., channel] + place(whole, (height, width), resize), 0, 255)
+    replace(path, lambda file: Image.fromarray(attacked).save(file, format="png"))
 
 
 def front(path: Path, trials: Sequence[FrozenTrial], min_ssim: float) -> None:

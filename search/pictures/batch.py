@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from search.pictures.sheet import Tile
+from voctrain.contact_sheet import Tile
 
 
 def spread(index: np.ndarray, count: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from PIL import Image
 from PIL.ImageFile import StubImageFile
 
 from search.tasks import Batch
-from voctrain.data.files import read_image
+from voctrain.data.image_files import image_files, read_image
 from voctrain.data.resizing import resize_square
 from voctrain.images import EVAL_BATCH
 
@@ -25,8 +25,8 @@ SHOWN = 48  # images on a contact sheet
 class Found:
     """Images: their files, and a name for what is written of each, a unique relative path without ending."""
 
-    files: Sequence[Path]
-    names: Sequence[str]
+    files: list[Path]
+    names: list[str]
 
 
 def find_images(given: Sequence[str], without: Path) -> Found:
@@ -36,12 +36,16 @@ def find_images(given: Sequence[str], without: Path) -> Found:
     the given folder. If two files differ only in their ending, the ending stays; if names are still equal, they are
     paths from the folder that all files share. Raises `ValueError` if there is nothing to predict.
     """
+    endings = _endings()
     found: dict[Path, Path] = {}  # absolute path → path as it is shown
     inner: list[Path] = []
     for root in map(Path, given):
-        if not root.exists():
+        if root.is_dir():
+            files = [f for f in image_files(root, endings) if not f.resolve().is_relative_to(without.resolve())]
+        elif root.exists():
+            files = [root]
+        else:
             raise ValueError(f"there is no image or folder {root}")
-        files = _images_in(root, without.resolve()) if root.is_dir() else [root]
         for file in files:
             if (place := Path(os.path.abspath(file))) not in found:
                 found[place] = file
@@ -59,14 +63,6 @@ def find_images(given: Sequence[str], without: Path) -> Found:
     return Found([*found.values()], [name.as_posix() for name in names])
 
 
-def _images_in(root: Path, without: Path) -> list[Path]:
-    """The images in a folder, sorted."""
-    endings = _endings()
-    files = (file for file in sorted(root.rglob("*")) if file.suffix.lower() in endings and file.is_file())
-    hidden = (file for file in files if not any(part.startswith(".") for part in file.relative_to(root).parts))
-    return [file for file in hidden if not file.resolve().is_relative_to(without)]
-
-
 def _endings() -> set[str]:
     """The endings of .npy and of the formats that Pillow reads; it recognizes others, such as HDF5 and MPEG, only."""
     readers = {ending: Image.OPEN.get(form, (None,))[0] for ending, form in Image.registered_extensions().items()}
@@ -80,7 +76,7 @@ def read_batches(found: Found, size: int, resize: str, skip: Callable[[str], Non
     Threads read ahead while the caller works, but never more than a few batches.
     """
     total = len(found.files)
-    shown = set(np.linspace(0, total - 1, min(SHOWN, total)).astype(int).tolist())
+    shown = {found.names[i] for i in np.linspace(0, total - 1, min(SHOWN, total)).astype(int).tolist()}
     pool = ThreadPoolExecutor(min(READERS, (os.cpu_count() or 1) + 1))
     reading: deque[Future[tuple[np.ndarray, tuple[int, int]] | str]] = deque()
     rows: list[tuple[int, np.ndarray, tuple[int, int]]] = []
@@ -90,7 +86,7 @@ def read_batches(found: Found, size: int, resize: str, skip: Callable[[str], Non
         images = np.stack([image for _, image, _ in rows])
         rows.clear()
         files, names = [found.files[i] for i in index], [found.names[i] for i in index]
-        return Batch(files, names, images, sizes, [i in shown for i in index])
+        return Batch(files, names, images, sizes, shown)
 
     try:
         started = 0

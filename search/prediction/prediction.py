@@ -10,9 +10,9 @@ from pathlib import Path
 
 from search.cluster.interrupt import Interrupt
 from search.command_line import flag
-from search.options import AveragingOptions, PredictOptions
 from search.prediction.images import Found, find_images, read_batches
 from search.reporter import Reporter
+from search.result_options import AveragingOptions, PredictOptions
 from search.run_folder.files import write_json
 from search.run_folder.records import Checkpoint
 from search.tasks import Batch, Predictor, Task
@@ -52,8 +52,8 @@ def predict(options: PredictOptions, reporter: Reporter) -> Prediction:
     file, saved, task = load_checkpoint(run)
     _check_averaging(task, options)
     out = Path(options.out or (run if run.is_dir() else run.parent) / "predictions")
-    found = find_images(options.images, without=out)
     _check_folder(out)
+    found = find_images(options.images, without=out)
     reporter.status(f"predicting {len(found.files)} images")
     try:
         return _predict(task, file, saved, found, out, options, reporter)
@@ -123,12 +123,13 @@ def _written(batches: Iterable[Batch], predictor: Predictor) -> Generator[int]:
         try:
             for batch in batches:
                 for job in predictor(batch):
+                    done += 1
                     if job is not None:
                         jobs.append(pool.submit(job))
-                    if len(jobs) > 2 * WRITERS:
-                        jobs.popleft().result()
-                    done += 1
-                    yield done
+                        if len(jobs) > 2 * WRITERS:
+                            jobs.popleft().result()
+                        yield done
+                yield done
         finally:
             for job in jobs:
                 job.result()

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from search.command_line import Parser, make_parser, run_command
 from search.option_values import make_options
-from search.options import ReportOptions
 from search.reporter import Reporter
+from search.result_options import ReportOptions
 from search.run_folder.records import read_run
 from search.text import one_line
 

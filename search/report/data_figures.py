@@ -3,9 +3,9 @@
 import numpy as np
 
 from search.pictures.blocks import BLUE, ORANGE, Figure, canvas, drawn, pictured
-from search.pictures.sheet import Tile, sheet
 from search.tasks import Task
 from voctrain.config import TrainConfig
+from voctrain.contact_sheet import Tile, sheet
 from voctrain.data import Data
 from voctrain.seeding import seed_epoch
 

@@ -13,11 +13,12 @@ from search.run_folder.history import read_history
 from search.run_folder.lock import lock
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import BestRecord, RunRecord, read_best, read_run
+from search.session.images import load_images
 from search.session.origin import file_digest
 from search.study.journal import read_study
 from search.study.trials import rank_trials, started_trials
 from search.tasks import Score, Task, find_task
-from voctrain.data import Data, load
+from voctrain.data import Data
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def _load(record: RunRecord) -> tuple[Data | None, str]:
     """The data of a run; or None, and why."""
     place = record.options.data
     try:
-        data = load(place, image_size=record.image_size, use_val=record.options.use_val)
+        data = load_images(record.options)
         if data.fingerprint != record.data.fingerprint:
             return None, f"{place} has changed since"
         return data.with_split(record.split.train, record.split.val), ""

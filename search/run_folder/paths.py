@@ -88,6 +88,11 @@ class RunPaths:
     def final_weights(self) -> Path:
         return self.folder / "final" / "final.pt"
 
+    @property
+    def card(self) -> Path:
+        """What the final model is, for people."""
+        return self.folder / "final" / "card.md"
+
 
 def training_name(training: int | str) -> str:
     """A training in file names: 0007 for a trial."""

@@ -66,6 +66,11 @@ class RunRecord:
         assert self.options.image_size is not None
         return self.options.image_size
 
+    @property
+    def resize(self) -> str:
+        """How the images became squares."""
+        return self.options.resize or "squash"  # runs of earlier versions have none
+
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
@@ -115,6 +120,7 @@ class BestRecord:
     config: Configuration
     checkpoint: str  # file name
     metrics: dict[str, float]
+    resize: str = "squash"  # how the images became squares
     details: Details = field(default_factory=dict)
 
     @classmethod
@@ -122,6 +128,7 @@ class BestRecord:
         """Raises `ValueError`, in one line, for anything else."""
         names = [f.name for f in dataclasses.fields(cls) if f.name != "details"]
         try:
+            values = {"resize": "squash", **values}  # records of earlier versions have none
             own = {name: values[name] for name in names}
         except (KeyError, TypeError):
             raise ValueError("it is not the record of a best trial: delete it, and continue the run") from None

@@ -99,6 +99,7 @@ class Publisher:
             config=saved["config"],
             checkpoint=self.paths.best_weights.name,
             metrics=saved["metrics"],
+            resize=saved.get("resize", "squash"),
             details=calibration | self.task.describe(predictions, saved | calibration),
         )
         write_torch(self.paths.best_weights, saved | calibration | {"trial": number})

@@ -202,5 +202,7 @@ class RetrainingSearcher(NotPickled, Searcher):
 
 def training_name(data: Data, config: TrainConfig, **work: Any) -> str:
     """A hash of all that decides the result of a training."""
+    if data.resize != "squash":  # names of earlier versions stay what they were
+        work["resize"] = data.resize
     text = json.dumps([data.fingerprint, data.train.tolist(), config.to_dict(), work], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()

@@ -16,13 +16,16 @@ from search.cluster import connection
 from search.cluster.address import resolve_address
 from search.cluster.interrupt import Interrupt
 from search.cluster.resources import Resources, share_resources
-from search.options import FinalOptions
+from search.cluster.sharing import for_workers
 from search.reporter import Reporter
+from search.result_options import FinalOptions
 from search.run_folder.files import StorageError, read_json, write_torch
 from search.run_folder.lock import RunLock, lock
 from search.run_folder.paths import RunPaths
-from search.run_folder.records import Candidate, FinalRecord, Scores, read_run
+from search.run_folder.records import Candidate, Checkpoint, FinalRecord, Scores, read_run
+from search.selection.card import write_card
 from search.selection.retraining import Result, Retraining, Retrainings, SelectionFailed, training_name
+from search.session.images import load_images
 from search.study.journal import read_study
 from search.study.trials import Attr, rank_trials, started_trials
 from search.tasks import Task, find_task
@@ -60,9 +63,9 @@ def open_selection(options: FinalOptions, reporter: Reporter) -> Selection:
     else:
         assert options.config is not None
         assert options.data is not None
-        task, config = _read_config(Path(options.config))
+        task, config, resize = _read_config(Path(options.config))
         source, candidates = options.data, [(options.config, config)]
-        data = load(source, image_size=config.image_size, progress=reporter.reading())
+        data = load(source, image_size=config.image_size, resize=resize, progress=reporter.reading())
         run = Path(options.out or f"runs/{task.name}-final").resolve()
     for _, config in candidates:
         task.module.check(config, data)
@@ -73,6 +76,7 @@ def open_selection(options: FinalOptions, reporter: Reporter) -> Selection:
     writable = next(p for p in (paths.final.folder, *paths.final.folder.parents) if p.exists())
     address = resolve_address(options.address)
     machines = connection.available(address, writable)
+    data = for_workers(data, address)
     resources = share_resources(machines, options, trials=len(candidates) * options.seeds)
     for name in ("logs", "history"):
         (paths.final.folder / name).mkdir(parents=True, exist_ok=True)
@@ -96,21 +100,20 @@ def _best_of_run(
         moved = {name: file for name, file in files.items() if name in values and file is not None}
         candidates.append((f"trial {trial.number}", task.config.from_dict(values | moved)))
     source = options.data or record.options.data
-    use_val = record.options.use_val
-    data = load(source, image_size=record.image_size, use_val=use_val, progress=reporter.reading())
+    data = load_images(record.options, source, reporter.reading())
     if data.fingerprint != record.data.fingerprint:
         raise ValueError(f"the data at {source} are not those of {options.run}: give the same set with --data")
     return task, source, data.with_split(record.split.train, record.split.val), candidates
 
 
-def _read_config(path: Path) -> tuple[Task, TrainConfig]:
-    """Task and configuration of a best.json."""
+def _read_config(path: Path) -> tuple[Task, TrainConfig, str]:
+    """Task and configuration of a best.json, and how its images became squares."""
     try:
         best = read_json(path) or {}
         task, config = find_task(best["task"]), dict(best["config"])
     except (ValueError, LookupError, TypeError, ImportError):
         raise ValueError(f"--config takes a best.json with task and config, but {path} is not one") from None
-    return task, task.config.from_dict(config)
+    return task, task.config.from_dict(config), best.get("resize", "squash")
 
 
 def select(selection: Selection, interrupt: Interrupt) -> tuple[FinalRecord, float]:
@@ -137,7 +140,10 @@ def _select(selection: Selection, interrupt: Interrupt) -> FinalRecord:
     results = trainings.run(jobs, interrupt)
     record = _choose(selection, trainings, results)
     record.write(selection.paths)
-    _train_final(selection, record, interrupt)
+    saved = _train_final(selection, record, interrupt)
+    winner = next(candidate for candidate in record.candidates if candidate.name == record.winner)
+    held_out = [trainings.predictions(training) for training in winner.trainings]
+    write_card(selection.paths, selection.task, selection.source, selection.data, record, saved, held_out)
     return record
 
 
@@ -190,8 +196,8 @@ def _candidate(selection: Selection, name: str, config: TrainConfig, results: li
     )
 
 
-def _train_final(selection: Selection, record: FinalRecord, interrupt: Interrupt) -> None:
-    """Train the winner on all labeled images and write final.pt."""
+def _train_final(selection: Selection, record: FinalRecord, interrupt: Interrupt) -> Checkpoint:
+    """Train the winner on all labeled images, write final.pt and return its content."""
     winner = next(candidate for candidate in record.candidates if candidate.name == record.winner)
     config = _final_config(selection.task, winner)
     data = selection.data.all_train()
@@ -206,7 +212,9 @@ def _train_final(selection: Selection, record: FinalRecord, interrupt: Interrupt
     saved = trainings.weights(job.training)
     del saved["predictions"]
     score = {"score": record.score, "standard_error": record.standard_error, "metrics": winner.metrics}
-    write_torch(selection.paths.final_weights, saved | record.details | score)
+    saved |= record.details | score
+    write_torch(selection.paths.final_weights, saved)
+    return saved
 
 
 def _final_config(task: Task, winner: Candidate) -> TrainConfig:

@@ -24,7 +24,7 @@ def describe_session(session: Session) -> list[str]:
     changed = ({k: v for k, v in config.to_dict().items() if v is not None} for config in configs)
     return [
         f"{record.task} on {session.options.data}: {len(data.train)} training, {len(data.val)} validation and"
-        f" {len(data.test_ids)} test images at {record.image_size} px",
+        f" {len(data.test_ids)} test images at {record.image_size} px ({record.resize})",
         f"{session.options.trials} trials of up to {record.epochs} epochs, {resources.concurrent} at a time,"
         f" {resources.cpus} CPU and {resources.gpus:g} GPU each, into {session.paths.folder}",
         f"one epoch of the first configuration took {seconds:.1f} s: about {expected} in all"

@@ -33,10 +33,15 @@ def new_record(options: SearchOptions, data: Data, problem: Problem) -> RunRecor
         device=problem.info["device"],
         resized_to={name: seen for name, seen in resized.items() if seen != size},
         track=PUBLISHED if problem.fixed.get("weights") == "published" else None,
-        versions={"python": sys.version.split()[0]} | {name: version(name) for name in PACKAGES},
+        versions=versions(),
         git=git_revision(),
         created=time.strftime("%Y-%m-%d %H:%M:%S"),
     )
+
+
+def versions() -> dict[str, str]:
+    """Of Python, and of the packages that decide a result."""
+    return {"python": sys.version.split()[0]} | {name: version(name) for name in PACKAGES}
 
 
 def digests(problem: Problem) -> dict[str, str]:

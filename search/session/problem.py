@@ -33,6 +33,7 @@ class Problem:
     info: Configuration  # what `suggest` of the space gets as its problem
     idle: Configuration = field(default_factory=dict)  # parameters that only feed fixed fields, each with a value
     architectures: tuple[str, ...] = ()  # that the space may suggest
+    loaded: str | None = None  # what a network takes from the weights file
 
     def config(self, trial: Any) -> TrainConfig:
         """The configuration that the space suggests to an Optuna trial. Raises `ValueError` for an impossible one."""
@@ -125,9 +126,10 @@ def make_problem(
         raise ValueError(
             f"{weights} does not name its architecture, and {len(one_each)} are searched: give --set architecture=NAME"
         )
+    loaded = None
     for config in one_each.values() if weights != "none" else ():  # downloads them, and raises for what does not fit
-        task.module.new_model(config, data)
-    return replace(problem, architectures=tuple(sorted(one_each)))
+        loaded = str(task.module.new_model(config, data).loaded)
+    return replace(problem, architectures=tuple(sorted(one_each)), loaded=loaded if of_file else None)
 
 
 def _idle(problem: Problem, trials: Sequence[optuna.Trial], configs: Sequence[TrainConfig]) -> Configuration:

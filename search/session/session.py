@@ -1,6 +1,7 @@
 """One call of `search.run`, checked before anything starts."""
 
 import itertools
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from typing import Any
 from search.cluster.address import resolve_address
 from search.cluster.connection import available
 from search.cluster.resources import Resources, share_resources
+from search.cluster.sharing import for_workers
 from search.command_line import flag, options_of
 from search.option_values import check_task, checked
 from search.options import SearchOptions, task_options
@@ -18,6 +20,7 @@ from search.reporter import Reporter
 from search.run_folder.lock import RunLock, lock
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import RunRecord, read_run
+from search.session.images import load_images, split_images
 from search.session.origin import digests, new_record
 from search.session.problem import Problem, make_problem
 from search.session.settings import load_space, parse_settings
@@ -28,7 +31,8 @@ from search.study.trials import started_trials
 from search.tasks import Task, find_task
 from search.tasks.pretrained import is_named
 from search.text import shell_path
-from voctrain.data import DIGITS, Data, load
+from voctrain.data import DIGITS, FOLD, OWN_VAL, Data
+from voctrain.data.class_names import listed
 
 IMAGE_SIZE, EPOCHS = 300, 27
 SAMPLE_IMAGE_SIZE, SAMPLE_EPOCHS = 64, 15  # of the built-in sample: minutes, not hours
@@ -117,6 +121,7 @@ def _open(
     address = resolve_address(options.address)
     writable = next(p for p in (paths.folder, *paths.folder.parents) if p.exists())
     resources = share_resources(available(address, writable), options, trials=options.trials)
+    data = for_workers(data, address)
     device = "cuda" if resources.gpus else "cpu"
     problem = make_problem(
         task,
@@ -129,6 +134,8 @@ def _open(
         image_size=options.image_size,
         **task.fixed_fields(options, data),
     )
+    if problem.loaded is not None:
+        say.status(problem.loaded)
     if before is None:
         record, ended = new_record(options, data, problem), 0
         if record.track is not None:
@@ -149,8 +156,9 @@ def _load_data(options: SearchOptions, before: RunRecord | None, reporter: Repor
     """The data, split as the run `before` has split them."""
     if options.data == "sample":
         reporter.status("using the built-in sample, a synthetic data set of 20 classes; use yours with --data DIR")
-    assert options.image_size is not None
-    data = load(options.data, image_size=options.image_size, use_val=options.use_val, progress=reporter.reading())
+    read = split_images if before is None else load_images
+    data = read(options, progress=reporter.reading())
+    reporter.status(listed(data.classes, data.class_source))
     for warning in data.warnings:
         reporter.warning(warning)
     if before is None:
@@ -185,13 +193,16 @@ def _taken(folder: Path) -> str:
 def _resolve(task: Task, options: SearchOptions) -> SearchOptions:
     """The options with all that they imply."""
     options = task.resolve(options)
-    sample, data = options.data == "sample", options.data
+    sample, data, val = options.data == "sample", options.data, options.val
     if data not in ("sample", "voc2009", *DIGITS):
         data = str(Path(data).resolve())
     return replace(
         options,
         data=data,
+        val=val if val in (None, OWN_VAL) or re.fullmatch(FOLD, val) else str(Path(val).resolve()),
+        classes=options.classes and str(Path(options.classes).resolve()),
         image_size=options.image_size or (SAMPLE_IMAGE_SIZE if sample else IMAGE_SIZE),
+        resize=options.resize or "squash",
         epochs=options.epochs or (SAMPLE_EPOCHS if sample else EPOCHS),
     )
 

@@ -1,23 +1,25 @@
 """The work of `search.submit`: predict the test images with the models of one or two runs, and write the CSV."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from search.options import SubmitOptions
+from search.options import SearchOptions
 from search.reporter import Reporter
+from search.result_options import SubmitOptions
 from search.run_folder.files import read_arrays, replace
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import Checkpoint, read_run
+from search.session.images import load_images
 from search.submission.gate import STRENGTHS, Gate, fit_gate, log_prior
 from search.tasks import Task, submitted_tasks
 from search.tasks.checkpoint import load_checkpoint
 from voctrain.data import Data, load
 from voctrain.data.class_names import contrast
-from voctrain.metrics.classification import decide
 from voctrain.submission import write_submission
 
 
@@ -62,10 +64,11 @@ def submit(runs: Mapping[str, str], options: SubmitOptions, reporter: Reporter) 
     if options.gate:
         reporter.status("fitting the gate on the validation images")
         gate = _fit_gate(runs, options, tasks)
-    ids = next(iter(models.values())).data.test_ids
+    data = next(iter(models.values())).data
+    ids, num_classes = data.test_ids, len(data.classes)
     decided, prior, label_notes = _labels(models.get("labels"), gate, options, reporter)
     maps, mask_notes = _masks(models.get("masks"), prior, options, reporter)
-    replace(out, lambda path: write_submission(path, _rows(ids, decided, maps)))
+    replace(out, lambda path: write_submission(path, _rows(ids, num_classes, decided, maps)))
     return Submission(out, len(ids), (*label_notes, *mask_notes))
 
 
@@ -82,7 +85,17 @@ def _load(path: Path, task: Task) -> tuple[Path, Checkpoint]:
 
 def _test_set(path: str, file: Path, saved: Checkpoint, reporter: Reporter) -> Data:
     """The data at the image size of a checkpoint. Raises `ValueError` for other classes or no test images."""
-    data = load(path, image_size=saved["image_size"], progress=reporter.reading())
+    own = _run_options(file)
+    data = load(
+        path,
+        image_size=saved["image_size"],
+        resize=saved.get("resize", "squash"),
+        classes=None if own is None else own.classes,
+        mask_values=() if own is None else own.mask_value,
+        skip_bad=own is not None and own.skip_bad,
+        val=(),  # the split does not matter
+        progress=reporter.reading(),
+    )
     if tuple(saved["classes"]) != data.classes:
         model, those = contrast(saved["classes"], data.classes)
         raise ValueError(
@@ -94,6 +107,14 @@ def _test_set(path: str, file: Path, saved: Checkpoint, reporter: Reporter) -> D
     return data
 
 
+def _run_options(file: Path) -> SearchOptions | None:
+    """What the run of a checkpoint was asked for; None for a checkpoint outside a run."""
+    for folder in file.parents[:2]:
+        with suppress(ValueError, OSError):
+            return read_run(folder).options
+    return None
+
+
 def _labels(
     model: Model | None, gate: Gate | None, options: SubmitOptions, reporter: Reporter
 ) -> tuple[np.ndarray | None, np.ndarray | None, list[str]]:
@@ -103,7 +124,7 @@ def _labels(
     images = model.data.test_images
     reporter.status(f"predicting the classes of {len(images)} images")
     probabilities = model.task.probabilities(model.saved, flip=options.flip)(images)
-    decided = decide(probabilities, np.array(model.saved["thresholds"]))
+    decided = model.task.decisions(model.saved, probabilities)
     notes = [f"{decided.sum(1).mean():.2f} classes per image, by {model.file}"]
     if gate is None:
         return decided, None, notes
@@ -141,7 +162,7 @@ def _fit_gate(runs: Mapping[str, str], options: SubmitOptions, tasks: Mapping[st
     if not ids:
         raise ValueError("--gate needs two runs with the same split, but they share no validation image")
     _, saved = _load(paths["masks"].best_weights, tasks["masks"])
-    data = load(options.data, image_size=saved["image_size"], use_val=record.options.use_val)
+    data = load_images(record.options, options.data)
     data = data.with_split(record.split.train, record.split.val)
     probabilities = np.stack([seen[name] for name in ids])
     priors = np.stack([log_prior(probabilities, strength) for strength in STRENGTHS], axis=1)  # (N, strengths, 1 + C)
@@ -150,13 +171,13 @@ def _fit_gate(runs: Mapping[str, str], options: SubmitOptions, tasks: Mapping[st
 
 
 def _rows(
-    ids: tuple[str, ...], decided: np.ndarray | None, maps: Iterator[np.ndarray] | None
+    ids: tuple[str, ...], num_classes: int, decided: np.ndarray | None, maps: Iterator[np.ndarray] | None
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray | None]]:
     """The rows of `write_submission`."""
     for i, name in enumerate(ids):
         label_map = None if maps is None else next(maps)
         if decided is None:
             assert label_map is not None
-            yield name, np.isin(np.arange(1, 21), label_map), label_map
+            yield name, np.isin(np.arange(1, num_classes + 1), label_map), label_map
         else:
             yield name, decided[i], label_map

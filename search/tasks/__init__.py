@@ -13,8 +13,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, cast
 
-from search.options import TASK_NAMES, PredictOptions, SearchOptions
+from search.options import TASK_NAMES, SearchOptions
 from search.reporter import Reporter
+from search.result_options import PredictOptions
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import BestRecord, Checkpoint, Configuration, Details, RunRecord
 from search.tasks.script import Script
@@ -24,8 +25,8 @@ from voctrain.config import TrainConfig
 if TYPE_CHECKING:
     import numpy as np
 
-    from search.pictures.blocks import Block
-    from search.pictures.sheet import Tile
+    from search.pictures.blocks import Block, Table
+    from voctrain.contact_sheet import Tile
     from voctrain.data import Data
 
 Predictions = dict[str, "np.ndarray"]  # of the validation images, as a training yields them
@@ -35,11 +36,11 @@ Score = Callable[[Any], float]  # the score over the validation images with thes
 class Batch(NamedTuple):
     """Images to predict, at the size of a model."""
 
-    files: Sequence[Path]
-    names: Sequence[str]  # relative paths without ending, for what is written of each image
+    files: list[Path]
+    names: list[str]  # relative paths without ending, for what is written of each image
     images: np.ndarray  # uint8 (B, S, S, 3)
     sizes: np.ndarray  # int32 (B, 2), original heights and widths
-    shown: Sequence[bool]  # whether an image is one of those for a contact sheet
+    shown: set[str]  # names of the images for a contact sheet, in all batches
 
 
 Job = Callable[[], object]  # writes what is predicted of an image, in any thread
@@ -120,6 +121,14 @@ class Task:
         """Predict images into the folder `out`; what is written of all images together is complete when this exits."""
         raise NotImplementedError
 
+    def class_table(self, predictions: Sequence[Predictions], saved: Checkpoint) -> Table | None:
+        """A row for each class: means over several trainings, of the same validation images; None without classes."""
+        return None
+
+    def provenance(self, config: Configuration) -> str:
+        """What a model started from, and under which terms, in sentences."""
+        return "It was trained from random weights: no other model's are in it."
+
     # At the end of a run.
 
     def calibrate(self, predictions: Predictions) -> Details:
@@ -136,7 +145,7 @@ class Task:
 
     def comparable(self, record: RunRecord) -> dict[str, object]:
         """By name, what two runs must share for their scores to be comparable, beside data, split and metric."""
-        return {"image size": record.image_size}
+        return {"image size": record.image_size, "resize": record.resize}
 
     def at_original_size(self, saved: Checkpoint, data: Data) -> dict[str, float]:
         """Validation metrics at the images' original sizes; empty if they do not depend on the size."""

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search.command_line import fraction, option
 from search.options import SearchOptions
 from search.reporter import Reporter
+from search.result_options import PredictOptions
 from search.run_folder.files import read_json
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import BestRecord, Checkpoint, Configuration, RunRecord
-from search.tasks import Predictions, Score, Task
+from search.tasks import Batch, Job, Predictions, Predictor, Score, Task
 from search.tasks.script import Script
 from voctrain.config import AttackConfig, TrainConfig
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from search.pictures.blocks import Block
-    from search.pictures.sheet import Tile
+    from voctrain.contact_sheet import Tile
     from voctrain.data import Data
 
 DIGITS_SIZE = 28
@@ -83,20 +88,23 @@ class Attack(Task):
     digits = True
     worst = -1.0
     baseline_name = "random sign"
+    predicted = "attacked"
     conclusion = "pictures/front.png"
 
     def resolve(self, options: SearchOptions) -> SearchOptions:
-        from search.tasks.victims import find_victim, image_size_of
+        from search.tasks.victims import find_victim, input_of
         from voctrain.data import DIGITS
 
         assert isinstance(options, AttackOptions)
-        victim, transfer, size = options.victim, options.transfer, options.image_size
+        victim, transfer, size, resize = options.victim, options.transfer, options.image_size, options.resize
         if options.data not in DIGITS or victim is not None:
             victim = str(find_victim(victim, options.out))
-            size = size or image_size_of(Path(victim))
+            seen = input_of(Path(victim))
+            size, resize = size or seen[0], resize or seen[1]
         if transfer is not None:
             transfer = str(find_victim(transfer, options.out))
-        return dataclasses.replace(options, victim=victim, transfer=transfer, image_size=size or DIGITS_SIZE)
+        size = size or DIGITS_SIZE
+        return dataclasses.replace(options, victim=victim, transfer=transfer, image_size=size, resize=resize)
 
     def fixed_fields(self, options: SearchOptions, data: Data) -> Configuration:
         from search.tasks.victims import check_victims
@@ -122,7 +130,7 @@ class Attack(Task):
     def comparable(self, record: RunRecord) -> dict[str, object]:
         assert isinstance(record.options, AttackOptions)
         goal = {"goal": record.options.goal, "min-ssim": record.options.min_ssim, "max-ssim": record.options.max_ssim}
-        return {"image size": record.image_size, "victim": record.digests.get("victim"), **goal}
+        return {**super().comparable(record), "victim": record.digests.get("victim"), **goal}
 
     def conclude(self, paths: RunPaths, record: RunRecord, saved: Checkpoint, data: Data, reporter: Reporter) -> None:
         from search.tasks.attack_comparison import compare_attacks
@@ -131,6 +139,39 @@ class Attack(Task):
         reporter.status("comparing the best generator with the baselines")
         for line in compare_attacks(paths, saved, data, transfer=record.options.transfer):
             reporter.result(line)
+
+    def provenance(self, config: Configuration) -> str:
+        victim = Path(config["victim"])
+        return f"{super().provenance(config)} It was trained to fool {victim.parent.name}/{victim.name}."
+
+    @contextmanager
+    def predictor(self, saved: Checkpoint, out: Path, options: PredictOptions) -> Iterator[Predictor]:
+        """The attacked images at their original sizes."""
+        import numpy as np
+        from PIL import Image
+
+        from search.pictures.attacks import write_attacked
+        from search.trial.device import pick_device
+        from voctrain import attack
+        from voctrain.data.image_files import read_image
+
+        device, size, channels = pick_device(1), saved["image_size"], saved["channels"]
+        generator, config = attack.restore(saved, device=device)
+        factor, resize = saved["metrics"].get("val_factor", 1.0), saved.get("resize", "squash")
+
+        def write(file: Path, name: str, change: np.ndarray) -> None:
+            write_attacked(out / self.predicted / f"{name}.png", read_image(file), change, resize)
+
+        def predicted(batch: Batch) -> Iterator[Job]:
+            images = batch.images
+            if channels == 1:
+                images = np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in images])[..., None]
+            attacked = attack.predict(generator, images, config, factor=factor, device=device)
+            for row in zip(batch.files, batch.names, attacked.astype(np.int16) - images, strict=True):
+                yield partial(write, *row)
+
+        attack.predict(generator, np.zeros((1, size, size, channels), np.uint8), config, device=device)
+        yield predicted  # a generator that needs its victim has loaded it by now
 
     def evidence(self, paths: RunPaths, best: BestRecord, data: Data | None) -> Iterator[Block]:
         """The table of attacks, success against visibility, and the pictures."""

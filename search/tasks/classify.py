@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from search.options import PredictOptions
+from search.result_options import PredictOptions
 from search.run_folder.files import read_arrays, replacing
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import BestRecord, Checkpoint, Configuration, Details, RunRecord
@@ -20,8 +20,8 @@ from voctrain.config import ClassifyConfig, TrainConfig
 if TYPE_CHECKING:
     import numpy as np
 
-    from search.pictures.blocks import Block
-    from search.pictures.sheet import Tile
+    from search.pictures.blocks import Block, Table
+    from voctrain.contact_sheet import Tile
     from voctrain.data import Data
 
 SHOWN = 8  # best and worst images
@@ -43,10 +43,12 @@ class Classify(PretrainedTask):
         return random_baseline(data.labels[data.train], data.labels[data.val], fields["seed"])
 
     def calibrate(self, predictions: Predictions) -> Details:
+        from voctrain.metrics.classification import at_least_one
         from voctrain.metrics.thresholds import fit_thresholds
 
         thresholds, dice = fit_thresholds(predictions["y_true"], predictions["y_prob"], groups=predictions["ids"])
-        return {"thresholds": thresholds.tolist(), "dice_cross_validated": dice}
+        forced = at_least_one(predictions["y_true"])
+        return {"thresholds": thresholds.tolist(), "at_least_one": forced, "dice_cross_validated": dice}
 
     def describe(self, predictions: Predictions, saved: Checkpoint) -> Details:
         import numpy as np
@@ -65,6 +67,14 @@ class Classify(PretrainedTask):
     def comparable(self, record: RunRecord) -> dict[str, object]:
         return {}  # labels have no size
 
+    def decisions(self, saved: Checkpoint, probabilities: np.ndarray) -> np.ndarray:
+        """Bool (N, C), by the thresholds of a checkpoint."""
+        import numpy as np
+
+        from voctrain.metrics.classification import decide
+
+        return decide(probabilities, np.array(saved["thresholds"]), at_least_one=saved.get("at_least_one", True))
+
     def probabilities(self, saved: Checkpoint, *, flip: bool) -> Callable[[np.ndarray], np.ndarray]:
         """A function from images of the size of the checkpoint's model to their probabilities (N, C)."""
         from search.trial.device import pick_device
@@ -74,12 +84,30 @@ class Classify(PretrainedTask):
         model, config = classify.restore(saved, device=device)
         return lambda images: classify.predict(model, images, config, device=device, flip=flip)
 
+    def class_table(self, predictions: Sequence[Predictions], saved: Checkpoint) -> Table:
+        import numpy as np
+
+        from search.pictures.blocks import Table
+        from voctrain.metrics.classification import average_precision
+
+        images = predictions[0]["y_true"].sum(0)
+        precision = np.mean([average_precision(each["y_true"], each["y_prob"]) for each in predictions], axis=0)
+        reports = [self.describe(each, saved)["report"] for each in predictions]
+        rows = []
+        for name, count, average, threshold in zip(
+            saved["classes"], images.tolist(), precision.tolist(), saved["thresholds"], strict=True
+        ):
+            f1 = float(np.mean([report[name]["f1-score"] for report in reports]))
+            rows.append((name, count, average if count else None, threshold, f1))
+        forced = saved.get("at_least_one", True)
+        note = "Means over the seeds' best epochs, on the validation images. A class is decided from its threshold on"
+        note += "; an image without any gets the most probable class" if forced else ""
+        return Table(("class", "images", "AP", "threshold", "F1"), rows, note)
+
     @contextmanager
     def predictor(self, saved: Checkpoint, out: Path, options: PredictOptions) -> Iterator[Predictor]:
         """predictions.csv: the file, a probability per class and the decided labels of each image."""
         import numpy as np
-
-        from voctrain.metrics.classification import decide
 
         predict, classes = self.probabilities(saved, flip=options.flip), np.array(saved["classes"])
         with replacing(out / self.predicted) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
@@ -88,7 +116,7 @@ class Classify(PretrainedTask):
 
             def write(batch: Batch) -> Iterator[Job | None]:
                 probabilities = predict(batch.images)
-                decided = decide(probabilities, np.array(saved["thresholds"]))
+                decided = self.decisions(saved, probabilities)
                 for path, row, chosen in zip(batch.files, probabilities, decided, strict=True):
                     table.writerow((path, *map(str, row), ",".join(classes[chosen])))
                     yield None
@@ -163,10 +191,11 @@ def _ranked_images(predictions: Predictions, best: BestRecord, classes: list[str
     import numpy as np
 
     from search.pictures.blocks import pictured
-    from search.pictures.sheet import Tile, sheet
+    from voctrain.contact_sheet import Tile, sheet
     from voctrain.metrics.classification import decide, row_dice
 
-    decided = decide(predictions["y_prob"], np.array(best.details["thresholds"]))
+    forced = best.details.get("at_least_one", True)
+    decided = decide(predictions["y_prob"], np.array(best.details["thresholds"]), at_least_one=forced)
     order = np.argsort(-row_dice(predictions["y_true"], decided), kind="stable")
     index = {name: i for i, name in enumerate(data.ids)}
 

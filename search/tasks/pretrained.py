@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search.options import PretrainedOptions, SearchOptions
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import Configuration
-from search.tasks import Task
+from search.tasks import Task, find_task
+
+TERMS = {
+    "imagenet": "ImageNet, whose terms of access allow non-commercial research and education only.",
+    "published": "COCO's masks of VOC's classes. COCO's annotations are under CC BY 4.0; its images are Flickr users'.",
+}
 
 if TYPE_CHECKING:
     from voctrain.data import Data
@@ -40,6 +46,27 @@ class PretrainedTask(Task):
     def architecture_of(self, file: str) -> str | None:
         module: Any = self.module
         return module.file_architecture(file)
+
+    def encoder(self, architecture: str) -> str:
+        """The name in torchvision of what ImageNet's weights are loaded into."""
+        return architecture
+
+    def provenance(self, config: Configuration) -> str:
+        from voctrain.models.weights import load_file, published_weights
+
+        weights, architecture = config.get("weights", "none"), config["architecture"]
+        if weights == "none":
+            return super().provenance(config)
+        if not is_named(weights):
+            origin = ""
+            with suppress(ValueError):  # the file has moved, or is of another tool
+                saved = load_file(weights)
+                if set(saved) >= {"task", "config"}:
+                    origin = f" About these: {find_task(saved['task']).provenance(saved['config'])}"
+            return f"It started from the weights in {Path(weights).name}, whose terms apply to it.{origin}"
+        published = published_weights(self.encoder(architecture) if weights == "imagenet" else architecture)
+        terms = "CC BY-NC 4.0" if "SWAG" in str(published) else "BSD 3-Clause, the license of torchvision"
+        return f"It started from torchvision's {published} ({terms}), trained on {TERMS[weights]}"
 
 
 def is_named(weights: str) -> bool:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search.reporter import Reporter
+from search.result_options import PredictOptions
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import BestRecord, Checkpoint, Configuration, Details, RunRecord
-from search.tasks import Predictions, Score
+from search.tasks import Batch, Job, Predictions, Predictor, Score
 from search.tasks.pretrained import PretrainedTask
 from search.tasks.script import Script
 from voctrain.config import SegmentConfig, TrainConfig
@@ -17,8 +20,8 @@ from voctrain.config import SegmentConfig, TrainConfig
 if TYPE_CHECKING:
     import numpy as np
 
-    from search.pictures.blocks import Block
-    from search.pictures.sheet import Tile
+    from search.pictures.blocks import Block, Table
+    from voctrain.contact_sheet import Tile
     from voctrain.data import Data
 
 SHEETS = {
@@ -35,6 +38,8 @@ class Segment(PretrainedTask):
     config = SegmentConfig
     baseline_name = "all background"
     submits = "masks"
+    predicted = "masks"
+    averages = ("flip", "scales")
     conclusion = "pictures/classes.png"
 
     def baseline(self, data: Data, fields: Configuration) -> dict[str, float]:
@@ -43,7 +48,7 @@ class Segment(PretrainedTask):
 
         data = segment.with_masks(data)
         assert data.masks is not None
-        return all_background(data.masks[data.val], 1 + len(data.classes))
+        return all_background((data.masks[i] for i in data.val), 1 + len(data.classes))
 
     def describe(self, predictions: Predictions, saved: Checkpoint) -> Details:
         import numpy as np
@@ -66,10 +71,26 @@ class Segment(PretrainedTask):
 
         model, config = segment.restore(saved)
         data = segment.with_masks(data)
-        maps = segment.predict(model, data.images[data.val], config, sizes=data.sizes[data.val])
+        original = {"sizes": data.sizes[data.val], "resize": data.resize}
+        maps = segment.predict(model, data.images, config, index=data.val, **original)
         truths = original_masks(data, [data.ids[i] for i in data.val])
         metrics, _ = score_maps(truths, maps, 1 + len(data.classes))
         return metrics
+
+    def encoder(self, architecture: str) -> str:
+        return architecture.partition("_")[2]  # fpn_resnet18, deeplabv3_resnet50
+
+    def class_table(self, predictions: Sequence[Predictions], saved: Checkpoint) -> Table:
+        import numpy as np
+
+        from search.pictures.blocks import Table
+
+        details = [self.describe(each, saved)["iou"] for each in predictions]
+        rows = []
+        for name in details[0]:
+            known = [iou[name] for iou in details if iou[name] is not None]
+            rows.append((name, float(np.mean(known)) if known else None))
+        return Table(("class", "IoU"), rows, "Means over the seeds' best epochs")
 
     def label_maps(
         self, saved: Checkpoint, *, flip: bool, scales: Sequence[float]
@@ -80,7 +101,31 @@ class Segment(PretrainedTask):
 
         device = pick_device(1)
         model, config = segment.restore(saved, device=device)
-        return partial(segment.predict, model, config=config, flip=flip, scales=scales, device=device)
+        resize = saved.get("resize", "squash")
+        return partial(segment.predict, model, config=config, resize=resize, flip=flip, scales=scales, device=device)
+
+    @contextmanager
+    def predictor(self, saved: Checkpoint, out: Path, options: PredictOptions) -> Iterator[Predictor]:
+        """A mask for each image, and overlays.png with some of them."""
+        from search.pictures.masks import overlaid, write_mask, write_overlays
+        from voctrain.data.image_files import read_image
+
+        predict = self.label_maps(saved, flip=options.flip, scales=options.scales)
+        tiles: dict[str, Tile | None] = {}  # by name, in the order of the images
+
+        def write(file: Path, name: str, label_map: np.ndarray) -> None:
+            write_mask(out / self.predicted / f"{name}.png", label_map)
+            if name in tiles:
+                tiles[name] = overlaid(read_image(file), label_map, name, saved["classes"])
+
+        def predicted(batch: Batch) -> Iterator[Job]:
+            tiles.update(dict.fromkeys(name for name in batch.names if name in batch.shown))
+            for row in zip(batch.files, batch.names, predict(batch.images, sizes=batch.sizes), strict=True):
+                yield partial(write, *row)
+
+        yield predicted
+        if pictures := [tile for tile in tiles.values() if tile is not None]:
+            write_overlays(out / "overlays.png", pictures, saved["classes"])
 
     def dice_by_prior(
         self,
@@ -106,27 +151,23 @@ class Segment(PretrainedTask):
 
         device = pick_device(1)
         model, config = segment.restore(saved, device=device)
-        index = np.array([data.ids.index(name) for name in ids])
-        logits = segment.predict_logits(model, data.images[index], config, flip=flip, scales=scales, device=device)
+        numbers = {name: i for i, name in enumerate(data.ids)}
+        averaged = {"index": np.array([numbers[name] for name in ids]), "flip": flip, "scales": scales}
+        logits = segment.predict_logits(model, data.images, config, **averaged, device=device)
         dice = []
         for image, truth, priors in zip(logits, original_masks(data, ids), log_priors, strict=True):
-            maps = np.stack([segment.label_map(image, truth.shape, prior) for prior in priors])
+            maps = np.stack([segment.label_map(image, truth.shape, prior, data.resize) for prior in priors])
             truths = torch.from_numpy(truth).expand(len(maps), -1, -1)
             dice.append(mask_dice(truths, torch.from_numpy(maps)).tolist())
         return np.array(dice).T
 
     def conclude(self, paths: RunPaths, record: RunRecord, saved: Checkpoint, data: Data, reporter: Reporter) -> None:
-        import numpy as np
-
         from search.pictures.masks import write_pictures
         from voctrain import segment
 
         model, config = segment.restore(saved)
-        data = segment.with_masks(data)
-        assert data.masks is not None
-        images, ids = data.images[data.val], [data.ids[i] for i in data.val]
-        maps = np.stack(list(segment.predict(model, images, config)))
-        write_pictures(paths.pictures, ids, data.classes, images, data.masks[data.val], maps)
+        predict = partial(segment.predict, model, data.images, config)
+        write_pictures(paths.pictures, segment.with_masks(data), lambda index: predict(index=index))
 
     def evidence(self, paths: RunPaths, best: BestRecord, data: Data | None) -> Iterator[Block]:
         """IoU of each class, confusion, and the sheets of masks."""

@@ -10,7 +10,7 @@ from search.tasks.classify import TASK as VICTIM_TASK
 from voctrain.attack import check_victim
 from voctrain.attack.victim import digits_victim, load_victim
 from voctrain.data import Data
-from voctrain.models.weights import load_file
+from voctrain.models.weights_file import load_file
 
 
 def find_victim(given: str | None, out: str) -> Path:
@@ -35,9 +35,10 @@ def find_victim(given: str | None, out: str) -> Path:
     return RunPaths(max(runs, key=lambda run: RunPaths(run).best_weights.stat().st_mtime)).best_weights.resolve()
 
 
-def image_size_of(victim: Path) -> int:
-    """The image size in pixels that the victim was trained with."""
-    return int(load_file(victim).get("image_size", 300))
+def input_of(victim: Path) -> tuple[int, str]:
+    """The image size in pixels that the victim was trained with, and how its images became squares."""
+    saved = load_file(victim)
+    return int(saved.get("image_size", 300)), saved.get("resize", "squash")
 
 
 def check_victims(victim: str | None, transfer: str | None, data: Data, image_size: int) -> Path:

@@ -5,7 +5,7 @@ With `--task segment` there is no notebook's pipeline: the loop is compared with
 Each contender runs epochs of as many images as take it about `--seconds`, timed whole and taking turns: of neighbors
 in time the ratios hold on a noisy machine, too. With `--processes 2` ours and bare run in two processes at once, as two
 trials of a search do; the notebook's pipeline always has the machine as it had it: one process with all threads, and
-two workers that load.
+two workers that load. With `--device cuda`, `bare` keeps its batch on the GPU, and an epoch ends when the GPU has.
 """
 
 import argparse
@@ -36,7 +36,6 @@ from voctrain.losses.segmentation import MaskLoss
 from voctrain.optim import build_optimizer
 from voctrain.precision import autocast, precision_of
 
-CPU = torch.device("cpu")
 CORES = len(os.sched_getaffinity(0))
 WARM_UP = 4  # batches, from which it is also known how many take the time asked for
 
@@ -46,6 +45,7 @@ class Problem:
     config: TrainConfig
     path: str  # of the data
     data: Data
+    device: torch.device
 
     @property
     def task(self):
@@ -60,8 +60,9 @@ class Problem:
     def criterion(self) -> torch.nn.Module:
         data = self.data
         if self.task is segment:
-            return MaskLoss(self.config, segment.pixel_counts(data.masks, data.train, 1 + len(data.classes)))
-        return classification_loss(self.config, data.labels)
+            counts = segment.pixel_counts(data.masks, data.train, 1 + len(data.classes))
+            return MaskLoss(self.config, counts).to(self.device)
+        return classification_loss(self.config, data.labels).to(self.device)
 
 
 # Contenders: each yields after every epoch of `images` images, a multiple of the batch size.
@@ -70,14 +71,15 @@ class Problem:
 def ours(problem: Problem, images: int) -> Iterator[None]:
     """The training loop as a trial runs it, with random resized crops and flips, without a validation."""
     data = replace(problem.data.all_train(), train=np.arange(images))
-    for _ in problem.task.train(problem.config, data):
+    for _ in problem.task.train(problem.config, data, device=problem.device):
         yield
 
 
 def bare(problem: Problem, images: int) -> Iterator[None]:
     """Forward, backward and step on one resident batch, with the network, loss, optimizer and dtype of `ours`."""
     size, data = problem.config.batch_size, problem.data
-    batch, target = to_unit(torch.from_numpy(data.images[:size])), problem.targets(size)
+    batch = to_unit(torch.from_numpy(data.images[:size]).to(problem.device))
+    target = problem.targets(size).to(problem.device)
     step = _training_step(problem, problem.config, torch.channels_last)
     while True:
         for _ in range(images // size):
@@ -110,7 +112,7 @@ def _notebook(problem: Problem, images: int, step: Callable[[Tensor, Tensor], No
     )
     while True:
         for batch, target in loader:
-            step(batch, target)
+            step(batch.to(problem.device), target.to(problem.device))
         yield
 
 
@@ -165,10 +167,10 @@ def _training_step(
     passes: int = 1,
 ) -> Callable[[Tensor, Tensor], None]:
     """One step of training a new network on a batch; with `passes` 2 the batch goes forward once more, for nothing."""
-    model = problem.task.new_model(config, problem.data).to(memory_format=memory_format).train()
+    model = problem.task.new_model(config, problem.data).to(problem.device).to(memory_format=memory_format).train()
     criterion = problem.criterion()
     optimizer = build_optimizer(model, config)
-    precision = autocast(config, CPU)
+    precision = autocast(config, problem.device)
 
     def step(batch: Tensor, target: Tensor) -> None:
         with precision:
@@ -186,16 +188,18 @@ def _training_step(
 # Processes: each holds its contenders, and runs one of them when it is told to.
 
 
-def serve(pipe: Connection, config: TrainConfig, path: str, threads: int) -> None:
+def serve(pipe: Connection, config: TrainConfig, path: str, device: str, threads: int) -> None:
     """Run `epochs` of `images` images of a contender for each (name, images, epochs) received; None ends it."""
     torch.set_num_threads(threads)
-    problem = Problem(config, path, load(path, image_size=config.image_size))
+    problem = Problem(config, path, load(path, image_size=config.image_size), torch.device(device))
     running: dict[str, tuple[int, Iterator[None]]] = {}
     for name, images, epochs in iter(pipe.recv, None):
         if name not in running or running[name][0] != images:
             running[name] = images, CONTENDERS[name](problem, images)
         for _ in range(epochs):
             next(running[name][1])
+        if device == "cuda":
+            torch.cuda.synchronize()
         pipe.send("done")
 
 
@@ -227,6 +231,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, metavar="N", help="of unet or a pyramid (64)")
     parser.add_argument("--image-size", type=int, default=96, metavar="PX")
     parser.add_argument("--batch-size", type=int, default=32, metavar="N")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--seconds", type=float, default=10, metavar="S", help="of a contender in a round")
     parser.add_argument("--rounds", type=int, default=5, metavar="N")
     parser.add_argument("--processes", type=int, default=1, metavar="N", help="that share the cores: ours and bare")
@@ -243,12 +248,13 @@ def main() -> None:
     if available < WARM_UP * args.batch_size:
         parser.error(f"--batch-size must be at most a {WARM_UP}th of the images, but got {args.batch_size}")
 
+    device = torch.device(args.device)
     context, threads = get_context("spawn"), {name: max(1, CORES // args.processes) for name in ("ours", "bare")}
     threads |= {name: CORES for name in contenders if name.startswith("notebook")}
     pipes = []
     for number in [threads["ours"]] * args.processes + [CORES]:
         here, there = context.Pipe()
-        context.Process(target=serve, args=(there, config, path, number)).start()
+        context.Process(target=serve, args=(there, config, path, args.device, number)).start()
         there.close()
         pipes.append(here)
     homes = {name: pipes[-1:] if name.startswith("notebook") else pipes[:-1] for name in contenders}
@@ -260,8 +266,9 @@ def main() -> None:
     ratios = {f"ours/{name}": [r["ours"] / r[name] for r in rounds] for name in contenders if name != "ours"}
     rates = {name: [r[name] for r in rounds] for name in contenders}
     result = vars(args) | {
-        "dtype": str(precision_of(config, CPU)).removeprefix("torch."),
+        "dtype": str(precision_of(config, device)).removeprefix("torch."),
         "torch": torch.__version__,
+        "gpu": torch.cuda.get_device_name() if args.device == "cuda" else None,
         "cores": CORES,
         "threads": threads,  # of torch, a process
         "images_per_second": {name: round(statistics.median(v), 2) for name, v in rates.items()},

@@ -23,6 +23,7 @@ SIZE = ("--image-size", 32, "--epochs", 3, "--trials", 2)
         (("classify", "--trials", "many"), "--trials"),
         (("classify", "--epochs", "0"), "--epochs"),
         (("classify", "--image-size", "27"), "--image-size: must be an integer of at least 28"),
+        (("classify", "--resize", "stretch"), "--resize"),
         (("classify", "--sampler", "guess"), "--sampler"),
         (("classify", "--seed", "-1"), "--seed"),
         (("classify", "--time-budget", "soon"), "--time-budget: must be a duration such as 90s"),
@@ -53,6 +54,11 @@ def test_arguments_that_do_not_parse(arguments, message, refused):
         (("--gpus-per-trial", "64"), "--gpus-per-trial must be at most the"),
         (("--cpus-per-trial", "4096"), "--cpus-per-trial must be at most the"),
         (("--use-val",), "use_val needs the devkit layout"),
+        (("--val", "7/5"), "--val K/N is fold K of N, counted from 1"),
+        (("--val", "ids.txt"), "there is no file"),
+        (("--val", "val.txt"), "--val val.txt needs the set's own validation part"),
+        (("--group-by", "["), "--group-by must be a regular expression"),
+        (("--group-by", "patient"), "'patient' matches none"),
         (("--space", "missing.py"), "missing.py is not a file"),
         (("--resume", "missing"), "no run folder"),
         (("--warm-start", "missing"), "no run folder"),
@@ -141,6 +147,7 @@ class TestResume:
         [
             ("--epochs", 4),
             ("--image-size", 33),
+            ("--resize", "pad"),
             ("--sampler", "random"),
             ("--seed", 1),
             ("--name", "other"),
@@ -149,6 +156,8 @@ class TestResume:
             ("--space", "space.py"),
             ("--warm-start", "run"),
             ("--use-val",),
+            ("--val", "1/5"),
+            ("--group-by", "a"),
         ],
     )
     def test_arguments_that_may_not_change(self, changed, refused, unstarted):

@@ -16,7 +16,7 @@ from tests.search.runs import data_of, read, rows_of, trials_of
 from voctrain import classify
 from voctrain.config import ClassifyConfig
 from voctrain.data import load
-from voctrain.data.layouts import VOC_CLASSES
+from voctrain.data.class_names import VOC_CLASSES
 from voctrain.metrics.classification import decide
 
 pytestmark = pytest.mark.slow

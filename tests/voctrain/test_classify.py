@@ -143,7 +143,7 @@ def test_checkpoint_contents(draw_data):
     (epoch,), weights = trained(data)
     config = ClassifyConfig(**TINY)
     saved = classify.checkpoint(config, data, epoch.weights, epoch.metrics)
-    assert saved.keys() == {"task", "config", "classes", "image_size", "mean", "std", "metrics", "model"}
+    assert saved.keys() == {"task", "config", "classes", "image_size", "resize", "mean", "std", "metrics", "model"}
     assert (saved["task"], saved["classes"], saved["image_size"]) == ("classify", ["cat", "dog", "person"], 32)
     assert saved["config"] == config.to_dict()
     assert saved["metrics"] == epoch.metrics

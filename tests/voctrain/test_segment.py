@@ -8,7 +8,7 @@ import torch
 
 from voctrain import segment
 from voctrain.config import ClassifyConfig, SegmentConfig
-from voctrain.data.layouts import VOID
+from voctrain.data.class_names import VOID
 from voctrain.metrics.segmentation import mask_metrics, score_maps
 from voctrain.models import build_segmenter
 
@@ -208,6 +208,24 @@ def test_maps_are_predicted_at_the_original_sizes(model):
     up = torch.nn.functional.interpolate(logits[1:2], (50, 37), mode="bilinear", align_corners=False)
     assert np.array_equal(maps[1], up[0].argmax(0).numpy())
     assert np.array_equal(maps[2], logits[2].argmax(0).numpy())
+
+
+def test_maps_of_padded_and_cropped_images_lie_where_the_images_were(model):
+    images = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3)).astype(np.uint8)
+
+    def predicted(size, resize):
+        (label_map,) = segment.predict(model, images, config(), sizes=np.array([size]), resize=resize)
+        return label_map
+
+    assert np.array_equal(predicted((20, 50), "pad"), predicted((50, 50), "squash")[15:35])
+    assert np.array_equal(predicted((51, 20), "pad"), predicted((51, 51), "squash")[:, 15:35])  # 16 columns right of it
+    cropped = predicted((20, 50), "crop")
+    assert np.array_equal(cropped[:, 15:35], predicted((20, 20), "squash"))
+    assert cropped.shape == (20, 50)
+    assert not cropped[:, :15].any()
+    assert not cropped[:, 35:].any()
+    for resize in ("pad", "crop"):
+        assert np.array_equal(predicted((40, 40), resize), predicted((40, 40), "squash"))
 
 
 def test_flips_and_scales_are_averaged(model):

@@ -35,12 +35,12 @@ def test_an_invalid_code_is_rejected(code):
 
 
 def test_planes_of_a_label_map():
-    stack = planes(np.array([[0, 20], [1, 1]]))
+    stack = planes(np.array([[0, 20], [1, 1]]), 20)
     assert stack.shape == (20, 2, 2)
     assert stack[0].tolist() == [[False, False], [True, True]]
     assert stack[19].tolist() == [[False, True], [False, False]]
     with pytest.raises(ValueError, match="got 255"):
-        planes(np.array([[255]]))
+        planes(np.array([[255]]), 20)
 
 
 def test_the_file_has_two_rows_per_image(tmp_path):

@@ -82,7 +82,7 @@ def goal_metrics(
         "flip_rate": changed.mean(),
         "collateral": changed[:, others].mean(),
         "delta": np.abs(attacked - clean)[:, others].mean(),
-        "agreement": (row_dice(before, after) + ~(before | after).any(1)).mean(),
+        "agreement": row_dice(before, after).mean(),
         "empty": (~after.any(1)).mean(),
         "labels": after.sum(1).mean(),
         "confidence": np.abs(attacked - 0.5).mean(),

@@ -12,7 +12,7 @@ from voctrain import classify
 from voctrain.config import ClassifyConfig
 from voctrain.data import Data, cache_dir
 from voctrain.images import EVAL_BATCH
-from voctrain.models.weights import load_file
+from voctrain.models.weights_file import load_file
 from voctrain.precision import autocast
 
 

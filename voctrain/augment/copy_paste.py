@@ -9,7 +9,7 @@ device.
 import torch
 from torch import Tensor
 
-from voctrain.data.layouts import VOID
+from voctrain.data.class_names import VOID
 
 
 def draw_objects(masks: Tensor, weights: Tensor) -> Tensor:

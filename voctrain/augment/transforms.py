@@ -1,6 +1,7 @@
 """Augmentation of whole batches on their device: one warp, then color transforms.
 
-Random numbers come from the device's global generator.
+Random numbers come from torch's CPU generator, so that all devices draw the same. The matrices are computed on the CPU,
+too: each of their many small operations takes less time there than a GPU needs to launch its kernel.
 
 Written by hand rather than taken from torchvision v2 or kornia because all geometric transforms of a batch become one
 homography and one sampling per image, parameters are drawn per image, and masks are warped alongside.
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from voctrain.config import TrainConfig
-from voctrain.data.layouts import VOID
+from voctrain.data.class_names import VOID
 
 FLIPS = {"hflip": -1, "vflip": -2}  # the dimension of each
 NEED_COLOR = ("saturation", "hue", "grayscale")
@@ -41,8 +42,9 @@ def augment(
     are not modified, and are returned unchanged if `config` augments nothing.
     """
     names = [name for name in (*GEOMETRY, *COLORS) if getattr(config, name) != (1.0 if name == "crop_scale" else 0.0)]
-    amounts = _draw(names, config, images)
+    amounts = _draw(names, config, len(images))
     if focus is not None and "crop_scale" in amounts:
+        amounts = {name: _send(amount, images) for name, amount in amounts.items()}  # the CPU would wait for the focus
         amounts["crop_scale"] = torch.cat([amounts["crop_scale"], focus])
     geometry = {name: amounts[name] for name in GEOMETRY if name in amounts}
     memory_format = torch.channels_last if images.stride(1) == 1 else torch.contiguous_format
@@ -52,16 +54,20 @@ def augment(
             images = images.contiguous()  # one plane per channel: several times faster on a CPU
         for name in COLORS:
             if name in amounts:
-                images = COLORS[name](images, amounts[name])
+                images = COLORS[name](images, _send(amounts[name], images))
     images = images.contiguous(memory_format=memory_format)
     return images if masks is None else (images, masks)
 
 
-def _draw(names: list[str], config: TrainConfig, images: Tensor) -> dict[str, Tensor]:
-    """The amounts (draws, B) of each augmentation; 0 leaves an image unchanged."""
-    size, amounts = len(images), {}
+def _send(amount: Tensor, images: Tensor) -> Tensor:
+    return amount.to(images.device, non_blocking=True)
+
+
+def _draw(names: list[str], config: TrainConfig, size: int) -> dict[str, Tensor]:
+    """The amounts (draws, B) of each augmentation for `size` images; 0 leaves an image unchanged."""
+    amounts = {}
     for name in names:
-        uniform, value = torch.rand(DRAWS.get(name, 1), size, device=images.device), getattr(config, name)
+        uniform, value = torch.rand(DRAWS.get(name, 1), size), getattr(config, name)
         if name in EVENTS:
             amounts[name] = (uniform < value).float()
         elif name == "perspective":
@@ -71,11 +77,11 @@ def _draw(names: list[str], config: TrainConfig, images: Tensor) -> dict[str, Te
         else:
             amounts[name] = (uniform * 2 - 1) * value
     if config.num_ops is not None:
-        places = torch.rand(len(names), size, device=images.device).argsort(0)  # a random order of the augmentations
+        places = torch.rand(len(names), size).argsort(0)  # a random order of the augmentations
         for name, place in zip(names, places, strict=True):
             amounts[name] = amounts[name] * (place < config.num_ops)
     if config.one_color:
-        coin = torch.rand(size, device=images.device) < 0.5
+        coin = torch.rand(size) < 0.5
         amounts |= {"brightness": amounts["brightness"] * coin, "grayscale": amounts["grayscale"] * ~coin}
     return amounts
 
@@ -83,7 +89,7 @@ def _draw(names: list[str], config: TrainConfig, images: Tensor) -> dict[str, Te
 def _flip(images: Tensor, masks: Tensor | None, geometry: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
     """The warp of flips alone: exact, and much cheaper."""
     for name, amount in geometry.items():
-        dim = FLIPS[name]
+        dim, amount = FLIPS[name], _send(amount, images)
         images = images.lerp(images.flip(dim), amount[0].view(-1, 1, 1, 1))  # a weight of 0 or 1: exact
         masks = None if masks is None else torch.where(amount[0, :, None, None] > 0, masks.flip(dim), masks)
     return images, masks
@@ -92,7 +98,7 @@ def _flip(images: Tensor, masks: Tensor | None, geometry: dict[str, Tensor]) -> 
 def _warp(images: Tensor, masks: Tensor | None, geometry: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
     """All geometric transforms as one homography and one sampling."""
     matrix = functools.reduce(torch.matmul, (GEOMETRY[name](amount) for name, amount in geometry.items()))
-    grid = _grid(matrix, *images.shape[-2:])
+    grid = _grid(_send(matrix, images), *images.shape[-2:])
     images = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False).clamp_(0, 1)
     if masks is not None:
         known = masks[:, None].float() - VOID  # beyond the border, grid_sample can only pad with zeros

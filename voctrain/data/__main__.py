@@ -2,9 +2,7 @@
 
 import argparse
 import sys
-from concurrent.futures import ThreadPoolExecutor
-
-import numpy as np
+from pathlib import Path
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,7 +24,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m voctrain.data", description="Generate, convert and describe image sets."
     )
     commands = parser.add_subparsers(required=True, metavar="{sample,convert,describe}")
-    data = "a folder in the Kaggle or devkit layout, or one of the built-in sets sample and voc2009"
+    data = "a folder of images with labels or masks, or one of the built-in sets sample and voc2009"
     use_val = "also use the devkit's val.txt as labeled images"
 
     sample = commands.add_parser("sample", help="generate the synthetic sample set in the Kaggle layout")
@@ -51,13 +49,27 @@ def _parser() -> argparse.ArgumentParser:
         help="keep void pixels at 255, or set them to 0 (default: keep)",
     )
     convert.add_argument("--use-val", action="store_true", help=use_val)
+    _add_classes(convert)
     convert.set_defaults(command=_convert)
 
-    describe = commands.add_parser("describe", help="count the images, classes, sizes and pixels of a set")
+    describe = commands.add_parser("describe", help="count what is in a set, name all bad files, and draw a sheet")
     describe.add_argument("folder", help=data)
     describe.add_argument("--use-val", action="store_true", help=use_val)
+    describe.add_argument("--sheet", metavar="FILE", help="the contact sheet (default: SET-sheet.png)")
+    _add_classes(describe)
     describe.set_defaults(command=_describe)
     return parser
+
+
+def _add_classes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--classes", metavar="FILE", help="class names, one per line, or a labelmap.txt")
+    parser.add_argument(
+        "--mask-value",
+        metavar="VALUE=CLASS",
+        nargs="+",
+        default=[],
+        help="what mask values mean, such as 255=1 or 7=cell (0: background, 255: void)",
+    )
 
 
 def _sample(folder: str, labeled: int, unlabeled: int, max_size: int, seed: int) -> None:
@@ -67,10 +79,15 @@ def _sample(folder: str, labeled: int, unlabeled: int, max_size: int, seed: int)
     print(f"{folder}: {labeled} labeled and {unlabeled} test images in the Kaggle layout")
 
 
-def _convert(source: str, target: str, to: str | None, void: str, use_val: bool) -> None:
-    from voctrain.data import convert, layouts, named_sets
+def _convert(
+    source: str, target: str, to: str | None, void: str, use_val: bool, classes: str | None, mask_value: list[str]
+) -> None:
+    from voctrain.data import convert, discovery, layouts, named_sets
 
-    listing = layouts.read_layout(named_sets.folder_of(source), use_val=use_val)
+    listing = layouts.read_layout(
+        named_sets.folder_of(source), use_val=use_val, classes=classes, mask_values=mask_value
+    )
+    listing = discovery.with_classes(listing)
     notes = convert.convert(listing, target, to=to, void=void)
     counts = f"{len(listing.ids)} labeled and {len(listing.test_ids)} test images"
     print(f"{target}: {counts}, converted from the {listing.layout} layout")
@@ -78,29 +95,27 @@ def _convert(source: str, target: str, to: str | None, void: str, use_val: bool)
         print("note:", note)
 
 
-def _describe(folder: str, use_val: bool) -> None:
-    from voctrain.data import files, layouts, load, named_sets
+def _describe(folder: str, use_val: bool, classes: str | None, mask_value: list[str], sheet: str | None) -> None:
+    from voctrain.data import description, discovery, layouts, named_sets
 
-    listing = layouts.read_layout(named_sets.folder_of(folder), use_val=use_val)
-    data = load(folder, image_size=64, use_val=use_val)
-    print(f"{listing.root}: {listing.layout} layout, fingerprint {data.fingerprint}")
-    print(f"images   {len(data.ids)} labeled ({len(data.train)} train, {len(data.val)} validation),", end=" ")
-    print(f"{len(data.test_ids)} test, {len(listing.ids) - listing.masks.count(None)} with masks")
-    sizes = np.concatenate([data.sizes, data.test_sizes])
-    print(f"sizes    {len(np.unique(sizes, axis=0))} different, height x width:", end=" ")
-    summary = [("min", sizes.min(0)), ("median", np.median(sizes, 0).astype(int)), ("max", sizes.max(0))]
-    print(", ".join(f"{name} {height} x {width}" for name, (height, width) in summary))
-    counts = data.labels.sum(0, dtype=int)
-    print("classes  images")
-    for name, count in zip(data.classes, counts, strict=True):
-        print(f"  {name:<12} {count:>5}  {'#' * round(50 * count / max(counts.max(), 1))}".rstrip())
-    if masks := [path for path in listing.masks if path is not None]:
-        with ThreadPoolExecutor() as pool:
-            histograms = pool.map(lambda path: np.bincount(files.read_mask(path).ravel(), minlength=256), masks)
-            pixels = np.sum(list(histograms), axis=0)
-        print(f"pixels   {pixels[0] / pixels.sum():.1%} background, {pixels[files.VOID] / pixels.sum():.1%} void")
-    for warning in data.warnings:
-        print("warning:", warning)
+    listing = layouts.read_layout(
+        named_sets.folder_of(folder), use_val=use_val, classes=classes, mask_values=mask_value
+    )
+    found = description.describe(discovery.with_classes(listing))
+    for line in found.lines():
+        print(line)
+    if found.facts:
+        path = Path(sheet or f"{Path(folder).resolve().name}-sheet.png")
+        found.contact_sheet().save(path)
+        print(f"sheet    {path}")
+    for message in found.bad:
+        print("bad:", " ".join(message.split()), file=sys.stderr)
+    if found.bad:
+        total = len(found.bad) + len(found.facts) + len(found.test_facts)
+        raise ValueError(
+            f"every file must be readable, but {len(found.bad)} of {total} images are bad: repair them, or search with"
+            " --skip-bad"
+        )
 
 
 if __name__ == "__main__":

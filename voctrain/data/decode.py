@@ -1,114 +1,144 @@
-"""Image files to square arrays of one size, decoded in parallel once and kept in the cache folder."""
+"""Image files to square arrays of one size, decoded in parallel once and kept in a file that is mapped into memory."""
 
-import hashlib
 import itertools
-import json
-import os
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
-from voctrain.data.class_names import VOC_CLASSES
-from voctrain.data.files import VOID, read_image
-from voctrain.data.layouts import Listing
+from voctrain.data.array_file import ArrayFile, Shapes, Write, open_arrays, write_arrays
+from voctrain.data.class_names import VOID, in_short
+from voctrain.data.discovery import check_labels, contradicting
+from voctrain.data.image_files import read_image
+from voctrain.data.layouts.listing import Listing
 from voctrain.data.resizing import NEAREST, resize_square
-from voctrain.data.split import stratified_split
 
-FORMAT = 1  # version of the cached arrays: increment it when their names or the way they are computed change
+FORMAT = 2  # version of the cached arrays: increment it when their names or the way they are computed change
 
 
-def fingerprint(listing: Listing) -> str:
-    """32 hex digits that depend on the ids, the labels, and the relative path and the bytes of each file."""
+class Decoded(NamedTuple):
+    """The arrays of `Data` by name, where they are, and what the user should know."""
 
-    def digest(path: Path) -> bytes:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "blake2b").digest()
+    arrays: Mapping[str, np.ndarray]
+    notes: tuple[str, ...]
+    file: ArrayFile | None  # None: they are in memory
 
-    labels = None if listing.labels is None else listing.labels.tolist()
-    total = hashlib.blake2b(json.dumps([listing.ids, listing.test_ids, labels]).encode(), digest_size=16)
-    with ThreadPoolExecutor() as pool:
-        for path, content in zip(listing.files, pool.map(digest, listing.files), strict=True):
-            total.update(path.relative_to(listing.root).as_posix().encode() + b"\0" + content)
-    return total.hexdigest()
+
+def shapes_of(listing: Listing, image_size: int) -> Shapes:
+    """Shape and dtype of the arrays of `Data` by name; `masks` only if the set has any."""
+    count, tests, square = len(listing.examples), len(listing.tests), (image_size, image_size)
+    masks = {"masks": ((count, *square), "uint8")} if listing.masked else {}
+    return {
+        "images": ((count, *square, 3), "uint8"),
+        "test_images": ((tests, *square, 3), "uint8"),
+        "labels": ((count, len(listing.classes.names)), "uint8"),
+        "sizes": ((count, 2), "int32"),
+        "test_sizes": ((tests, 2), "int32"),
+        **masks,
+    }
 
 
 def decode_images(
-    listing: Listing, image_size: int, progress: Callable[[int, int], None] = lambda done, total: None
-) -> dict[str, np.ndarray]:
-    """Decode and resize all images. Returns the arrays of `Data` by name; `masks` only if the set has any.
+    listing: Listing, image_size: int, resize: str, progress: Callable[[int, int], None], write: Write
+) -> tuple[str, ...]:
+    """Decode and resize all images, and write them as rows of the arrays; see `shapes_of`.
 
-    `progress` is called with the number of decoded images and the total. Raises `ValueError` if there are fewer labeled
-    images than classes, or for a file that is damaged or malformed.
+    Returns what the user should know about labels that contradict each other. `progress` is called with the number of
+    decoded images and the total. Raises `ValueError` for a file that is damaged or malformed, and for a set that can
+    teach nothing.
     """
-    num_labeled, num_test, size = len(listing.ids), len(listing.test_ids), image_size
-    if num_labeled < len(VOC_CLASSES):
+    num_labeled, num_test = len(listing.examples), len(listing.tests)
+    if num_labeled < 2:
         raise ValueError(
-            f"a set must have at least {len(VOC_CLASSES)} labeled images, one per class, but {str(listing.root)!r} has"
+            f"a set must have at least 2 labeled images, to train and to validate, but {str(listing.root)!r} has"
             f" {num_labeled}: add more"
         )
-    images, test_images = (np.empty((n, size, size, 3), np.uint8) for n in (num_labeled, num_test))
     sizes, test_sizes = (np.empty((n, 2), np.int32) for n in (num_labeled, num_test))
-    labels = np.empty((num_labeled, len(VOC_CLASSES)), np.uint8)
-    masks = {"masks": np.full((num_labeled, size, size), VOID, np.uint8)} if any(listing.masks) else {}
+    labels = np.empty((num_labeled, len(listing.classes.names)), np.uint8)
 
     def labeled(i: int) -> None:
         image, mask, labels[i] = listing.read(i)
-        images[i], sizes[i] = resize_square(image, size), image.shape[:2]
+        sizes[i] = image.shape[:2]
+        write("images", i, resize_square(image, image_size, resize=resize)[None])
         if mask is not None:
-            masks["masks"][i] = resize_square(mask, size, NEAREST)
+            write("masks", i, resize_square(mask, image_size, NEAREST, resize=resize, fill=VOID)[None])
+        elif listing.masked:
+            write("masks", i, np.full((1, image_size, image_size), VOID, np.uint8))
 
     def unlabeled(i: int) -> None:
-        image = read_image(listing.test_images[i])
-        test_images[i], test_sizes[i] = resize_square(image, size), image.shape[:2]
+        image = read_image(listing.tests[i].image)
+        test_sizes[i] = image.shape[:2]
+        write("test_images", i, resize_square(image, image_size, resize=resize)[None])
 
     with ThreadPoolExecutor() as pool:
         reading = itertools.chain(pool.map(labeled, range(num_labeled)), pool.map(unlabeled, range(num_test)))
         for done, _ in enumerate(reading, 1):
             progress(done, num_labeled + num_test)
-    train, val = stratified_split(labels)
-    arrays = {"images": images, "labels": labels, "train": train, "val": val, "test_images": test_images}
-    return arrays | masks | {"sizes": sizes, "test_sizes": test_sizes}
+    check_labels(listing, labels)
+    for name, array in (("labels", labels), ("sizes", sizes), ("test_sizes", test_sizes)):
+        write(name, 0, array)
+    return contradictions(listing, labels)
 
 
-def read_or_build(
-    path: Path, build: Callable[[], dict[str, np.ndarray]]
-) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """Read the arrays in the .npz file `path`; if it is missing or damaged, build them and write it.
+def read_or_build(path: Path, shapes: Shapes, decode: Callable[[Write], tuple[str, ...]]) -> Decoded:
+    """Map the arrays in the file `path`; if it is missing or damaged, decode the images into it first.
 
-    Returns the arrays, and a warning if the file could not be written. Several processes may call this at once.
+    If it cannot be written, the arrays are in memory. Several processes may call this at once.
     """
-    with suppress(Exception), np.load(path) as file:  # damaged files raise many types; zip's checksums detect them
-        return dict(file), ()
-    arrays = build()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as temporary:
-            named: dict[str, Any] = arrays  # else pyright matches arrays with the options of savez
-            np.savez(Path(temporary) / path.name, **named)
-            os.replace(Path(temporary) / path.name, path)
+        file = open_arrays(path)
+        if file is None:
+            write_arrays(path, shapes, decode)
+            file = open_arrays(path)
+        if file is None:
+            raise OSError(f"{path} cannot be read back")
+        return Decoded(file.arrays, file.notes, file)
     except OSError as error:
-        return arrays, (
-            f"images must be decoded at each start because the cache is not writable ({error}): set XDG_CACHE_HOME",
+        reason = error
+    arrays = {name: np.empty(shape, dtype) for name, (shape, dtype) in shapes.items()}
+
+    def write(name: str, row: int, rows: np.ndarray) -> None:
+        arrays[name][row : row + len(rows)] = rows
+
+    warning = f"images must be decoded at each start because the cache is not writable ({reason}): set XDG_CACHE_HOME"
+    return Decoded(arrays, (*decode(write), warning), None)
+
+
+def contradictions(listing: Listing, labels: np.ndarray) -> tuple[str, ...]:
+    """What the user should know if annotations and masks name different classes; labels (N, C)."""
+    found = contradicting(listing, labels)
+    if not found:
+        return ()
+    differ = f"{len(found)} annotations and masks name different classes, such as {found[0]}"
+    return (f"{differ}: the masks count",)
+
+
+def content_warnings(
+    listing: Listing, labels: np.ndarray, train: np.ndarray, val: np.ndarray, skipped: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """What else the user should know about a valid set with this split, one line per kind; labels (N, C).
+
+    skipped: the ids of images that are left out because their files are bad.
+    """
+    lines = list(listing.notes)
+    if skipped:
+        lines.append(f"{len(skipped)} images are left out because their files are bad: {in_short(skipped)}")
+    trained, validated = (labels[side].sum(0) > 0 for side in (train, val))
+    for absent, where, why in (
+        (~trained & ~validated, "", "left out of the scores"),
+        (~trained & validated, " in train", "not learned"),
+        (trained & ~validated & (len(val) > 0), " in validation", "left out of the scores"),
+    ):
+        names = [name for name, is_absent in zip(listing.classes.names, absent.tolist(), strict=True) if is_absent]
+        if len(names) == 1:
+            lines.append(f"class {names[0]!r} has no positive image{where}: it is {why}")
+        elif names:
+            lines.append(f"{len(names)} classes have no positive image{where}: {in_short(names)} are {why}")
+    if listing.masked and (missing := len(listing.examples) - listing.masked):
+        lines.append(
+            f"{missing} of {len(listing.examples)} labeled images have no mask: classification learns from all"
+            f" {len(listing.examples)}, segmentation from the other {listing.masked}"
         )
-    return arrays, ()
-
-
-def content_warnings(listing: Listing, arrays: dict[str, np.ndarray]) -> tuple[str, ...]:
-    """What the user should know about a valid set: classes without images, and missing masks; one line each."""
-    lines = []
-    labels = arrays["labels"]
-    counts = {"train": labels[arrays["train"]].sum(0), "validation": labels[arrays["val"]].sum(0)}
-    for c, name in enumerate(VOC_CLASSES):
-        absent = [part for part, count in counts.items() if not count[c]]
-        if len(absent) == 2:
-            lines.append(f"class {name!r} has no positive image: it is left out of the scores")
-        elif absent:
-            lines.append(f"class {name!r} has no positive image in {absent[0]}: it has too few images to split")
-    if "masks" in arrays and (missing := listing.masks.count(None)):
-        lines.append(f"{missing} of {len(listing.ids)} labeled images have no mask: all their pixels count as void")
     return tuple(lines)

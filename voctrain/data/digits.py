@@ -35,6 +35,7 @@ def load(name: str, image_size: int) -> Data:
         fingerprint=hashlib.blake2b(images.tobytes() + numbers.tobytes(), digest_size=16).hexdigest(),
         warnings=(),
         source=DataSource(name),
+        class_source="the set",
     )
 
 

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-RESIZE = ("squash", "pad", "crop")
+from voctrain.config import RESIZE as RESIZE
+
 BILINEAR, NEAREST = Image.Resampling.BILINEAR, Image.Resampling.NEAREST
 
 
@@ -35,7 +36,7 @@ def window(height: int, width: int, resize: str) -> Window:
 
 def cut(array: np.ndarray, part: Window, fill: int = 0) -> np.ndarray:
     """The window of an array (H, W) or (H, W, C), with `fill` outside the array."""
-    (top, left, height, width), (h, w) = part, array.shape[:2]
+    top, left, height, width = part
     inside = array[max(top, 0) : top + height, max(left, 0) : left + width]
     if inside.shape[:2] == (height, width):
         return inside
@@ -52,7 +53,7 @@ def resize_square(
 
     PIL's bilinear filter antialiases: when shrinking, it averages over the area that each pixel covers.
     """
-    part = cut(image, window(*image.shape[:2], resize), fill)
+    part = cut(image, window(image.shape[0], image.shape[1], resize), fill)
     return np.asarray(Image.fromarray(part).resize((size, size), resample))
 
 
@@ -63,4 +64,4 @@ def place(square: np.ndarray, shape: tuple[int, int], resize: str, fill: int = 0
     """
     top, left, height, width = window(*shape, resize)
     assert square.shape[:2] == (height, width)
-    return cut(square, Window(-top, -left, *shape), fill)
+    return cut(square, Window(-top, -left, shape[0], shape[1]), fill)

@@ -12,8 +12,7 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFilter
 
 from voctrain.data.cache import build_folder
-from voctrain.data.class_names import VOC_CLASSES
-from voctrain.data.files import VOID
+from voctrain.data.class_names import VOC_CLASSES, VOID
 from voctrain.data.sample_classes import LOOKS, NORMAL, PATTERNS, Part
 
 MIN_PIXELS = 30  # objects with fewer visible pixels are left out

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from voctrain.config import SegmentConfig, given
-from voctrain.data.layouts import VOID
+from voctrain.data.class_names import VOID
 from voctrain.losses.classification import object_cross_entropy
 
 
@@ -77,14 +77,15 @@ def lovasz_softmax(logits: Tensor, masks: Tensor) -> Tensor:
     present = target.unique()  # (K,)
     if not len(target):
         return logits.sum() * 0
-    truth = (target[:, None] == present).float()  # (P, K)
-    errors = (truth - logits.softmax(1).movedim(1, -1)[known][:, present]).abs()
-    errors, order = errors.sort(dim=0, descending=True)
-    truth = truth.gather(0, order)
-    total = truth.sum(0)
-    jaccard = 1 - (total - truth.cumsum(0)) / (total + (1 - truth).cumsum(0))  # of the first 1..P errors
-    gradient = torch.diff(jaccard, dim=0, prepend=jaccard.new_zeros(1, len(present)))
-    return (errors * gradient).sum(0).mean()
+    truth = (target == present[:, None]).float()  # (K, P)
+    errors = (truth - logits.softmax(1).movedim(1, 0)[:, known][present]).abs()
+    # One class at a time: on a GPU, sorting a few long rows at once takes many times longer.
+    errors, order = map(torch.stack, zip(*(row.sort(descending=True) for row in errors), strict=True))
+    truth = truth.gather(1, order)
+    total = truth.sum(1, keepdim=True)
+    jaccard = 1 - (total - truth.cumsum(1)) / (total + (1 - truth).cumsum(1))  # of the first 1..P errors
+    gradient = torch.diff(jaccard, prepend=jaccard.new_zeros(len(present), 1))
+    return (errors * gradient).sum(1).mean()
 
 
 def binary_cross_entropy(logits: Tensor, masks: Tensor, pos_weight: float) -> Tensor:
@@ -93,7 +94,7 @@ def binary_cross_entropy(logits: Tensor, masks: Tensor, pos_weight: float) -> Te
     pos_weight: the weight of a class's own pixels.
     """
     truth = (masks[:, None] == torch.arange(logits.shape[1], device=masks.device).view(-1, 1, 1)).float()
-    weight = torch.tensor(pos_weight, device=logits.device)
+    weight = logits.new_full((), pos_weight)
     losses = F.binary_cross_entropy_with_logits(logits, truth, pos_weight=weight, reduction="none")
     known = (masks != VOID)[:, None]
     return (losses * known).sum() / (known.sum() * logits.shape[1]).clamp(min=1)

@@ -19,7 +19,7 @@ def classify_metrics(y_true: np.ndarray, y_prob: np.ndarray, prefix: str = "val_
     accuracy: of all decisions at the threshold 0.5.
     precision, recall, f1: at that threshold, averaged over classes weighted by their frequency.
     f1_macro, mAP: averaged over the classes present in y_true.
-    dice: the competition's score, see `row_dice`; images without a decision get their most probable class.
+    dice: the competition's score, see `row_dice`, of decisions by `decide`.
     Quotients with denominator 0 count as 0.
     """
     y_true = np.asarray(y_true, dtype=bool)
@@ -34,7 +34,7 @@ def classify_metrics(y_true: np.ndarray, y_prob: np.ndarray, prefix: str = "val_
         "f1": _ratio(true @ f1, true.sum()),
         "f1_macro": _ratio(f1[present].sum(), present.sum()),
         "mAP": _ratio(average_precision(y_true, y_prob)[present].sum(), present.sum()),
-        "dice": row_dice(y_true, decide(y_prob, 0.5)).mean(),
+        "dice": row_dice(y_true, decide(y_prob, 0.5, at_least_one=at_least_one(y_true))).mean(),
     }
     return {prefix + name: float(value) for name, value in metrics.items()}
 
@@ -59,21 +59,28 @@ def average_precision(y_true: np.ndarray, y_prob: np.ndarray) -> np.ndarray:
     return _ratio((hit * precision).sum(0), hit.sum(0))
 
 
-def decide(y_prob: np.ndarray, thresholds: np.ndarray | float) -> np.ndarray:
+def at_least_one(y_true: np.ndarray) -> bool:
+    """Whether each image has a class, as in VOC, so that a decision for none would be wrong for sure."""
+    return bool(np.asarray(y_true, dtype=bool).any(1).all())
+
+
+def decide(y_prob: np.ndarray, thresholds: np.ndarray | float, *, at_least_one: bool = True) -> np.ndarray:
     """Decisions, bool (N, C): probability >= threshold, which is (C,) or one number for all classes.
 
-    The competition expects at least one class per image: an image with none gets its most probable class.
+    at_least_one: an image with no such class gets its most probable one.
     """
     chosen = y_prob >= thresholds
-    empty = np.flatnonzero(~chosen.any(1))
-    chosen[empty, y_prob[empty].argmax(1)] = True
+    if at_least_one:
+        empty = np.flatnonzero(~chosen.any(1))
+        chosen[empty, y_prob[empty].argmax(1)] = True
     return chosen
 
 
 def row_dice(y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
-    """The competition's score: the Dice of each image's vector of classes, (N,), in [0, 1]; 0 if both are empty."""
+    """The competition's score: the Dice of each image's vector of classes, (N,), in [0, 1]; 1 if both are empty."""
     y_true, y_pred = np.asarray(y_true, dtype=bool), np.asarray(y_pred, dtype=bool)
-    return _ratio(2 * (y_true & y_pred).sum(1), y_true.sum(1) + y_pred.sum(1))
+    size = y_true.sum(1) + y_pred.sum(1)
+    return np.where(size, _ratio(2 * (y_true & y_pred).sum(1), size), 1.0)
 
 
 def random_baseline(
@@ -102,12 +109,15 @@ def classify_report(
     multilabel_confusion: [[tn, fp], [fn, tp]] per class. co_confusion: see the function of that name. report:
     precision, recall, f1-score and support per class and per average.
     """
-    y_true, y_pred = np.asarray(y_true, dtype=int), decide(y_prob, thresholds).astype(int)
+    y_true = np.asarray(y_true, dtype=int)
+    y_pred = decide(y_prob, thresholds, at_least_one=at_least_one(y_true)).astype(int)
     options: dict[str, Any] = {"target_names": list(classes), "zero_division": 0}  # 0 is missing in the stubs
-    report = classification_report(y_true, y_pred, output_dict=True, **options)
+    # scikit-learn takes a single column for two exclusive classes: a second one, left out again, shows what is meant.
+    wide = [np.pad(y, ((0, 0), (0, y.shape[1] == 1))) for y in (y_true, y_pred)]
+    report = classification_report(*wide, labels=np.arange(len(classes)), output_dict=True, **options)
     assert isinstance(report, dict)
     return {
-        "multilabel_confusion": multilabel_confusion_matrix(y_true, y_pred).tolist(),
+        "multilabel_confusion": multilabel_confusion_matrix(*wide)[: len(classes)].tolist(),
         "co_confusion": co_confusion(y_true, y_pred).tolist(),
         "report": {name: {key: float(value) for key, value in row.items()} for name, row in report.items()},
     }

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from voctrain.metrics.classification import decide, row_dice
+from voctrain.metrics.classification import at_least_one, decide, row_dice
 
 SHRINKAGE = 10  # with P positives, a class's own threshold has weight P / (P + this): with few, it is mostly noise
 SWEEPS = 3  # over the classes, when searching for a threshold per class
@@ -16,28 +16,29 @@ def fit_thresholds(
     y_true (N, C) 0/1, y_prob (N, C). One threshold for all classes competes with one per class on held-out folds;
     thresholds per class must win by more than the standard error of the difference. The winner is then fitted on all
     rows. groups (N,): the image of each row, if several models predicted it; rows of an image share a fold and count as
-    one observation.
+    one observation. Where some images have no class, the thresholds are for `decide` without at least one.
     """
     y_true, y_prob = np.asarray(y_true, dtype=bool), np.asarray(y_prob, dtype=np.float64)
     _, group = np.unique(np.arange(len(y_true)) if groups is None else groups, return_inverse=True)
     copies = np.bincount(group)  # (G,), rows of each image
     fold = np.random.default_rng(seed).permutation(len(copies))[group] % folds
+    forced = at_least_one(y_true)
     dice = np.zeros((2, len(y_true)))
     for k in np.unique(fold):
         fit, held_out = fold != k, fold == k
-        common = np.full(y_true.shape[1], _common_threshold(y_true[fit], y_prob[fit]))
-        own = _class_thresholds(y_true[fit], y_prob[fit], common, copies.mean())
+        common = np.full(y_true.shape[1], _common_threshold(y_true[fit], y_prob[fit], forced))
+        own = _class_thresholds(y_true[fit], y_prob[fit], common, copies.mean(), forced)
         for row, thresholds in zip(dice, (common, own), strict=True):
-            row[held_out] = row_dice(y_true[held_out], decide(y_prob[held_out], thresholds))
+            row[held_out] = row_dice(y_true[held_out], decide(y_prob[held_out], thresholds, at_least_one=forced))
 
     gain = np.bincount(group, dice[1] - dice[0]) / copies  # (G,): the rows of an image are one observation
-    thresholds = np.full(y_true.shape[1], _common_threshold(y_true, y_prob))
+    thresholds = np.full(y_true.shape[1], _common_threshold(y_true, y_prob, forced))
     if gain.mean() > gain.std() / np.sqrt(len(gain)):
-        return _class_thresholds(y_true, y_prob, thresholds, copies.mean()), float(dice[1].mean())
+        return _class_thresholds(y_true, y_prob, thresholds, copies.mean(), forced), float(dice[1].mean())
     return thresholds, float(dice[0].mean())
 
 
-def _common_threshold(y_true: np.ndarray, y_prob: np.ndarray) -> float:
+def _common_threshold(y_true: np.ndarray, y_prob: np.ndarray, forced: bool) -> float:
     """The single threshold with the greatest mean row Dice, among all that give different decisions."""
     if not len(y_true):
         return 0.5
@@ -45,11 +46,14 @@ def _common_threshold(y_true: np.ndarray, y_prob: np.ndarray) -> float:
     ranked = np.take_along_axis(y_prob, order, 1)  # (N, C), descending
     hits = np.take_along_axis(y_true, order, 1).cumsum(1)
     dice = 2 * hits / (np.arange(1, y_true.shape[1] + 1) + y_true.sum(1, keepdims=True))  # of the first k classes
-    # The first class is chosen at any threshold, by the arg-max rule: only the later ones change the score.
-    return _best_cut(ranked[:, 1:].ravel(), np.diff(dice, axis=1).ravel())
+    if forced:  # the first class is chosen at any threshold: only the later ones change the score
+        return _best_cut(ranked[:, 1:].ravel(), np.diff(dice, axis=1).ravel())
+    return _best_cut(ranked.ravel(), np.diff(dice, axis=1, prepend=~y_true.any(1, keepdims=True)).ravel())
 
 
-def _class_thresholds(y_true: np.ndarray, y_prob: np.ndarray, start: np.ndarray, copies: float = 1) -> np.ndarray:
+def _class_thresholds(
+    y_true: np.ndarray, y_prob: np.ndarray, start: np.ndarray, copies: float = 1, forced: bool = True
+) -> np.ndarray:
     """Thresholds (C,) by coordinate ascent on the mean row Dice, then shrunk toward `start` for rare classes.
 
     copies: mean number of rows per image.
@@ -58,7 +62,7 @@ def _class_thresholds(y_true: np.ndarray, y_prob: np.ndarray, start: np.ndarray,
     chosen = y_prob >= thresholds
     rows, size = np.arange(len(y_true)), y_true.sum(1)  # (N,)
     top = y_prob.argmax(1) if len(y_true) else rows
-    fallback = 2 * y_true[rows, top] / (1 + size)
+    fallback = 2 * y_true[rows, top] / (1 + size) if forced else size == 0  # the Dice without any decision
     for _ in range(SWEEPS):
         before = thresholds.copy()
         for c in range(y_true.shape[1]):

@@ -2,7 +2,7 @@
 
 import difflib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torchvision import models
 
+from voctrain.models.heads import Head
 from voctrain.models.mask_heads import MaskHeads
 from voctrain.models.normalized import Normalized
 from voctrain.models.weights import load_into, published_weights
@@ -42,12 +43,20 @@ class Classifier(Normalized):
 
 
 def build_classifier(
-    name: str, *, num_classes: int = 20, image_size: int = 300, weights: str = "none", in_channels: int = 3
+    name: str,
+    *,
+    num_classes: int = 20,
+    image_size: int = 300,
+    weights: str = "none",
+    in_channels: int = 3,
+    classes: Sequence[str] | None = None,
 ) -> Classifier:
     """The classifier `name`, one of `CLASSIFIERS`, for square images of side `image_size` >= 16 pixels.
 
     weights: "none", "imagenet" (torchvision's default weights, from torch hub's cache or downloaded) or the path of a
-    weights file (see `weights.load_file`). If their last layer does not fit `num_classes`, it is initialized anew.
+    weights file (see `weights_file.read_file`). A last layer that does not fit `num_classes`, or that a checkpoint has
+    for other classes than `classes`, is initialized anew; `Classifier.loaded` tells what was loaded.
+    classes: the names of the classes, if they are known.
     Raises `ValueError` for an unknown name, and for weights that are unavailable or belong to another model.
     """
     check_name(name)
@@ -60,7 +69,8 @@ def build_classifier(
     net = _build_net(name, num_classes, image_size, in_channels)
     model = Classifier(net, input_size=input_size(name, image_size), in_channels=in_channels)
     if weights != "none":
-        load_into(model, name, weights, head=_head(name), image_size=image_size)
+        head = Head(_last_tensors(name), None if classes is None else tuple(classes))
+        load_into(model, name, weights, head, image_size=image_size)
     return model
 
 
@@ -194,8 +204,15 @@ class _ShapesOnly(TorchFunctionMode):
 
 
 @functools.cache
-def _head(name: str) -> frozenset[str]:
-    """The tensors of a `Classifier` whose shape depends on the number of classes."""
+def tensor_names(name: str) -> frozenset[str]:
+    """The names of the tensors of a classifier's network."""
+    with _ShapesOnly():
+        return frozenset(_build_net(name, 2, 32).state_dict())
+
+
+@functools.cache
+def _last_tensors(name: str) -> frozenset[str]:
+    """The names of those whose shape depends on the number of classes."""
     with _ShapesOnly():
         one, other = (_build_net(name, num_classes, 32).state_dict() for num_classes in (2, 3))
-    return frozenset(f"net.{key}" for key in one if one[key].shape != other[key].shape)
+    return frozenset(key for key in one if one[key].shape != other[key].shape)

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from voctrain.models.loaded import Loaded
+
 
 class StateDict(OrderedDict[str, Tensor]):
     """A state dict with torch's record of module versions, which torch attaches to a plain `OrderedDict`."""
@@ -18,6 +20,7 @@ class Normalized(nn.Module):
     """A network `net` and the normalization of its input, (B, C, H, W) in [0, 1]; subclasses define `forward`.
 
     own_normalization: whether the normalization came with the weights. If not, it is the identity until it is set.
+    loaded: what was loaded from pretrained weights; None without them.
     """
 
     mean: Tensor
@@ -27,6 +30,7 @@ class Normalized(nn.Module):
         super().__init__()
         self.net = net
         self.own_normalization = False
+        self.loaded: Loaded | None = None
         self.register_buffer("mean", torch.zeros(1, in_channels, 1, 1))
         self.register_buffer("std", torch.ones(1, in_channels, 1, 1))
 

@@ -7,6 +7,7 @@ this project trains.
 
 import difflib
 import warnings
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -15,10 +16,11 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from voctrain.models.classifiers import CLASSIFIERS, build_classifier
+from voctrain.models.classifiers import CLASSIFIERS, build_classifier, tensor_names
+from voctrain.models.heads import Head
 from voctrain.models.maps import map_shapes
 from voctrain.models.normalized import Normalized
-from voctrain.models.weights import PUBLISHED, load_encoder, load_file, load_into
+from voctrain.models.weights import PUBLISHED, is_of_encoder, load_encoder, load_into
 
 TORCHVISION = tuple(models.list_models(module=models.segmentation))
 SEGMENTERS: tuple[str, ...] = ("unet", *TORCHVISION, *(f"fpn_{name}" for name in CLASSIFIERS))
@@ -40,14 +42,22 @@ class Segmenter(Normalized):
 
 
 def build_segmenter(
-    name: str, *, num_classes: int = 21, width: int | None = None, depth: int | None = None, weights: str = "none"
+    name: str,
+    *,
+    num_classes: int = 21,
+    width: int | None = None,
+    depth: int | None = None,
+    weights: str = "none",
+    classes: Sequence[str] | None = None,
 ) -> Segmenter:
     """The segmenter `name`, one of `SEGMENTERS`; num_classes includes background.
 
     width: of `UNet` or `FPN`, by default 64. depth: of `UNet`, by default 4.
     weights: "none", "imagenet" (torchvision's default weights for the encoder), "published" (torchvision's weights for
     the whole segmenter, trained on COCO's masks of VOC's classes), or the path of a weights file of a segmenter or of
-    the encoder's classifier.
+    the encoder's classifier. A last layer that does not fit `num_classes`, or that a checkpoint has for other classes
+    than `classes`, is initialized anew; `Segmenter.loaded` tells what was loaded.
+    classes: the names of the classes without background, if they are known.
     Raises `ValueError` for an unknown name, and for weights that are unavailable or belong to another model.
     """
     check_name(name)
@@ -61,13 +71,14 @@ def build_segmenter(
         options = {"weights": None, "weights_backbone": None, "num_classes": num_classes, **auxiliary}
         model = Segmenter(models.get_model(name, **options))
     if weights != "none":
-        if weights == "imagenet" or (weights not in PUBLISHED and _of_classifier(weights, model)):
-            if name == "unet":
+        part = None if name == "unet" else "encoder" if name.startswith("fpn_") else "backbone"
+        head = Head(_last_tensors(model.net), None if classes is None else tuple(classes), background=1)
+        if weights == "imagenet" or (weights not in PUBLISHED and is_of_encoder(weights, model.net, part, head)):
+            if part is None:
                 raise ValueError(f"unet has no pretrained encoder for weights={weights}: use --weights none")
-            part = model.net.get_submodule("encoder" if name.startswith("fpn_") else "backbone")
-            load_encoder(model, part, encoder, weights)
+            load_encoder(model, model.net.get_submodule(part), encoder, weights, tensor_names(encoder))
         else:
-            load_into(model, name, weights, head=_head(model, num_classes))
+            load_into(model, name, weights, head)
     return model
 
 
@@ -79,22 +90,17 @@ def check_name(name: str) -> None:
         raise ValueError(f"unknown segmenter {name!r}: {hint}")
 
 
-def _of_classifier(weights: str, model: Segmenter) -> bool:
-    """Whether a weights file belongs to a classifier: checkpoints name their task; others share no key with `model`."""
-    saved, own = load_file(weights), model.state_dict().keys()
-    if "task" in saved:
-        return saved["task"] == "classify"
-    return not any(name in own for key in saved for name in (key, f"net.{key}"))
-
-
-def _head(model: Segmenter, num_classes: int) -> frozenset[str]:
+def _last_tensors(net: nn.Module) -> frozenset[str]:
     """The names of the tensors whose shape depends on the number of classes: those of the last layers."""
-    return frozenset(
-        f"{name}.{key}"
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Conv2d) and module.out_channels == num_classes
-        for key, _ in module.named_parameters()
-    )
+    if isinstance(net, UNet | FPN):
+        layers = ["head"]
+    else:  # torchvision's: sequences that end with it, or two such layers
+        sequences = [
+            name for name in ("classifier", "aux_classifier") if isinstance(getattr(net, name, None), nn.Sequential)
+        ]
+        layers = [f"{name}.{len(net.get_submodule(name)._modules) - 1}" for name in sequences]
+        layers = layers or ["classifier.low_classifier", "classifier.high_classifier"]
+    return frozenset(f"{layer}.{key}" for layer in layers for key, _ in net.get_submodule(layer).named_parameters())
 
 
 def double_convolution(c_in: int, c_out: int) -> nn.Sequential:

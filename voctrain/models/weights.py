@@ -1,14 +1,12 @@
-"""Weights for a new model: torchvision's published ones, a voc-search checkpoint, or a plain state dict."""
+"""Weights for a new model: torchvision's published ones, a voc-search checkpoint, or a file of other tools."""
 
 import contextlib
 import pickle
-import re
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlparse
 
 import torch
@@ -16,45 +14,15 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models import WeightsEnum
 
-from voctrain.models.normalized import Normalized, StateDict
+from voctrain.models.heads import Head, body_of, first_part, fit_head
+from voctrain.models.loaded import Loaded, listed
+from voctrain.models.matching import Match, find, is_counter
+from voctrain.models.normalized import Normalized
+from voctrain.models.weights_file import WeightsFile, file_origin, first_line, load_file, read_file, read_state
 
+__all__ = ["PUBLISHED", "file_origin", "is_of_encoder", "load_encoder", "load_file", "load_into", "published_weights"]
 PUBLISHED = ("imagenet", "published")  # torchvision's weights of classifiers and of segmenters
 TIMEOUT = 15  # seconds without a response after which a download is aborted
-
-
-def load_file(path: str | Path) -> dict[str, Any]:
-    """A weights file, on the CPU: a voc-search checkpoint or a plain state dict.
-
-    A checkpoint has at least task, config (with architecture), classes, image_size and model (a state dict that
-    includes the normalization). Raises `ValueError` for a file that is missing, contains pickled objects or is neither.
-    """
-    if not Path(path).is_file():
-        raise ValueError(f"weights must be none, imagenet or a weights file, but there is no file {str(path)!r}")
-    try:
-        saved = torch.load(path, weights_only=True, map_location="cpu")
-    except pickle.UnpicklingError:
-        raise ValueError(
-            f"{path} contains pickled objects or is not a PyTorch file: save tensors only, with"
-            " torch.save(model.state_dict(), …)"
-        ) from None
-    except Exception as error:  # a damaged file fails in many ways
-        raise ValueError(f"{path} cannot be read ({_first_line(error)}): copy or train it again") from None
-    state = saved.get("model", saved) if isinstance(saved, dict) else None
-    if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ValueError(
-            f"{path} must be a state dict or a voc-search checkpoint: save it with torch.save(model.state_dict(), …)"
-        )
-    required = {"task", "config", "classes", "image_size"}
-    if state is not saved and not required <= saved.keys():
-        missing = ", ".join(repr(key) for key in sorted(required - saved.keys()))
-        raise ValueError(f"{path} is not a voc-search checkpoint (no {missing}): save a plain state_dict instead")
-    return saved
-
-
-def file_origin(path: str | Path) -> tuple[str | None, str | None]:
-    """Task and architecture of a voc-search checkpoint; None, None for a plain state dict."""
-    saved = load_file(path)
-    return (saved.get("task"), _architecture(saved)) if _is_checkpoint(saved) else (None, None)
 
 
 def published_weights(architecture: str) -> WeightsEnum | None:
@@ -65,123 +33,175 @@ def published_weights(architecture: str) -> WeightsEnum | None:
         return None
 
 
-def load_into(
-    model: Normalized, architecture: str, weights: str, *, head: frozenset[str], image_size: int | None = None
-) -> None:
+def load_into(model: Normalized, architecture: str, weights: str, head: Head, *, image_size: int | None = None) -> None:
     """Load published weights ("imagenet", or "published" for segmenters) or a file into `model`, with normalization.
 
-    head: names of the tensors that depend on the number of classes; if that differs, they keep their initial values.
-    image_size: the image size, in pixels, that the model is built for, if it works at one only; for the error message.
-    Raises `ValueError` if any other tensor is missing, unknown or of another shape.
+    head: initialized anew if it does not fit the file's. image_size: the image size, in pixels, that the model is built
+    for, if it works at one only; for the error message. `model.loaded` tells what was loaded.
+    Raises `ValueError` if any other tensor is missing, of another shape, or not a finite number.
     """
-    source, saved = _read(weights, architecture)
-    state, own = _qualified(saved["model"] if _is_checkpoint(saved) else saved), model.state_dict()
-    for key in head & state.keys():
-        if state[key].shape[:1] != own[key].shape[:1] and state[key].shape[1:] == own[key].shape[1:]:
-            state[key] = own[key]
-    _check_shapes(source, state, own, saved["image_size"] if _is_checkpoint(saved) else image_size, image_size)
-    missing, unknown = model.load_state_dict(state, strict=False)
-    # Auxiliary outputs are only used in training, and files without them are common.
-    missing = [key for key in missing if key not in ("mean", "std") and not key.lower().startswith("net.aux")]
-    if missing or unknown:
-        lists = {"missing": missing, "unknown": unknown}
-        found = ", ".join(f"{len(keys)} {what} (first {keys[0]})" for what, keys in lists.items() if keys)
-        raise _other_model(source, f"tensors: {found}")
-    _adopt_normalization(model, state, model.net, architecture)
+    file, own = _read(weights, architecture), model.net.state_dict()
+    match = _find(file, model.net, body_of(own, head), architecture)
+    state = match.state
+    _check_channels(file, match, model)
+    sizes = [
+        key for key in _misshapen(state, own) if key not in head.last or state[key].shape[1:] != own[key].shape[1:]
+    ]
+    if sizes and image_size is not None and file.image_size not in (None, image_size):
+        raise ValueError(
+            f"{file.path} was trained at image size {file.image_size}, the only one that its weights fit, but"
+            f" image_size is {image_size} ({_shapes(sizes[0], state, own)}): use --image-size {file.image_size}"
+        )
+    anew, rest = fit_head(state, own, head, file.classes)
+    model.loaded = _take(model.net, file, match, architecture, rest, anew=anew, head=head.parts)
+    _adopt_normalization(model, match, model.net, architecture)
 
 
-def load_encoder(model: Normalized, encoder: nn.Module, architecture: str, weights: str) -> None:
+def load_encoder(
+    model: Normalized, encoder: nn.Module, architecture: str, weights: str, known: Collection[str]
+) -> None:
     """Load "imagenet" or a classifier's file into `encoder`, the part of `model` that is a classifier without its head.
 
-    architecture: that of the classifier, whose normalization becomes the model's. Raises `ValueError` if a tensor is
-    missing or of another shape.
+    architecture: that of the classifier, whose normalization becomes the model's. known: the names of its tensors.
+    `model.loaded` tells what was loaded. Raises `ValueError` if a tensor is missing, of another shape, or not a finite
+    number.
     """
-    source, saved = _read(weights, architecture)
-    state, own = _qualified(saved["model"] if _is_checkpoint(saved) else saved), encoder.state_dict()
-    # The dilated encoders of torchvision correspond to `features` of their classifiers.
-    prefix = "net.features." if not any(f"net.{key}" in state for key in own) else "net."
-    found = StateDict((key, state[prefix + key]) for key in own if prefix + key in state)
-    if missing := [key for key in own if key not in found and not key.endswith("num_batches_tracked")]:
-        raise _other_model(source, f"{len(missing)} missing tensors (first {missing[0]})")
-    if wrong := [key for key in found if found[key].shape != own[key].shape]:
-        raise _other_model(source, f"{len(wrong)} tensors of another shape (first {wrong[0]})")
-    found._metadata = getattr(own, "_metadata", None)
-    encoder.load_state_dict(found, strict=False)
-    _adopt_normalization(model, state, encoder, architecture)
+    file = _read(weights, architecture)
+    match = _find(file, encoder, encoder.state_dict(), architecture)
+    rest = "all but the encoder is initialized anew"
+    model.loaded = _take(encoder, file, match, f"the encoder {architecture}", rest, known=known)
+    _adopt_normalization(model, match, encoder, architecture)
 
 
-def _read(weights: str, architecture: str) -> tuple[str, Mapping[str, Any]]:
-    """A name for these weights of an architecture, for error messages, and their contents."""
+def is_of_encoder(weights: str, net: nn.Module, encoder: str | None, head: Head) -> bool:
+    """Whether a file is a classifier's, for the part `encoder` of a segmenter `net`, rather than the segmenter's own.
+
+    Checkpoints name their task; other files have nothing of the segmenter between its encoder and its last layers.
+    """
+    file, own = read_file(weights), net.state_dict()
+    if file.task is not None or encoder is None:
+        return file.task == "classify"
+    match = find(file, net, body_of(own, head))
+    between = [key for key in own if first_part(key) != encoder and key not in head.last and not is_counter(key)]
+    return match is None or not any(key in match.state and match.state[key].shape == own[key].shape for key in between)
+
+
+def _read(weights: str, architecture: str) -> WeightsFile:
+    """These weights of an architecture."""
     if weights in PUBLISHED:
-        return f"the published file of {architecture}", _download(architecture)
-    saved = load_file(weights)
-    _check_architecture(weights, _architecture(saved), architecture)
-    return weights, saved
+        state, classes = _download(architecture)
+        return read_state(f"the published file of {architecture}", state, classes=classes)
+    file = read_file(weights)
+    if file.task is not None and file.architecture not in (None, architecture):
+        raise ValueError(
+            f"{weights} contains a {file.architecture}, but architecture is {architecture}: use --set"
+            f" architecture={file.architecture}"
+        )
+    return file
 
 
-def _adopt_normalization(model: Normalized, state: Mapping[str, Tensor], net: nn.Module, architecture: str) -> None:
+def _find(file: WeightsFile, net: nn.Module, body: Collection[str], architecture: str) -> Match:
+    match = find(file, net, body)
+    if match is None:
+        raise _misfit(file, architecture, f"its tensors have other names, such as {next(iter(file.tensors))}")
+    return match
+
+
+def _take(
+    net: nn.Module,
+    file: WeightsFile,
+    match: Match,
+    network: str,
+    rest: str | None,
+    *,
+    anew: Collection[str] = (),
+    head: Collection[str] = (),
+    known: Collection[str] = (),
+) -> Loaded:
+    """Load what was found into `net`.
+
+    rest: told of what was not. anew: tensors that may be missing. head: first parts of the names of tensors that the
+    network need not have. known: names of others that it need not have.
+    """
+    state, own = match.state, net.state_dict()
+    if wrong := _misshapen(state, own):
+        raise _misfit(file, network, f"{len(wrong)} tensors of another shape: {_shapes(wrong[0], state, own)}")
+    taken = [key for key in own if key in state]
+    for key in taken:
+        _check_numbers(file, key, state[key], own[key])
+    try:
+        missing, unknown = net.load_state_dict(state, strict=False)
+    except (RuntimeError, AssertionError) as error:  # of modules that recognize old names and versions
+        raise _misfit(file, network, first_line(error)) from None
+    missing = [key for key in missing if key not in anew]
+    total = len(own) - sum(is_counter(key) for key in missing)
+    missing = [key for key in missing if not is_counter(key)]
+    body = {first_part(key) for key in own} - set(head)
+    numbered = all(part.isdecimal() for part in body)
+    strange = [k for k in unknown if first_part(k) in body or (numbered and first_part(k).isdecimal())]
+    strange = [key for key in strange if not is_counter(key) and key not in known]
+    if missing or strange:
+        lists = {"missing": missing, "unknown": strange}
+        found = ", ".join(f"{len(keys)} {what} ({listed(keys)})" for what, keys in lists.items() if keys)
+        raise _misfit(file, network, f"tensors: {found}")
+    dtypes = {state[key].dtype for key in taken if state[key].is_floating_point()} - {torch.float32}
+    return Loaded(
+        source=Path(file.path).name,
+        network=network,
+        loaded=total - len(anew),
+        total=total,
+        prefix="" if file.task is not None else match.prefix,
+        dtype=" and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes)) or None,
+        rest=rest,
+        left_out=(*(match.names[key] for key in unknown if not is_counter(key)), *match.around),
+    )
+
+
+def _check_numbers(file: WeightsFile, key: str, there: Tensor, here: Tensor) -> None:
+    """Raise `ValueError` for a tensor that the network cannot compute with."""
+    if not here.is_floating_point():
+        return
+    if not there.is_floating_point() or there.layout is not torch.strided or there.is_meta:
+        kind = "meta" if there.is_meta else there.dtype if there.layout is torch.strided else there.layout
+        kind = str(kind).removeprefix("torch.")
+        raise ValueError(f"{file.path} must have floating-point weights, but {key} is {kind}: convert them to float32")
+    if not there.to(here.dtype).isfinite().all():
+        raise ValueError(f"{file.path} must have finite weights, but {key} has others: use an earlier checkpoint")
+
+
+def _adopt_normalization(model: Normalized, match: Match, net: nn.Module, architecture: str) -> None:
     """Set the normalization that these tensors were trained with, if it is known."""
-    if {"mean", "std"} <= state.keys():
-        model.set_normalization(state["mean"], state["std"])
+    if match.beside.keys() == {"mean", "std"}:
+        model.set_normalization(match.beside["mean"], match.beside["std"])
         model.own_normalization = True
     elif constants := _published_normalization(net, architecture):
         model.set_normalization(*constants)
         model.own_normalization = True
 
 
-def _check_architecture(path: str, found: str | None, wanted: str) -> None:
-    if found not in (None, wanted):
-        raise ValueError(f"{path} contains a {found}, but architecture is {wanted}: use --set architecture={found}")
-
-
-def _check_shapes(
-    source: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor], trained_size: int | None, size: int | None
-) -> None:
-    wrong = [key for key in own if key in state and state[key].shape != own[key].shape]
-    if not wrong:
-        return
-    if "mean" in wrong:
-        there, here = state["mean"].numel(), own["mean"].numel()
+def _check_channels(file: WeightsFile, match: Match, model: Normalized) -> None:
+    there, here = (
+        tensors["mean"].numel() if "mean" in tensors else 0 for tensors in (match.beside, model.state_dict())
+    )
+    if there not in (0, here):
         raise ValueError(
-            f"weights must match the number of image channels, but {source} has {there} and the data have {here}: use"
-            " weights that were trained on such images"
+            f"weights must match the number of image channels, but {file.path} has {there} and the data have {here}:"
+            " use weights that were trained on such images"
         )
-    first = f"{wrong[0]} is {tuple(state[wrong[0]].shape)} in the file and {tuple(own[wrong[0]].shape)} in the model"
-    if size is not None and trained_size != size:
-        raise ValueError(
-            f"{source} was trained at image size {trained_size}, the only one that its weights fit, but image_size is"
-            f" {size} ({first}): use --image-size {trained_size}"
-        )
-    raise _other_model(source, f"{len(wrong)} tensors of another shape: {first}")
 
 
-def _other_model(source: str, difference: str) -> ValueError:
-    return ValueError(f"{source} belongs to another model ({difference}): use --set architecture=NAME")
+def _misshapen(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
+    return [key for key in own if key in state and state[key].shape != own[key].shape]
 
 
-def _is_checkpoint(saved: Mapping[str, Any]) -> bool:
-    return isinstance(saved.get("model"), Mapping)
+def _shapes(key: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    return f"{key} is {tuple(state[key].shape)} in the file and {tuple(own[key].shape)} in the model"
 
 
-def _architecture(saved: Mapping[str, Any]) -> str | None:
-    return saved["config"].get("architecture") if _is_checkpoint(saved) else None
-
-
-def _qualified(state: Mapping[str, Tensor]) -> StateDict:
-    """A copy with the keys of a `Classifier`, from those of a classifier or its bare net, possibly in a wrapper."""
-    old = "module." if all(key.startswith("module.") for key in state) else ""
-    inner = {key.removeprefix(old) for key in state} - {"mean", "std"}
-    new = "" if all(key.startswith("net.") for key in inner) else "net."
-    # The published densenets have names with one more dot.
-    names = {k: re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2", new + k.removeprefix(old)) for k in state}
-    renamed = StateDict((names[key], tensor) for key, tensor in state.items())
-    # Versions of the modules by name, by which modules recognize old names of their tensors.
-    versions = getattr(state, "_metadata", None)
-    if versions is not None:
-        renamed._metadata = {(new + f"{k}.".removeprefix(old)).rstrip("."): v for k, v in versions.items()}
-    elif new:
-        renamed._metadata = {"net": {"version": 2}}  # unknown but for the network itself: mnasnet requires a version
-    return renamed
+def _misfit(file: WeightsFile, network: str, difference: str) -> ValueError:
+    return ValueError(
+        f"{file.path} does not fit {network} ({difference}): use another file, or --set architecture=NAME"
+    )
 
 
 def _published_normalization(net: nn.Module, architecture: str) -> tuple[list[float], list[float]] | None:
@@ -195,8 +215,8 @@ def _published_normalization(net: nn.Module, architecture: str) -> tuple[list[fl
     return transforms.mean, transforms.std
 
 
-def _download(architecture: str) -> Mapping[str, Tensor]:
-    """The published state dict, from torch hub's cache or the network."""
+def _download(architecture: str) -> tuple[Mapping[str, Tensor], tuple[str, ...]]:
+    """The published state dict, from torch hub's cache or the network, and the names of its classes."""
     published = published_weights(architecture)
     if published is None:
         raise ValueError(
@@ -205,13 +225,14 @@ def _download(architecture: str) -> Mapping[str, Tensor]:
     try:
         # torch reports a download on standard output, which belongs to the caller.
         with _socket_timeout(TIMEOUT), contextlib.redirect_stdout(sys.stderr):
-            return published.get_state_dict(check_hash=True, progress=False)
+            state = published.get_state_dict(check_hash=True, progress=False)
     except (OSError, RuntimeError, HTTPException, EOFError, pickle.UnpicklingError) as error:
         name, folder = Path(urlparse(published.url).path).name, Path(torch.hub.get_dir()) / "checkpoints"
         raise ValueError(
-            f"the published weights of {architecture} are unavailable ({_first_line(error)}): run once with a network"
+            f"the published weights of {architecture} are unavailable ({first_line(error)}): run once with a network"
             f" connection, put the complete {name} (from {published.url}) into {folder}, or use --weights none"
         ) from None
+    return state, tuple(name for name in published.meta["categories"] if name != "__background__")
 
 
 @contextlib.contextmanager
@@ -222,7 +243,3 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -73,6 +73,7 @@ def test_runs_are_compared(call, finished, copy, tmp_path):
         ("classify", ("split", "val"), ["other"], "validation images"),
         ("classify", ("metric",), "val_AP", "metric (val_AP and val_mAP)"),
         ("segment", ("options", "image_size"), 64, "image size (64 and 32)"),
+        ("segment", ("options", "resize"), "pad", "resize (pad and squash)"),
         ("attack", ("options", "image_size"), 64, "image size (64 and 32)"),
         ("attack", ("digests", "victim"), "0" * 32, "victim"),
         ("attack", ("options", "goal"), "invert", "goal (invert and fake)"),

@@ -9,7 +9,7 @@ from search.report.data_figures import ACROSS, training_batch
 from search.tasks import find_task
 from voctrain.config import AttackConfig, ClassifyConfig, SegmentConfig
 from voctrain.data import Data
-from voctrain.data.convert import voc_palette
+from voctrain.data.palette import voc_palette
 
 PLAIN = {"image_size": 28, "hflip": 0.0}
 

@@ -15,7 +15,7 @@ from search.running.publishing import KEPT_WEIGHTS, Publisher
 from search.study.bootstrap import estimated
 from search.tasks import find_task
 from search.trial.training import STATE, WEIGHTS, pack
-from voctrain.data.layouts import VOC_CLASSES
+from voctrain.data.class_names import VOC_CLASSES
 from voctrain.metrics.classification import classify_metrics
 
 TASK = find_task("classify")

@@ -107,6 +107,15 @@ def test_the_final_model_is_trained_on_all_images(done, dataset):
     assert classify.predict(model, data.test_images, config).shape == (8, 20)
 
 
+def test_a_card_describes_it(done):
+    run, outcome = done
+    card, result = (run / "final" / "card.md").read_text(), read(run)
+    assert f"{run / 'final' / 'final.pt'} trained on all 40 images in " in outcome.out
+    assert "card.md describes it" in outcome.out
+    assert f"| mean of 2 seeds | {result['score']:.4f} ± {result['standard_error']:.4f} |" in card
+    assert f"fingerprint `{read_run(run).data.fingerprint}`" in card
+
+
 def say_diverged(run, training):
     result = {"training": training, "history": [], "error": "diverged: the loss became nan"}
     result_of(run, training).write_text(json.dumps(result))

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import optuna
 import pytest
 import torch
+from torchvision import models
 
 from search.session.dry_run import first_configurations
 from search.session.problem import make_problem
@@ -130,6 +131,14 @@ class TestProblem:
         assert (found.architectures, found.pins) == (("simple",), {"architecture": "simple"})
         with pytest.raises(ValueError, match="architecture=simple"):
             problem(weights=str(tmp_path / "best.pt"), architecture="complex")
+
+    def test_the_architecture_of_a_training_script_is_taken(self, tmp_path):
+        state = models.get_model("shufflenet_v2_x0_5", num_classes=3).state_dict()
+        torch.save({"arch": "shufflenet_v2_x0_5", "state_dict": state}, tmp_path / "w.pt")
+        found = problem(weights=str(tmp_path / "w.pt"))
+        assert found.architectures == ("shufflenet_v2_x0_5",)
+        assert found.loaded == f"w.pt: all {len(state)} tensors of shufflenet_v2_x0_5 loaded, found under 'state_dict.'"
+        assert problem().loaded is None
 
     @pytest.mark.parametrize(
         ("settings", "message"),

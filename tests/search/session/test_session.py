@@ -11,8 +11,11 @@ import pytest
 import torch
 
 from search import run
+from search.report.source import read_source
+from search.reporter import Reporter
 from search.session.origin import git_revision
-from search.session.session import claim
+from search.session.session import claim, open_session
+from voctrain.data import load
 from voctrain.models import build_classifier
 
 SIZE = ("--image-size", 32, "--epochs", 3, "--trials", 2)
@@ -33,6 +36,33 @@ def test_two_searches_started_in_the_same_second(prepared, dataset, tmp_path, mo
 def test_a_moved_data_set_is_recorded(unstarted, dataset, tmp_path, prepared):
     moved = shutil.copytree(dataset, tmp_path / "moved")
     assert prepared("classify", "--resume", unstarted, "--data", moved).record.options.data == str(moved)
+
+
+class TestSplit:
+    def begin(self, begin, dataset, tmp_path, *asked):
+        place = ("--data", dataset, *SIZE, "--out", tmp_path, "--name", "run", "--set", "architecture=simple")
+        session = begin("classify", *place, *asked)
+        return session, shutil.copytree(session.paths.folder, tmp_path / "copy")  # this process holds the first's lock
+
+    def test_a_list_is_needed_only_at_the_start(self, begin, prepared, dataset, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        ids = load(dataset, image_size=32).ids
+        (tmp_path / "list.txt").write_text("\n".join(ids[:7]))
+        session, copy = self.begin(begin, dataset, tmp_path, "--val", "list.txt")
+        assert session.record.split.val == ids[:7]
+        assert session.options.val == str(tmp_path / "list.txt")
+        (tmp_path / "list.txt").unlink()
+        data = prepared("classify", "--resume", copy).data
+        assert [data.ids[i] for i in data.val] == list(ids[:7])
+        assert read_source(copy).data.val.tolist() == data.val.tolist()
+
+    def test_folds_and_groups_are_recorded(self, begin, prepared, dataset, tmp_path):
+        session, copy = self.begin(begin, dataset, tmp_path, "--val", "2/3", "--group-by", "(.)$")
+        assert (session.options.val, session.options.group_by) == ("2/3", "(.)$")
+        split = session.record.split
+        assert {name[-1] for name in split.train}.isdisjoint({name[-1] for name in split.val})
+        assert 7 <= len(split.val) <= 20
+        assert prepared("classify", "--resume", copy).data.val.tolist() == session.data.val.tolist()
 
 
 def test_the_source_of_a_warm_start_is_needed_only_at_the_start(unstarted, prepared, refused, dataset):
@@ -64,6 +94,19 @@ def test_moved_weights_must_be_unchanged(begin, prepared, refused, dataset, tmp_
     message = refused(run.main, "classify", "--resume", folder, "--weights", other)
     assert f"--weights {other} is not the file that this run began with" in message
     assert prepared("classify", "--resume", folder, "--weights", moved).problem.fixed["weights"] == str(moved)
+
+
+def test_what_a_weights_file_gave_is_told_once(dataset, tmp_path, capsys):
+    state = build_classifier("simple", num_classes=7, image_size=32).net.state_dict()
+    torch.save({"state_dict": {f"module.{key}": tensor for key, tensor in state.items()}}, tmp_path / "w.pt")
+    given = {"data": str(dataset), "image_size": 32, "epochs": 3, "trials": 2, "out": str(tmp_path)}
+    given |= {"set": ["architecture=simple"], "weights": str(tmp_path / "w.pt")}
+    open_session("classify", given, Reporter())
+    told = [line for line in capsys.readouterr().out.splitlines() if "w.pt" in line]
+    assert told == [
+        "w.pt: 4 of 6 tensors of simple loaded, found under 'state_dict.module.'; the head is initialized anew"
+        " (7 classes in the file, 20 here)"
+    ]
 
 
 class TestRevision:

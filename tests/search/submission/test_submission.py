@@ -93,6 +93,14 @@ def test_flipped_images_count_too(call, dataset, folder, checkpoint, data):
     assert np.array_equal(decoded(rows), expected(checkpoint, data, checkpoint["thresholds"], flip=True))
 
 
+def test_images_become_squares_as_the_model_learned_them(call, dataset, folder, checkpoint, data):
+    torch.save(checkpoint | {"resize": "crop"}, folder / "best.pt")
+    rows, _ = submitted(call, dataset, folder)
+    cropped = load(dataset, image_size=32, resize="crop")
+    assert (cropped.test_images != data.test_images).any()
+    assert np.array_equal(decoded(rows), expected(checkpoint, cropped, checkpoint["thresholds"]))
+
+
 def test_a_set_without_test_images_is_refused_and_nothing_is_written(call, dataset, folder, tmp_path):
     root = shutil.copytree(dataset, tmp_path / "set")
     shutil.rmtree(root / "test")

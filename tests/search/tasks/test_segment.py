@@ -13,6 +13,7 @@ from search import final, run, submit
 from search.report import __main__ as report
 from search.run_folder.files import read_torch
 from search.run_folder.paths import RunPaths
+from search.tasks.segment import TASK
 from voctrain import segment
 from voctrain.data import load, original_masks
 from voctrain.metrics.segmentation import mask_metrics, score_maps
@@ -128,6 +129,39 @@ def test_the_gate_is_fitted_on_held_out_images_and_used(segmented, finished, cal
         k: v for k, v in other.items() if "classification" in k
     }
     assert (rows == other) == ("gate of strength 0 " in gated.out)
+
+
+def test_padding_is_undone_wherever_masks_have_their_original_sizes(on_cluster, call, dataset, tmp_path):
+    """In the scores of `search.final`, in the gate and in the submission."""
+    padded = load(dataset, image_size=32, resize="pad")
+    size = ("--image-size", 32, "--epochs", 1, "--trials", 1, "--resize", "pad")
+    place = ("--data", dataset, "--out", tmp_path)
+    for task, pins in (("segment", TINY), ("classify", ("architecture=simple",))):
+        outcome = on_cluster(run.main, task, *place, *size, "--set", *pins, "--name", task)
+        assert outcome.status == 0, outcome
+    assert json.loads((tmp_path / "segment" / "best.json").read_text())["resize"] == "pad"
+    again = ("--config", tmp_path / "segment" / "best.json", "--data", dataset, "--seeds", 1, "--out", tmp_path / "one")
+    assert on_cluster(final.main, *again).status == 0
+    saved = read_torch(tmp_path / "one" / "final" / "final.pt")
+    assert saved["resize"] == "pad"
+
+    model, config = segment.restore(read_torch(tmp_path / "segment" / "best.pt"))
+    truths = original_masks(padded, [padded.ids[i] for i in padded.val])
+    options = {"sizes": padded.sizes[padded.val], "resize": "pad"}
+    metrics, _ = score_maps(truths, segment.predict(model, padded.images[padded.val], config, **options), 21)
+    assert TASK.at_original_size(read_torch(tmp_path / "segment" / "best.pt"), padded) == pytest.approx(metrics)
+    out = tmp_path / "submission.csv"
+    both = ("--segment", tmp_path / "segment", "--classify", tmp_path / "classify")
+    outcome = call(submit.main, "--data", dataset, *both, "--gate", "--out", out)
+    assert outcome.status == 0, outcome
+    assert f"without it {metrics['val_dice']:.4f}" in outcome.out
+    outcome = call(submit.main, "--data", dataset, *both[:2], "--out", out)
+    assert outcome.status == 0, outcome
+    rows, options = rows_of(out), {"sizes": padded.test_sizes, "resize": "pad"}
+    maps = segment.predict(model, padded.test_images, config, **options)
+    for name, label_map in zip(padded.test_ids, maps, strict=True):
+        planes = decode(rows[f"{name}_segmentation"], (20, *label_map.shape))
+        assert np.array_equal(planes, label_map == np.arange(1, 21)[:, None, None])
 
 
 def test_images_of_awkward_sizes(on_cluster, call, dataset, tmp_path):

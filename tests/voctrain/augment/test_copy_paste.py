@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from voctrain.augment.copy_paste import copy_paste, draw_objects, draw_points
-from voctrain.data.layouts import VOID
+from voctrain.data.class_names import VOID
 
 
 def masks_of_two(number=200):

@@ -4,6 +4,7 @@ import pytest
 from PIL import Image
 
 from voctrain.data.class_names import VOC_CLASSES
+from voctrain.data.palette import voc_palette
 
 
 def draw_scene(i, rng, *, size=None):
@@ -12,6 +13,13 @@ def draw_scene(i, rng, *, size=None):
     mask = np.zeros((height, width), np.uint8)
     mask[2:9, 2:9], mask[3:8, 3:8] = 255, i % 20 + 1
     return rng.integers(0, 256, (height, width, 3), np.uint8), mask, np.eye(20, dtype=int)[i % 20]
+
+
+def save_mask(path, mask, palette=None):
+    """Write a palette PNG, by default in VOC's colors."""
+    image = Image.fromarray(mask)
+    image.putpalette((voc_palette() if palette is None else palette).tobytes())
+    image.save(path)
 
 
 @pytest.fixture
@@ -42,7 +50,7 @@ def devkit(tmp_path):
     for i in range(43):
         image, mask, _ = draw_scene(i, rng)
         Image.fromarray(image).save(root / f"JPEGImages/a_{i:02}.jpg")
-        Image.fromarray(mask).save(root / f"SegmentationClass/a_{i:02}.png")
+        save_mask(root / f"SegmentationClass/a_{i:02}.png", mask)
     for name, ids in (("train", range(22)), ("val", range(22, 43))):
         (root / f"ImageSets/Segmentation/{name}.txt").write_text("".join(f"a_{i:02}\n" for i in ids))
     return root

@@ -1,247 +1,268 @@
-"""Sets whose class lists, annotations, tables or masks show that their classes are not VOC's are rejected."""
+"""Class lists as people's tools write them, and what `--classes` and `--mask-value` say."""
 
-import os
-import shutil
+import re
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from voctrain.data import load
-from voctrain.data.__main__ import main
-from voctrain.data.class_names import VOC_CLASSES, contrast
-from voctrain.data.palette import voc_palette
+from tests.voctrain.data.drawing import classes_of, devkit, listed, refusal, repaint, write_lines, write_xml
+from voctrain.data.class_names import (
+    VOC_CLASSES,
+    ClassList,
+    are_vocs,
+    canonical,
+    contrast,
+    merged,
+    read_class_list,
+    with_mask_values,
+)
 
 pytestmark = pytest.mark.usefixtures("cache")
 
-ONLY = "only VOC's 20 classes are supported so far, but "
-CVAT = "# label:color_rgb:parts:actions\nbackground:0,0,0::\nweld:48,112,32::\ncrack:176,112,32:tip:\n"
-OWN = {
+OWN = ("weld", "crack")
+CVAT = "# label:color_rgb:parts:actions\nbackground:0,0,0::\nweld:48,112,32::\ncrack:176, 112, 32:tip,root:bend\n"
+LISTS = {
     "labelmap.txt": CVAT,
     "class_names.txt": "_background_\nweld\ncrack",
     "labels.txt": "__ignore__\n_background_\nweld\ncrack\n",
-    "classes.txt": "weld\n\ncrack\n",
-    "label_list.txt": "weld\ncrack\n",
-    "_classes.csv": "filename, weld, crack\na_01.jpg, 1, 0\n",
-    "SegmentationClass/_classes.csv": "Pixel Value, Class\n0, background\n1, weld\n2, crack\n",
-    "SegmentationClass/class_names.txt": "aeroplane\nweld\ncrack\nbird",
-}
-CVAT_VOC = "# label:color_rgb:parts:actions\nbackground:0,0,0::\nignored:224,224,192::\n" + "".join(
-    f"{name}:1,2,3:head,hand:jump\n" for name in VOC_CLASSES
-)
-VOCS = {
-    "labelmap.txt": CVAT_VOC,
-    "class_names.txt": "_background_\naeroplane\nbicycle\nbird",
-    "labels.txt": "\n".join(["__ignore__", "_background_", *VOC_CLASSES]),
-    "classes.txt": " Aeroplane \n\nBICYCLE\n",
-    "_classes.csv": "Pixel Value,Class\n0,background\n1,aeroplane\n2,bicycle",
+    "classes.txt": " weld \n\ncrack,\n",
+    "label_list.txt": "background\nweld\ncrack\n",
+    "_classes.csv": "Pixel Value, Class\n0, background\n1, weld\n2, crack\n",
 }
 
 
-def rejection(path, **options):
+def read(tmp_path, text, name="classes.txt"):
+    path = tmp_path / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read_class_list(path)
+
+
+def error(tmp_path, text, name="classes.txt"):
     with pytest.raises(ValueError, match=r"^") as raised:
-        load(path, image_size=8, **options)
+        read(tmp_path, text, name)
     assert "\n" not in str(raised.value)
     return str(raised.value)
 
 
-def annotate(root, i, *names):
-    objects = "".join(f"<object><part><name>hoof</name></part><name>{name}</name></object>" for name in names)
-    (root / f"Annotations/a_{i:02}.xml").write_text(
-        f"<annotation><owner><name>Ann</name></owner>{objects}</annotation>"
-    )
+class TestReading:
+    @pytest.mark.parametrize("name", LISTS)
+    def test_a_list_of_each_tool(self, tmp_path, name):
+        found = read(tmp_path, LISTS[name], name)
+        assert (found.names, found.source, found.values, found.ordered) == (OWN, name, {}, True)
 
+    def test_colors_of_a_labelmap(self, tmp_path):
+        assert read(tmp_path, CVAT).colors == {(0, 0, 0): 0, (48, 112, 32): 1, (176, 112, 32): 2}
 
-class TestClassLists:
-    @pytest.mark.parametrize("name", OWN)
-    def test_other_classes(self, devkit, name):
-        (devkit / name).write_text(OWN[name])
-        assert rejection(devkit).startswith(f"{ONLY}{devkit / name} lists weld, crack: list VOC's names there")
-
-    @pytest.mark.parametrize("text", [b"\xef\xbb\xbfaeroplane\r\nbicycle\r\n", "aeroplane\r\nbicycle".encode("utf-16")])
-    def test_byte_order_marks_and_line_endings(self, devkit, text):
-        before = load(devkit, image_size=8).fingerprint
-        (devkit / "classes.txt").write_bytes(text)
-        assert load(devkit, image_size=8).fingerprint == before
-
-    @pytest.mark.parametrize("name", VOCS)
-    def test_voc_classes_in_voc_order(self, devkit, name):
-        before = load(devkit, image_size=8).fingerprint
-        (devkit / name).write_text(VOCS[name])
-        assert load(devkit, image_size=8).fingerprint == before
-
-    def test_another_order_is_rejected_because_it_means_other_mask_values(self, devkit):
-        (devkit / "classes.txt").write_text("cat\ndog")
-        message = rejection(devkit)
-        assert f"listed in VOC's order (mask value 1 is aeroplane, 2 bicycle, 3 bird, …), but {devkit}" in message
-        assert "lists cat, dog: remove it if" in message
-
-    def test_without_masks_any_order_is_accepted(self, devkit):
-        shutil.rmtree(devkit / "SegmentationClass")
-        (devkit / "classes.txt").write_text("cat\ndog")
-        for i in range(22):
-            annotate(devkit, i, "dog")
-        assert load(devkit, image_size=8).labels.sum(0)[VOC_CLASSES.index("dog")] == 22
-
-    def test_more_than_20_classes(self, devkit):
-        (devkit / "classes.txt").write_text("\n".join(f"product {i}" for i in range(25)))
-        assert "product 3, product 4 and 20 more: merge them into at most 20, then list VOC's names" in rejection(
-            devkit
-        )
-
-    def test_they_are_reported_before_other_errors(self, devkit):
-        (devkit / "classes.txt").write_text("weld")
-        shutil.rmtree(devkit / "ImageSets")
-        assert "lists weld" in rejection(devkit)
-
-    @pytest.mark.parametrize("place", [".", "VOCdevkit/VOC2009"])
-    def test_class_lists_in_or_above_the_folder_of_a_year(self, devkit, tmp_path, place):
-        (tmp_path / place / "labels.txt").write_text("weld")
-        assert "labels.txt lists weld" in rejection(tmp_path)
-
-    @pytest.mark.parametrize("place", [".", "train", "train/seg"])
-    def test_class_lists_of_a_kaggle_set(self, kaggle, place):
-        (kaggle / place / "class_names.txt").write_text("weld")
-        assert "class_names.txt lists weld" in rejection(kaggle)
-
-
-class TestAnnotations:
-    def test_annotations_of_images_with_masks(self, devkit):
-        annotate(devkit, 3, "person", "cell")
-        annotate(devkit, 5, "nucleus", "cell")
-        first = devkit / "Annotations/a_03.xml"
-        assert rejection(devkit).startswith(
-            f"{ONLY}annotations such as {first} name cell, nucleus: rename these objects"
-        )
-
-    def test_annotations_of_val_are_checked_only_with_use_val(self, devkit):
-        annotate(devkit, 30, "cell")
-        load(devkit, image_size=8)
-        assert "Annotations/a_30.xml name cell: rename" in rejection(devkit, use_val=True)
-
-    def test_set_without_masks(self, devkit):
-        shutil.rmtree(devkit / "SegmentationClass")
-        for i in range(22):
-            annotate(devkit, i, "helmet", "vest")
-        assert "a_00.xml name helmet, vest: rename" in rejection(devkit)
-
-    def test_more_than_20_classes(self, devkit):
-        annotate(devkit, 0, *(f"product {i}" for i in range(25)))
-        assert "product 4 and 20 more: merge them into at most 20, then rename these objects" in rejection(devkit)
-
-    def test_voc_classes_may_differ_from_those_in_the_masks(self, devkit):
-        before = load(devkit, image_size=8)
-        annotate(devkit, 3, "sofa", " Person ")
-        (devkit / "Annotations/a_04.xml").write_text("<annotation><object>")  # its labels come from the mask
-        after = load(devkit, image_size=8)
-        assert after.fingerprint == before.fingerprint
-        np.testing.assert_array_equal(after.labels, before.labels)
-
-    def test_case_and_whitespace_are_ignored_in_labels(self, devkit):
-        (devkit / "SegmentationClass/a_03.png").unlink()
-        annotate(devkit, 3, " Person\n", "DOG")
-        labels = load(devkit, image_size=8).labels[3]
-        assert {VOC_CLASSES[c] for c in np.flatnonzero(labels)} == {"person", "dog"}
-
-
-class TestTable:
-    def rename(self, kaggle, change):
-        file = kaggle / "train/train_set.csv"
-        head, *rows = file.read_text().splitlines()
-        file.write_text("\n".join([",".join(change(head.split(","))), *rows]))
-
-    def test_other_classes(self, kaggle):
-        self.rename(kaggle, lambda head: ["Id", "cirrus", "cumulus", *head[3:]])
-        file = kaggle / "train/train_set.csv"
-        assert rejection(kaggle).startswith(f"{ONLY}{file} has columns for cirrus, cumulus: rename them to VOC's names")
-
-    def test_table_without_ids(self, kaggle):
-        self.rename(kaggle, lambda head: ["image", *head[1:]])
-        assert "must have the columns Id and VOC's 20 classes, but lacks Id: add" in rejection(kaggle)
-
-    def test_case_and_whitespace_are_ignored(self, kaggle):
-        before = load(kaggle, image_size=8)
-        self.rename(kaggle, lambda head: ["ID", *(f" {name.upper()} " for name in head[1:])])
-        after = load(kaggle, image_size=8)
-        assert after.fingerprint == before.fingerprint
-        np.testing.assert_array_equal(after.labels, before.labels)
-
-
-def repaint(root, i, change, table=None):
-    """Save mask i with changed values and optionally a palette."""
-    file = root / f"SegmentationClass/a_{i:02}.png"
-    mask = Image.fromarray(change(np.array(Image.open(file))).astype(np.uint8))
-    if table is not None:
-        mask.putpalette(table.astype(np.uint8).tobytes())
-    mask.save(file)
-
-
-class TestMasks:
-    def test_colors_renumbered_by_an_editor(self, devkit):
-        file = devkit / "SegmentationClass/a_02.png"  # has 0, 3 and 255
-        mask = np.array(Image.open(file))
-        Image.fromarray(voc_palette()[mask]).quantize(8, dither=Image.Dither.NONE).save(file)
-        again = np.array(Image.open(file))
-        wrong = {int(again[mask == value][0]): value for value in (3, 255)}
-        value = min(wrong)
-        name, right = {3: "bird", 255: "void"}[wrong[value]], wrong[value]
-        assert f"in {file} the color of {name} has value {value}, not {right}: set each pixel" in rejection(devkit)
+    def test_background_and_void_anywhere_in_a_labelmap(self, tmp_path):
+        found = read(tmp_path, "weld:1,2,3::\nbackground:9,9,9::\nIgnored:7,7,7::\ncrack:4,5,6::\n")
+        assert found.names == OWN
+        assert found.colors == {(1, 2, 3): 1, (9, 9, 9): 0, (7, 7, 7): 255, (4, 5, 6): 2}
+        assert not found.ordered
 
     @pytest.mark.parametrize(
-        "table",
+        ("lines", "values"),
         [
-            voc_palette(),
-            np.pad(voc_palette()[:21], ((0, 235), (0, 0))),  # void is black
-            np.repeat(np.arange(256)[:, None], 3, 1),  # grays
-            np.zeros((256, 3)),
-            np.arange(768).reshape(256, 3) % 251,  # colors that are not VOC's
+            ("weld crack", {}),
+            ("_background_ weld crack", {}),
+            ("__ignore__ _background_ weld crack", {}),
+            ("__ignore__ weld crack", {}),
+            ("void weld crack", {0: 255}),
+            ("background ignored weld crack", {1: 255, 2: 1, 3: 2}),
+            ("background weld void crack", {2: 255, 3: 2}),
+            ("background weld crack __ignore__", {3: 255}),
         ],
     )
-    def test_other_palettes_are_accepted(self, devkit, table):
-        before = load(devkit, image_size=8)
-        for i in range(22):
-            repaint(devkit, i, lambda mask: mask, table)
-        np.testing.assert_array_equal(load(devkit, image_size=8).masks, before.masks)
+    def test_mask_values_are_positions(self, tmp_path, lines, values):
+        found = read(tmp_path, "\n".join(lines.split()))
+        assert (found.names, found.values, found.ordered) == (OWN, values, True)
 
-    def test_void_without_any_class_is_rejected(self, devkit, kaggle):
-        for i in range(22):
-            repaint(devkit, i, lambda mask: np.where(mask, 255, 0))
-        for file in (kaggle / "train/seg").iterdir():
-            np.save(file, np.where(np.load(file), 255, 0))
-        for root in (devkit, kaggle):
-            message = rejection(root)
-            assert f"255 is void, which is ignored, but the masks in {str(root)!r} contain only 0 and 255" in message
-            assert "replace it with a class number, such as 1" in message
+    def test_a_background_after_a_class_leaves_the_mask_values_open(self, tmp_path):
+        assert not read(tmp_path, "weld\n_background_\ncrack").ordered
 
-    def test_values_above_20(self, devkit):
-        repaint(devkit, 4, lambda mask: np.where(mask == 5, 25, mask))
-        assert "(only VOC's 20 classes are supported so far) or 255 (void), but" in rejection(devkit)
-        assert "a_04.png has 25: renumber it" in rejection(devkit)
+    @pytest.mark.parametrize(
+        ("text", "names", "ordered"),
+        [
+            ("0 background\n1 weld\n2 crack\n", OWN, True),
+            ("0: background\n1: weld\n2: crack", OWN, True),
+            (" 1\tweld \n 2\tcrack", OWN, True),
+            ("1) weld\n2) crack", OWN, True),
+            ("0 weld\n1 crack\n", OWN, False),
+            ("0 weld\n1 background\n2 crack\n", OWN, False),
+            ("4 weld\n5 crack\n", ("4 weld", "5 crack"), True),
+            ("1 wheel\n2 wheel\n", ("1 wheel", "2 wheel"), True),
+            ("1:48,112,32::\n2:176,112,32::\n", ("1", "2"), True),
+        ],
+    )
+    def test_numbered_lists(self, tmp_path, text, names, ordered):
+        found = read(tmp_path, text)
+        assert (found.names, found.ordered) == (names, ordered)
+        assert not found.values or not ordered
 
-    @pytest.mark.parametrize("mode", ["1", "RGB"])
-    def test_masks_without_class_numbers(self, devkit, mode):
-        for file in (devkit / "SegmentationClass").iterdir():
-            Image.open(file).convert(mode).save(file)
-        assert f"has mode {mode}: convert it to 0 for background, 1..20 for VOC's classes" in rejection(devkit)
+    def test_pixel_values_of_roboflow(self, tmp_path):
+        found = read(tmp_path, "Pixel Value, Class\n0, background\n255, weld\n7, crack\n", "_classes.csv")
+        assert (found.names, found.values) == (OWN, {255: 1, 7: 2})
+
+    def test_roboflows_table_of_labels_is_no_class_list(self, tmp_path):
+        assert read(tmp_path, "filename, weld, crack\na.jpg, 1, 0\n", "_classes.csv") is None
+
+    @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252"])
+    @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+    def test_encodings_and_line_endings(self, tmp_path, encoding, end):
+        write_lines(tmp_path / "classes.txt", ["Größe", "crème brûlée"], encoding, end)
+        assert read_class_list(tmp_path / "classes.txt").names == ("Größe", "crème brûlée")
+
+    def test_names_are_kept_but_for_blanks(self, tmp_path):
+        assert read(tmp_path, "Fire  truck\n  9: a \nC:\\x\nsea::gull\n").names == (
+            *("Fire truck", "9: a", "C:\\x", "sea::gull"),
+        )
+
+    def test_a_list_of_200(self, tmp_path):
+        assert read(tmp_path, "\n".join(f"product {i}" for i in range(200))).names[199] == "product 199"
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("", "at least one class, but .*classes.txt lists none: add one name per line"),
+            ("background\nvoid\n", "at least one class"),
+            ("# only\n\n", "at least one class"),
+            ("weld\nWELD \n", "names must differ, but .* has 'weld' and 'WELD': rename one"),
+            ("a:1,2,3::\nb:1,2,3::\n", "own color, but .* gives one color twice"),
+            ("a:1,2,256::\n", "in 0..255, but .* has 1,2,256: correct"),
+            (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "must be text, but .* contains the byte"),
+        ],
+    )
+    def test_bad_lists_are_refused(self, tmp_path, text, message):
+        assert re.search(message, error(tmp_path, text))
+
+    @pytest.mark.parametrize("row", ["x, weld", "-1, weld", "1", "99999999999999999999, weld"])
+    def test_bad_pixel_values_are_refused(self, tmp_path, row):
+        message = error(tmp_path, f"Pixel Value, Class\n{row}\n", "_classes.csv")
+        assert f"a pixel value and a class per row, but has '{row.replace(', ', ',')}'" in message
 
 
-@pytest.mark.parametrize("command", [["describe"], ["convert", "target"]])
-@pytest.mark.parametrize("source", ["annotation", "list"])
-def test_commands_reject_the_set_before_any_work(devkit, tmp_path, monkeypatch, capsys, command, source):
-    monkeypatch.chdir(tmp_path)
-    if source == "list":
-        (devkit / "labels.txt").write_text("cell")
-    else:
-        annotate(devkit, 21, "cell")
-    before = sorted(os.walk(tmp_path))
-    assert main([command[0], str(devkit), *command[1:]]) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith(f"error: {ONLY}")
-    assert captured.err.count("\n") == 1
-    assert sorted(os.walk(tmp_path)) == before
+class TestOrder:
+    def test_vocs_names_in_any_order_become_vocs_with_their_own_mask_values(self, tmp_path):
+        found = read(tmp_path, "\n".join(name.upper() for name in reversed(VOC_CLASSES)))
+        assert found.names == VOC_CLASSES
+        assert found.values == {value: 21 - value for value in range(1, 21)}
+
+    def test_another_order_means_other_mask_values(self, tmp_path):
+        """The mask values 1 and 2 are dog and cat, whatever VOC's numbers of these names are."""
+        devkit(tmp_path, ("dog", "cat"))
+        write_lines(tmp_path / "classes.txt", ["dog", "cat"])
+        listing = listed(tmp_path)
+        assert listing.classes.names == ("dog", "cat")
+        assert [listing.read(i)[2].tolist() for i in range(3)] == [[1, 1], [0, 1], [1, 0]]
+
+    def test_indices_win_over_vocs_colors_in_a_list_in_another_order(self, tmp_path):
+        """labelme paints class 1 of any list in VOC's first color."""
+        devkit(tmp_path, VOC_CLASSES, n=20)
+        write_lines(tmp_path / "class_names.txt", ["_background_", *reversed(VOC_CLASSES)])
+        listing = listed(tmp_path)
+        labels = listing.read(1)[2]  # has mask value 2, the second name
+        assert [VOC_CLASSES[c] for c in labels.nonzero()[0]] == ["train"]
 
 
-def test_contrast_starts_at_the_first_difference():
-    assert contrast(("cat", "dog"), ("dog", "cat")) == ("cat, dog", "dog, cat")
-    assert contrast(VOC_CLASSES[:2], VOC_CLASSES) == ("…, no more", "…, bird, boat, bottle and 15 more")
+class TestPlaces:
+    @pytest.mark.parametrize("place", [".", "SegmentationClass", "..", "../.."])
+    def test_in_the_devkit_with_the_masks_or_above_within_the_folder_given(self, tmp_path, place):
+        root = tmp_path / "VOCdevkit/VOC2030"
+        devkit(root, OWN)
+        (root / place / "labels.txt").write_text("weld\ncrack")
+        assert classes_of(tmp_path) == OWN
+
+    @pytest.mark.parametrize("name", ["Labels.txt", "CLASSES.TXT", "LabelMap.txt"])
+    def test_the_names_of_lists_in_any_case(self, tmp_path, name):
+        devkit(tmp_path, OWN)
+        (tmp_path / name).write_text("label:color_rgb:parts:actions\n" * (name == "LabelMap.txt") + "weld:::\ncrack:::")
+        assert classes_of(tmp_path) == OWN
+
+    def test_a_list_above_the_folder_given_belongs_to_something_else(self, tmp_path):
+        devkit(tmp_path / "set", OWN)
+        (tmp_path / "labels.txt").write_text("milk\neggs")
+        assert classes_of(tmp_path / "set") == VOC_CLASSES
+
+    @pytest.mark.parametrize("place", [".", "train", "train/seg"])
+    def test_of_a_kaggle_set(self, kaggle, place):
+        (kaggle / place / "classes.txt").write_text("\n".join(VOC_CLASSES[:3]))
+        assert classes_of(kaggle) == VOC_CLASSES[:3]
+
+    def test_the_labelmap_comes_first(self, tmp_path):
+        devkit(tmp_path, OWN, xml=True)
+        (tmp_path / "labelmap.txt").write_text("a:::\nb:::")
+        (tmp_path / "classes.txt").write_text("c\nd")
+        assert str(listed(tmp_path).classes) == "2 classes from labelmap.txt: a, b"
+
+    def test_the_users_list_wins_over_all(self, tmp_path):
+        root = tmp_path / "set"
+        devkit(root, OWN, xml=True)
+        (root / "labelmap.txt").write_text("a:::\nb:::")
+        (tmp_path / "mine.txt").write_text("c\nd\ne")
+        classes = listed(root, classes=tmp_path / "mine.txt").classes
+        assert str(classes) == f"3 classes from {tmp_path / 'mine.txt'}: c, d, e"
+
+    def test_a_users_list_that_is_missing_or_a_table_is_refused(self, tmp_path):
+        devkit(tmp_path / "set", OWN)
+        with pytest.raises(ValueError, match=r"--classes must be a file .* there is no file"):
+            listed(tmp_path / "set", classes=tmp_path / "mine.txt")
+        (tmp_path / "_classes.csv").write_text("filename,weld\nx,1")
+        with pytest.raises(ValueError, match=r"--classes must be a file .* is a table of labels"):
+            listed(tmp_path / "set", classes=tmp_path / "_classes.csv")
+
+    def test_labels_outside_the_list_are_refused(self, tmp_path):
+        devkit(tmp_path, OWN, masks=False, xml=True)
+        (tmp_path / "classes.txt").write_text("weld\nrust")
+        message = refusal(tmp_path)
+        assert "of the classes of classes.txt (weld, rust), but" in message
+        assert "has 'crack': rename it, or list it there" in message
+
+
+class TestMaskValues:
+    def known(self, *given):
+        return with_mask_values(ClassList(OWN, "a list"), given).forced
+
+    def test_numbers_names_background_and_void(self):
+        assert self.known("255=1", "7 = Crack", "9=background", "10=void") == {255: 1, 7: 2, 9: 0, 10: 255}
+
+    @pytest.mark.parametrize("text", ["255", "x=1", "1=3", "1=rust", "-1=1", "=1", "1=", "1==1", "9" * 5000 + "=1"])
+    def test_bad_ones_are_refused(self, text):
+        with pytest.raises(ValueError, match=r"must be VALUE=CLASS, .* one of weld, crack, by name"):
+            self.known(text)
+
+    def test_without_a_list_names_become_the_classes(self):
+        found = with_mask_values(None, ["3=nucleus", "7=cell", "9=Nucleus"])
+        assert (found.names, found.forced) == (("Nucleus", "cell"), {3: 1, 7: 2, 9: 1})
+
+    def test_numbers_alone_leave_the_classes_to_be_found(self, tmp_path):
+        devkit(tmp_path, VOC_CLASSES, n=20)
+        repaint(tmp_path / "SegmentationClass", lambda mask, _: np.where(mask == 20, 200, mask).astype(np.uint8))
+        assert "has 200: renumber it" in refusal(tmp_path)
+        assert classes_of(tmp_path, mask_values=["200=20"]) == VOC_CLASSES
+
+
+class TestNames:
+    def test_vocs_names_are_vocs_however_they_are_written(self):
+        assert canonical(name.title() + " " for name in reversed(VOC_CLASSES)) == VOC_CLASSES
+        assert canonical(["b  c ", "a"]) == ("b c", "a")
+        assert are_vocs(["CAT", " dog"])
+        assert not are_vocs(["cat", "zebra"])
+
+    def test_spellings_are_merged(self):
+        assert merged(["vest", "Helmet", " helmet", "HELMET", "head"]) == ("head", " helmet", "vest")
+
+    def test_contrast_starts_at_the_first_difference(self):
+        assert contrast(("cat", "dog"), ("dog", "cat")) == ("cat, dog", "dog, cat")
+        assert contrast(VOC_CLASSES[:2], VOC_CLASSES) == ("…, no more", "…, bird, boat, bottle and 15 more")
+
+    def test_a_list_tells_numbers_by_name(self):
+        classes = ClassList(OWN, "a list")
+        assert [classes.number(name) for name in ("weld", " CRACK ", "rust")] == [1, 2, None]
+
+
+def test_names_of_xml_without_masks_are_the_classes_and_vocs_if_they_are_vocs(tmp_path):
+    devkit(tmp_path, ("vest", "helmet"), masks=False, xml=True)
+    write_xml(tmp_path / "Annotations/img_00.xml", "Vest", " HELMET", "background")
+    assert classes_of(tmp_path) == ("HELMET", "Vest")
+    for path in (tmp_path / "Annotations").iterdir():
+        write_xml(path, "Cat")
+    assert classes_of(tmp_path) == VOC_CLASSES

@@ -9,6 +9,7 @@ from voctrain.data import load
 from voctrain.data.__main__ import main
 from voctrain.data.class_names import VOC_CLASSES
 from voctrain.data.convert import convert
+from voctrain.data.discovery import with_classes
 from voctrain.data.layouts import read_layout
 from voctrain.data.palette import voc_palette
 
@@ -16,6 +17,11 @@ from voctrain.data.palette import voc_palette
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)  # for contact sheets
+
+
+def listed(folder):
+    return with_classes(read_layout(folder))
 
 
 @pytest.fixture
@@ -41,7 +47,7 @@ def kaggle(tmp_path):
 
 @pytest.fixture
 def devkit(kaggle, tmp_path):
-    convert(read_layout(kaggle), tmp_path / "VOCdevkit" / "VOC2009")
+    convert(listed(kaggle), tmp_path / "VOCdevkit" / "VOC2009")
     return tmp_path / "VOCdevkit" / "VOC2009"
 
 
@@ -54,7 +60,7 @@ def all_equal(one, other):
 
 
 def test_round_trip(kaggle, devkit, tmp_path):
-    assert convert(read_layout(devkit), tmp_path / "back") == ()
+    assert convert(listed(devkit), tmp_path / "back") == ()
     assert all_equal(masks(tmp_path / "back"), masks(kaggle))
     for table in ("train/train_set.csv", "test/test_set.csv"):
         assert (tmp_path / "back" / table).read_text() == (kaggle / table).read_text()
@@ -84,7 +90,7 @@ def test_masks_have_the_palette_of_the_devkit(devkit):
 
 
 def test_devkit_to_kaggle_is_exact(devkit, tmp_path):
-    convert(read_layout(devkit), tmp_path / "exact")
+    convert(listed(devkit), tmp_path / "exact")
     for i in range(20):
         with Image.open(devkit / f"JPEGImages/train_{i}.jpg") as image:
             np.testing.assert_array_equal(np.load(tmp_path / f"exact/train/img/train_{i}.npy"), np.array(image))
@@ -95,7 +101,7 @@ def test_devkit_to_kaggle_is_exact(devkit, tmp_path):
 
 @pytest.mark.parametrize("to", ["kaggle", "devkit"])
 def test_void_0_turns_void_into_background(kaggle, tmp_path, to):
-    convert(read_layout(kaggle), tmp_path / "clear", to=to, void="0")
+    convert(listed(kaggle), tmp_path / "clear", to=to, void="0")
     converted = load(tmp_path / "clear", image_size=30).masks
     kept = load(kaggle, image_size=30).masks
     np.testing.assert_array_equal(converted, np.where(kept == 255, 0, kept))
@@ -105,11 +111,11 @@ def test_labels_survive_without_masks(kaggle, tmp_path):
     for path in kaggle.glob("train/seg/*"):
         path.unlink()
     (kaggle / "train/seg").rmdir()
-    convert(read_layout(kaggle), tmp_path / "devkit")
+    convert(listed(kaggle), tmp_path / "devkit")
     data = load(tmp_path / "devkit", image_size=8)
     assert data.masks is None
     np.testing.assert_array_equal(data.labels, load(kaggle, image_size=8).labels)
-    convert(read_layout(tmp_path / "devkit"), tmp_path / "back")
+    convert(listed(tmp_path / "devkit"), tmp_path / "back")
     assert not (tmp_path / "back/train/seg").exists()
     assert (tmp_path / "back/train/train_set.csv").read_text() == (kaggle / "train/train_set.csv").read_text()
 
@@ -117,35 +123,35 @@ def test_labels_survive_without_masks(kaggle, tmp_path):
 def test_an_image_without_a_mask_survives_a_round_trip(devkit, tmp_path):
     (devkit / "SegmentationClass/train_4.png").unlink()
     (devkit / "Annotations/train_4.xml").write_text("<annotation><object><name>sheep</name></object></annotation>")
-    notes = convert(read_layout(devkit), tmp_path / "kaggle2")
+    notes = convert(listed(devkit), tmp_path / "kaggle2")
     assert notes == ("1 of 20 images had no mask and got an all-void one",)
-    convert(read_layout(tmp_path / "kaggle2"), tmp_path / "devkit2")
+    convert(listed(tmp_path / "kaggle2"), tmp_path / "devkit2")
     before, after = load(devkit, image_size=8), load(tmp_path / "devkit2", image_size=8)
     assert before.labels[4].tolist() == [name == "sheep" for name in VOC_CLASSES]
     np.testing.assert_array_equal(before.labels, after.labels)
     np.testing.assert_array_equal(before.masks, after.masks)
     with pytest.raises(ValueError, match="void 0 needs a mask for every image, but train_4 has none"):
-        convert(read_layout(devkit), tmp_path / "clear", void="0")
+        convert(listed(devkit), tmp_path / "clear", void="0")
 
 
 def test_labels_that_differ_from_the_masks_are_reported(kaggle, tmp_path):
     np.save(kaggle / "train/seg/train_2.npy", np.zeros((12, 14), np.uint8))
-    notes = convert(read_layout(kaggle), tmp_path / "devkit")
+    notes = convert(listed(kaggle), tmp_path / "devkit")
     assert notes[-1].startswith("1 of 20 images had labels that differ from their masks")
 
 
 def test_an_empty_target_is_used_and_a_full_one_rejected(kaggle, tmp_path):
     (tmp_path / "empty").mkdir()
-    convert(read_layout(kaggle), tmp_path / "empty")
+    convert(listed(kaggle), tmp_path / "empty")
     with pytest.raises(ValueError, match="new or empty folder"):
-        convert(read_layout(kaggle), tmp_path / "empty")
+        convert(listed(kaggle), tmp_path / "empty")
 
 
 def test_a_failed_conversion_leaves_nothing_behind(kaggle, tmp_path):
     os.truncate(kaggle / "train/img/train_19.npy", 200)
     (tmp_path / "out").mkdir()
     with pytest.raises(ValueError, match=r"train_19.npy is not"):
-        convert(read_layout(kaggle), tmp_path / "out" / "devkit")
+        convert(listed(kaggle), tmp_path / "out" / "devkit")
     assert os.listdir(tmp_path / "out") == []
 
 
@@ -172,7 +178,7 @@ class TestCommands:
         assert "20 labeled (" in out
         assert "2 test, 20 with masks" in out
         assert "21 different, height x width: min 9 x 11, median 18 x 14, max 29 x 14" in out
-        assert f"  aeroplane        2  {'#' * 50}\n" in out
+        assert f"  aeroplane        2  {'#' * 40}\n" in out
         pixels = np.concatenate([mask.ravel() for mask in masks(kaggle)])
         assert f"{(pixels == 0).mean():.1%} background, {(pixels == 255).mean():.1%} void" in out
 

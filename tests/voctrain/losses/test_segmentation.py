@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from voctrain.config import SegmentConfig
-from voctrain.data.layouts import VOID
+from voctrain.data.class_names import VOID
 from voctrain.losses.segmentation import (
     MaskLoss,
     balanced_weights,

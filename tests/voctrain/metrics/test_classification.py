@@ -25,7 +25,7 @@ def by_scikit_learn(y_true, y_prob):
     some = len(present) > 0
     weighted = {"average": "weighted", "zero_division": 0}
     fallback = y_pred.copy()
-    for i in np.flatnonzero(~y_pred.any(1)):
+    for i in np.flatnonzero(~y_pred.any(1)) if y_true.any(1).all() else ():
         fallback[i, y_prob[i].argmax()] = 1
     return {
         "accuracy": reference.accuracy_score(y_true.ravel(), y_pred.ravel()),
@@ -34,7 +34,7 @@ def by_scikit_learn(y_true, y_prob):
         "f1": reference.f1_score(y_true, y_pred, **weighted),
         "f1_macro": reference.f1_score(y_true, y_pred, labels=present, average="macro", zero_division=0) if some else 0,
         "mAP": reference.average_precision_score(y_true[:, present], y_prob[:, present]) if some else 0,
-        "dice": reference.f1_score(y_true, fallback, average="samples", zero_division=0),
+        "dice": reference.f1_score(y_true, fallback, average="samples", zero_division=1),
     }
 
 
@@ -78,17 +78,28 @@ def test_metrics_by_hand():
             "f1": (2 * 1 / 2 + 1 * 0) / 3,
             "f1_macro": 1 / 4,
             "mAP": ((1 / 2 * 1 + 1 / 2 * 2 / 3) + 1) / 2,
-            "dice": (1 + 2 / 3 + 0) / 3,  # the second image falls back to its arg-max, class 1
+            "dice": (1 + 0 + 0) / 3,  # the second image gets no class, as the third has none
         }
     )
 
 
-def test_without_labels_all_scores_are_zero_without_warnings():
+def test_an_image_without_a_decision_gets_its_most_probable_class_where_all_images_have_one():
+    y_true, y_prob = np.array([[1, 0], [1, 1]]), np.array([[0.9, 0.1], [0.2, 0.4]])
+    assert classify_metrics(y_true, y_prob, prefix="")["dice"] == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_a_single_class_is_reported_like_several():
+    found = classify_report(np.array([[1], [0], [1]]), np.array([[0.9], [0.8], [0.1]]), 0.5, ["defect"])
+    assert found["multilabel_confusion"] == [[[0, 1], [1, 1]]]
+    assert (found["report"]["defect"]["precision"], found["report"]["defect"]["support"]) == (0.5, 2)
+
+
+def test_without_labels_no_class_is_right_and_all_other_scores_are_zero_without_warnings():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         metrics = classify_metrics(np.zeros((3, 2), int), np.zeros((3, 2)), prefix="train_")
-    assert metrics.pop("train_accuracy") == 1
-    assert metrics == dict.fromkeys(("train_" + n for n in ("precision", "recall", "f1", "f1_macro", "mAP", "dice")), 0)
+    assert (metrics.pop("train_accuracy"), metrics.pop("train_dice")) == (1, 1)
+    assert metrics == dict.fromkeys(("train_" + n for n in ("precision", "recall", "f1", "f1_macro", "mAP")), 0)
 
 
 def test_equal_scores_are_ranked_together():
@@ -106,7 +117,7 @@ def test_decide_falls_back_to_the_most_probable_class():
 
 def test_row_dice():
     y_true = np.array([[1, 1, 0], [0, 0, 1], [0, 0, 0]], dtype=np.uint8)
-    assert row_dice(y_true, np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0]])).tolist() == pytest.approx([2 / 3, 0, 0])
+    assert row_dice(y_true, np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0]])).tolist() == pytest.approx([2 / 3, 0, 1])
 
 
 def test_random_baseline_scores_match_frequencies():

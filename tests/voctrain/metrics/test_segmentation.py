@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
 
-from voctrain.data.layouts import VOID
+from voctrain.data.class_names import VOID
 from voctrain.metrics.segmentation import all_background, confusion, iou, mask_dice, mask_metrics, score_maps
 
 

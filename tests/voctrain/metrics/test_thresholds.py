@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from voctrain.metrics.classification import decide, row_dice
+from voctrain.metrics.classification import at_least_one, decide, row_dice
 from voctrain.metrics.thresholds import _best_cut, _class_thresholds, _common_threshold, fit_thresholds
 
 
@@ -18,7 +18,7 @@ def sample(images, seed=0, classes=20, shift=0.0, signal=2.0):
 
 
 def dice(y_true, y_prob, thresholds):
-    return row_dice(y_true, decide(y_prob, thresholds)).mean()
+    return row_dice(y_true, decide(y_prob, thresholds, at_least_one=at_least_one(y_true))).mean()
 
 
 @settings(deadline=None, max_examples=25)
@@ -28,7 +28,9 @@ def test_common_threshold_is_optimal(seed, images, decimals):
     y_prob = np.round(y_prob, decimals).astype(float)  # with ties
     cuts = np.unique(np.concatenate([[0, 1], y_prob.ravel()]))
     best = max(dice(y_true, y_prob, cut) for cut in (cuts[1:] + cuts[:-1]) / 2)
-    assert dice(y_true, y_prob, _common_threshold(y_true.astype(bool), y_prob)) == pytest.approx(best)
+    assert dice(y_true, y_prob, _common_threshold(y_true.astype(bool), y_prob, at_least_one(y_true))) == pytest.approx(
+        best
+    )
 
 
 def test_best_cut_by_hand():
@@ -42,8 +44,8 @@ def test_coordinate_ascent_improves_the_fitted_score():
     # with many positives, there is hardly any shrinkage
     shift = np.linspace(-2, 2, 20)
     y_true, y_prob = sample(800, shift=shift)
-    common = np.full(20, _common_threshold(y_true.astype(bool), y_prob.astype(float)))
-    own = _class_thresholds(y_true.astype(bool), y_prob.astype(float), common)
+    common = np.full(20, _common_threshold(y_true.astype(bool), y_prob.astype(float), at_least_one(y_true)))
+    own = _class_thresholds(y_true.astype(bool), y_prob.astype(float), common, forced=at_least_one(y_true))
     assert dice(y_true, y_prob, own) > dice(y_true, y_prob, common) + 0.05
     assert np.corrcoef(own, shift)[0, 1] > 0.8
 
@@ -52,7 +54,7 @@ def test_rare_classes_stay_near_the_common_threshold():
     y_true, y_prob = sample(60)
     y_true[:, 5] = 0
     start = np.full(20, 0.4)
-    thresholds = _class_thresholds(y_true.astype(bool), y_prob.astype(float), start)
+    thresholds = _class_thresholds(y_true.astype(bool), y_prob.astype(float), start, forced=at_least_one(y_true))
     assert thresholds[5] == 0.4
     assert np.abs(thresholds - start)[y_true.sum(0) <= 2].max() < 0.6 * 2 / 12 + 1e-9
 
@@ -60,6 +62,7 @@ def test_rare_classes_stay_near_the_common_threshold():
 @pytest.mark.parametrize("images", [40, 400])
 def test_rows_of_one_image_count_as_one_observation(images):
     y_true, y_prob = sample(images, seed=3, shift=np.linspace(-1, 1, 20))
+    y_true[~y_true.any(1), 0] = 1  # fewer equally good thresholds, among which rounding would choose
     once = fit_thresholds(y_true, y_prob)
     copied = fit_thresholds(*(np.tile(a, (9, 1)) for a in (y_true, y_prob)), groups=np.tile(np.arange(images), 9))
     np.testing.assert_allclose(copied[0], once[0])
@@ -129,3 +132,11 @@ def test_thousand_images_take_less_than_half_a_second():
     start = time.perf_counter()
     fit_thresholds(*case)
     assert time.perf_counter() - start < 0.5
+
+
+def test_images_without_a_class_are_decided_so():
+    y_true = np.array([[1], [0], [1], [0]] * 10)
+    y_prob = np.array([[0.9], [0.3], [0.8], [0.2]] * 10)
+    thresholds, score = fit_thresholds(y_true, y_prob)
+    assert 0.3 < thresholds[0] < 0.8
+    assert score == 1

@@ -124,7 +124,98 @@ def test_published_is_the_whole_segmenter_and_imagenet_the_encoder(publish):
     model = build_segmenter(name, weights="published")
     assert all(torch.equal(value, whole.state_dict()[key]) for key, value in model.net.state_dict().items())
     torch.testing.assert_close(model.std.flatten(), torch.tensor([0.229, 0.224, 0.225]))
+    model = build_segmenter(name, weights="published", classes=[f"class {i}" for i in range(20)])
+    assert "(other classes in the file: aeroplane, bicycle, bird and 17 more)" in str(model.loaded)
     model = build_segmenter(name, num_classes=5, weights="imagenet")
     assert torch.equal(model.net.backbone["0"][0].weight, encoder.features[0][0].weight)
     assert model.net.classifier.low_classifier.weight.shape[0] == 5
     assert "unet has no published weights" in error_of(build_segmenter, "unet", weights="published")
+
+
+def foreign(prefix, net, *others):
+    """The file of another tool, with the tensors of `net` under a prefix, and others."""
+    state = {f"{prefix}{key}": tensor for key, tensor in net.state_dict().items()}
+    return {"state_dict": state | {name: torch.ones(2) for name in others}, "epoch": 3}
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "backbone.", "encoder.", "module.encoder_q.", "model._orig_mod."])
+@pytest.mark.parametrize(
+    ("name", "classifier"), [("fpn_resnet9", "resnet9"), ("lraspp_mobilenet_v3_large", "mobilenet_v3_large")]
+)
+def test_a_classifier_of_another_tool_becomes_the_encoder(tmp_path, name, classifier, prefix):
+    net = build_classifier(classifier, num_classes=3, image_size=64).net.half()
+    torch.save(foreign(prefix, net), tmp_path / "w.pt")
+    model = build_segmenter(
+        name, num_classes=5, width=8 if name == "fpn_resnet9" else None, weights=str(tmp_path / "w.pt")
+    )
+    encoder = (model.net.encoder if name == "fpn_resnet9" else model.net.backbone).state_dict()
+    theirs = {key.removeprefix("features."): tensor for key, tensor in net.state_dict().items()}
+    assert all(torch.equal(tensor, theirs[key].to(tensor.dtype)) for key, tensor in encoder.items())
+    assert str(model.loaded).startswith(f"w.pt: all {len(encoder)} tensors of the encoder {classifier} loaded")
+    assert "converted from float16; all but the encoder is initialized anew" in str(model.loaded)
+
+
+def test_the_encoder_of_another_segmenter_is_taken(tmp_path):
+    net = models.resnet18(num_classes=3)
+    net.fc = torch.nn.Identity()
+    others = ("decoder.blocks.0.weight", "segmentation_head.0.weight")
+    torch.save(foreign("encoder.", net, *others), tmp_path / "w.pt")
+    model = build_segmenter("fpn_resnet18", num_classes=5, width=8, weights=str(tmp_path / "w.pt"))
+    assert torch.equal(model.net.get_submodule("encoder.layer4.1.conv2").weight, net.layer4[1].conv2.weight)
+    left = "left out of the file: state_dict.decoder.blocks.0.weight, state_dict.segmentation_head.0.weight"
+    assert str(model.loaded).endswith(left)
+
+
+@pytest.mark.parametrize("change", ["missing", "shape", "deeper"])
+def test_an_encoder_is_never_loaded_in_part(tmp_path, change):
+    state = models.resnet18().state_dict()
+    if change == "missing":
+        del state["layer2.0.bn1.running_mean"]
+    elif change == "shape":
+        state["layer2.0.bn1.running_mean"] = torch.ones(3)
+    else:
+        state = models.resnet34().state_dict()
+    torch.save(state, tmp_path / "w.pt")
+    message = error_of(build_segmenter, "fpn_resnet18", width=8, weights=str(tmp_path / "w.pt"))
+    assert "does not fit the encoder resnet18" in message
+    assert ("layer1.2.conv1.weight" if change == "deeper" else "layer2.0.bn1.running_mean") in message
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("unet", {"width": 4, "depth": 2}),
+        ("fpn_resnet9", {"width": 8}),
+        ("lraspp_mobilenet_v3_large", {}),
+        ("deeplabv3_mobilenet_v3_large", {}),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["", "module.", "model.net."])
+def test_a_segmenter_of_another_tool_is_taken_as_a_whole(tmp_path, name, options, prefix):
+    net = build_segmenter(name, num_classes=5, **options).net
+    torch.save(foreign(prefix, net), tmp_path / "w.pt")
+    for num_classes in (5, 3):
+        model = build_segmenter(name, num_classes=num_classes, **options, weights=str(tmp_path / "w.pt"))
+        theirs, own = net.state_dict(), model.net.state_dict()
+        different = [key for key in own if own[key].shape != theirs[key].shape]
+        assert bool(different) == (num_classes == 3)
+        assert all(torch.equal(own[key], theirs[key]) for key in own.keys() - set(different))
+        assert model.loaded.loaded == model.loaded.total - len(different)
+        assert ("; the head is initialized anew (4 classes in the file, 2 here)" in str(model.loaded)) == bool(
+            different
+        )
+
+
+def test_a_segmenter_without_auxiliary_output_or_with_another_head_is_taken(tmp_path):
+    name, path = "deeplabv3_mobilenet_v3_large", str(tmp_path / "w.pt")
+    net = models.get_model(name, weights_backbone=None, num_classes=5, aux_loss=False)
+    torch.save(net.state_dict(), path)
+    model = build_segmenter(name, num_classes=5, weights=path)
+    assert torch.equal(model.net.classifier[4].weight, net.classifier[4].weight)
+    assert str(model.loaded).endswith("; the auxiliary outputs are initialized anew (the file has none)")
+    other = {key: t for key, t in net.state_dict().items() if key != "classifier.0.project.0.weight"}
+    torch.save(other, path)
+    assert "1 missing (classifier.0.project.0.weight)" in error_of(build_segmenter, name, num_classes=5, weights=path)
+    del other["backbone.0.0.weight"]
+    torch.save(other, path)
+    assert "missing (backbone.0.0.weight" in error_of(build_segmenter, name, num_classes=5, weights=path)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torchvision import models
 
-from voctrain.models import build_classifier, weights
+from voctrain.models import build_classifier, weights, weights_file
 
 
 def as_if_trained(net, size=64):
@@ -97,9 +97,9 @@ def test_imagenet_weights_keep_the_initial_head_for_other_classes(publish):
     ],
 )
 def test_head_is_what_depends_on_the_classes(name, head):
-    from voctrain.models.classifiers import _head
+    from voctrain.models.classifiers import _last_tensors
 
-    assert _head(name) == {f"net.{key}" for key in head}
+    assert _last_tensors(name) == head
 
 
 def test_error_without_network_names_file_and_folder(hub):
@@ -174,7 +174,7 @@ def test_plain_state_dict_loads_from_any_wrapper(tmp_path, prefix):
     assert model.own_normalization is True
     images = torch.rand(2, 3, 32, 32)
     assert torch.equal(model(images), net((images - model.mean) / model.std))
-    assert weights.file_origin(tmp_path / "plain.pth") == (None, None)
+    assert weights_file.file_origin(tmp_path / "plain.pth") == (None, None)
 
 
 @pytest.mark.parametrize("name", ["mnasnet0_5", "resnet18"])
@@ -211,7 +211,7 @@ def test_auxiliary_outputs_may_be_missing_from_a_file(tmp_path):
 def test_error_names_the_other_architecture(tmp_path):
     path = str(tmp_path / "best.pt")
     saved_classifier(path, "simple")
-    assert weights.file_origin(path)[1] == "simple"
+    assert weights_file.file_origin(path)[1] == "simple"
     message = error_of(build_classifier, "complex", image_size=32, weights=path)
     assert message.endswith("contains a simple, but architecture is complex: use --set architecture=simple")
 
@@ -230,8 +230,8 @@ def test_error_explains_plain_file_of_another_model(tmp_path):
     path = str(tmp_path / "plain.pth")
     torch.save(models.get_model("squeezenet1_0").state_dict(), path)
     message = error_of(build_classifier, "squeezenet1_1", image_size=32, weights=path)
-    assert "net.features.0.weight is (96, 3, 7, 7) in the file and (64, 3, 3, 3) in the model" in message
-    assert message.endswith("use --set architecture=NAME")
+    assert "features.0.weight is (96, 3, 7, 7) in the file and (64, 3, 3, 3) in the model" in message
+    assert message.endswith("use another file, or --set architecture=NAME")
 
     message = error_of(build_classifier, "alexnet", image_size=64, weights=path)
     assert "--set architecture=NAME" in message
@@ -240,10 +240,10 @@ def test_error_explains_plain_file_of_another_model(tmp_path):
 def test_error_counts_missing_and_unknown_tensors(tmp_path):
     state = models.get_model("squeezenet1_1").state_dict()
     del state["features.0.weight"], state["features.0.bias"]
-    state["extra"] = torch.zeros(1)
+    state["features.99.weight"] = torch.zeros(1)
     torch.save(state, tmp_path / "plain.pth")
     message = error_of(build_classifier, "squeezenet1_1", image_size=32, weights=str(tmp_path / "plain.pth"))
-    assert "tensors: 2 missing (first net.features.0.weight), 1 unknown (first net.extra)" in message
+    assert "tensors: 2 missing (features.0.weight, features.0.bias), 1 unknown (features.99.weight)" in message
 
 
 @pytest.mark.parametrize("name", ["simple", "complex", "tinyvgg"])
@@ -258,21 +258,6 @@ def test_error_names_the_image_size_of_the_file(tmp_path, name, num_classes):
 
 def test_errors_explain_unusable_files(tmp_path):
     path = tmp_path / "file.pt"
-    assert "there is no file" in error_of(weights.load_file, path)
+    assert "there is no file" in error_of(weights_file.load_file, path)
     assert "there is no file 'imagenot'" in error_of(build_classifier, "resnet18", weights="imagenot")
-    assert "there is no file" in error_of(weights.load_file, tmp_path)
-
-    torch.save(models.get_model("squeezenet1_1"), path)
-    assert "contains pickled objects" in error_of(weights.load_file, path)
-    path.write_text("not a checkpoint")
-    assert str(path) in error_of(weights.load_file, path)
-    path.write_bytes(b"")
-    assert str(path) in error_of(weights.load_file, path)
-    torch.save(nn.Linear(500, 500).state_dict(), path)
-    path.write_bytes(path.read_bytes()[:5000])
-    assert "cannot be read" in error_of(weights.load_file, path)
-    for content in ([1, 2], {}, torch.zeros(3), {"epoch": 3}, {"model": {"epoch": 3}}):
-        torch.save(content, path)
-        assert "must be a state dict" in error_of(weights.load_file, path)
-    torch.save({"model": {"a": torch.zeros(1)}}, path)
-    assert "is not a voc-search checkpoint (no 'classes', 'config'" in error_of(weights.load_file, path)
+    assert "there is no file" in error_of(weights_file.load_file, tmp_path)

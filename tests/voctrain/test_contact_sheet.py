@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from search.pictures.sheet import Tile, sheet
+from voctrain.contact_sheet import Tile, sheet
 
 RED, GRAY = (255, 0, 0), (90, 90, 90)
 

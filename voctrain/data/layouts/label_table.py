@@ -1,0 +1,175 @@
+"""Tables of image labels: a row per image, and a column per class or one column of class names."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from voctrain.data.class_names import ClassList, canonical, check_names, fold, is_background, is_void, merged
+from voctrain.data.text_files import read_header, read_table
+
+# How the columns are called that are not classes.
+FILE_COLUMNS = (
+    *("id", "filename", "file", "filepath", "path", "image", "img"),
+    *("imageid", "imagename", "imagefile", "imagepath"),
+)  # without blanks, underscores and hyphens
+NAME_COLUMNS = ("label", "class", "tag", "category", "class_name")  # one name per row
+NAMES_COLUMNS = ("labels", "classes", "tags", "categories", "class_names")
+GROUP_COLUMNS, SIDE_COLUMNS = ("group", "group_id"), ("split", "subset", "partition")
+YES, NO, EMPTY = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no"), ("", "nan", "null", "n/a", "na", "-1")
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """What a table says of one image."""
+
+    file: str  # as the table names it
+    names: frozenset[str]
+    group: str | None
+    side: str | None  # train, val, …, as the table says
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """A table of labels; its classes are those of its header, or of its cells in alphabetical order."""
+
+    rows: tuple[LabelRow, ...]
+    classes: ClassList | None
+
+
+def has_images(path: Path) -> bool:
+    """Whether a CSV file has a column that names images."""
+    try:
+        return _file_column(read_header(path)) is not None
+    except ValueError:
+        return False
+
+
+def read_label_table(path: Path, classes: Sequence[str] | None, *, labeled: bool = True) -> LabelTable:
+    """Read a table.
+
+    classes: the names to look for; other columns are then ignored. None: all columns that are not something else.
+    labeled: whether there are labels; without, rows have no names. Raises `ValueError` for a malformed table.
+    """
+    if not path.is_file():
+        raise ValueError(f"every file of the data set must exist, but {path} is missing: restore it")
+    header, rows = read_table(path)
+    file = _file_column(header)
+    if file is None:
+        raise ValueError(f"{path} must have a column Id or filename, but has {', '.join(header[:5])}: add one")
+    if bare := [number for number, row in enumerate(rows, 2) if not row[file]]:
+        raise ValueError(f"each row must name an image, but row {bare[0]} of {path} has no {header[file]}: correct it")
+    if not labeled:
+        return LabelTable(tuple(_row(row, header, file, frozenset()) for row in rows), None)
+    others = {file, _column(header, GROUP_COLUMNS), _column(header, SIDE_COLUMNS)}
+    others |= {
+        i
+        for i, name in enumerate(header)
+        if _key(name) in FILE_COLUMNS and not all(fold(row[i]) in (*YES, *NO) for row in rows)
+    }
+    free = [i for i, name in enumerate(header) if i not in others and not _is_index(name)]
+    names = _names_column(header, free, rows)
+    if names is not None:
+        cells = _split([row[names] for row in rows], fold(header[names]) in NAMES_COLUMNS)
+        found = canonical(merged(name for cell in cells for name in cell))
+        source = f"column {header[names]!r} of {path.name}"
+        rows, cells = _together(rows, cells, file)
+    else:
+        columns = _class_columns(path, header, free, classes)
+        cells = [_positives(path, header, row, columns, file) for row in rows]
+        found, source = canonical(header[i] for i in columns), f"the header of {path.name}"
+    check_names(found, str(path))
+    labels = tuple(_row(row, header, file, frozenset(cell)) for row, cell in zip(rows, cells, strict=True))
+    return LabelTable(labels, ClassList(found, source))
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[\s_-]", "", fold(name))
+
+
+def _is_index(name: str) -> bool:
+    return fold(name) in ("", "id", "index") or fold(name).startswith("unnamed:")  # as pandas writes and names it
+
+
+def _file_column(header: Sequence[str]) -> int | None:
+    found = [i for column in FILE_COLUMNS for i, name in enumerate(header) if _key(name) == column]
+    named = [i for i in found if fold(header[i]) != "id"]  # an Id beside a file name numbers the rows
+    return next(iter(named or found), None)
+
+
+def _column(header: Sequence[str], names: Sequence[str]) -> int | None:
+    return next((i for i, column in enumerate(header) if fold(column) in names), None)
+
+
+def _names_column(header: Sequence[str], free: Sequence[int], rows: Sequence[Sequence[str]]) -> int | None:
+    """The column of class names, if there is one: called so, or the only one, and not of 0 and 1."""
+    for i in free:
+        cells = {fold(row[i]) for row in rows} - {*EMPTY}
+        called_so = fold(header[i]) in (*NAME_COLUMNS, *NAMES_COLUMNS)
+        if (called_so and cells - {*YES, *NO}) or (len(free) == 1 and cells and not cells & {*YES, *NO}):
+            return i
+    return None
+
+
+def _split(cells: Sequence[str], several: bool) -> list[list[str]]:
+    """The names in each cell, which are separated by commas, semicolons or bars if any cell has these, else by blanks.
+
+    Names may contain blanks: these separate names only if the column is called after `several` names, or each word is
+    a name elsewhere.
+    """
+    if any(re.search(r"[,;|]", cell) for cell in cells):
+        separator = r"[,;|]"
+    else:
+        words = {fold(word) for cell in cells if len(cell.split()) > 1 for word in cell.split()}
+        separator = r"\s" if several or words <= {fold(cell) for cell in cells} else r"$"
+    parts = [re.split(separator, cell.strip("[](){} ")) for cell in cells]
+    return [
+        [
+            name
+            for part in found
+            if fold(name := part.strip(" '\"")) not in EMPTY and not is_background(name) and not is_void(name)
+        ]
+        for found in parts
+    ]
+
+
+def _together(rows: list[list[str]], cells: list[list[str]], file: int) -> tuple[list[list[str]], list[list[str]]]:
+    """The rows with their names; several rows of one image, as in a table of objects, become one."""
+    first: dict[str, list[str]] = {}
+    names: dict[str, list[str]] = {}
+    for row, cell in zip(rows, cells, strict=True):
+        first.setdefault(row[file], row)
+        names.setdefault(row[file], []).extend(cell)
+    return list(first.values()), list(names.values())
+
+
+def _class_columns(path: Path, header: list[str], free: list[int], classes: Sequence[str] | None) -> list[int]:
+    if classes is None:
+        return [i for i in free if not is_background(header[i]) and not is_void(header[i])]
+    by_name = {fold(header[i]): i for i in free}
+    if missing := [name for name in classes if fold(name) not in by_name]:
+        raise ValueError(
+            f"{path} must have a column for each class, but lacks {', '.join(missing[:5])}: add them (all 0 for a class"
+            " that no image has)"
+        )
+    return [by_name[fold(name)] for name in classes]
+
+
+def _positives(path: Path, header: list[str], row: list[str], columns: list[int], file: int) -> list[str]:
+    names = []
+    for i in columns:
+        if fold(row[i]) in YES:
+            names.append(header[i])
+        elif fold(row[i]) not in NO:
+            raise ValueError(
+                f"labels in {path} must be 0 or 1, but {header[file]} {row[file]} has {row[i]!r} for {header[i]}:"
+                " correct it, or name the columns that are classes with --classes FILE"
+            )
+    return names
+
+
+def _row(row: list[str], header: list[str], file: int, names: frozenset[str]) -> LabelRow:
+    group, side = _column(header, GROUP_COLUMNS), _column(header, SIDE_COLUMNS)
+    return LabelRow(
+        row[file], names, None if group is None else row[group] or None, None if side is None else fold(row[side])
+    )
