@@ -3,6 +3,7 @@
 import csv
 import functools
 import io
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -96,7 +97,7 @@ def contrast(one: Sequence[str], other: Sequence[str]) -> tuple[str, str]:
 def find_class_list(*folders: Path) -> ClassList | None:
     """The class list in the first of these folders that has one."""
     for folder in folders:
-        files = {path.name.casefold(): path for path in sorted(folder.iterdir())} if folder.is_dir() else {}
+        files = {name.casefold(): folder / name for name in sorted(os.listdir(folder))} if folder.is_dir() else {}
         for path in (files[name] for name in CLASS_LISTS if name in files and files[name].is_file()):
             if (found := read_class_list(path)) is not None:
                 return found
