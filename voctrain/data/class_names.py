@@ -5,6 +5,7 @@ import functools
 import io
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -62,9 +63,9 @@ def fold(name: str) -> str:
 
 
 def merged(names: Iterable[str]) -> tuple[str, ...]:
-    """Names that differ in case and blanks only as one, in alphabetical order; the first spelling there counts."""
+    """Names that differ in case and blanks only as one, in alphabetical order; the most frequent spelling counts."""
     spelled: dict[str, str] = {}
-    for name in sorted(names):
+    for name, _ in sorted(Counter(names).items(), key=lambda item: (-item[1], item[0])):
         spelled.setdefault(fold(name), name)
     return tuple(name for _, name in sorted(spelled.items()))
 

@@ -15,6 +15,7 @@ from voctrain.data.class_names import (
     VOC_CLASSES,
     VOID,
     ClassList,
+    Color,
     are_vocs,
     canonical,
     fold,
@@ -220,15 +221,15 @@ def _kinds(listing: Listing) -> set[int]:
 
 
 def _check_palettes(paths: Sequence[Path], classes: ClassList) -> None:
-    """Raise `ValueError` if masks are read by value, although a color has other values in other files.
-
-    Colors that fill several entries of a palette say nothing.
+    """Raise `ValueError` if masks are read by value, although a color has other values, or a value other colors, in
+    other files. Colors that fill several entries of a palette say nothing, and grays may be the values themselves.
     """
     with ThreadPoolExecutor() as pool:
         palettes = list(pool.map(palette_bytes, paths))
     if len({*palettes} - {None}) < 2:
         return
-    first: dict[tuple[int, ...], tuple[int, Path, bool]] = {}
+    first: dict[Color, tuple[int, Path, bool]] = {}
+    meant: dict[int, tuple[Color, Path]] = {}
     for path in paths:
         raw = open_mask(path)
         by_value = palette_numbers(raw, classes) is None
@@ -241,6 +242,11 @@ def _check_palettes(paths: Sequence[Path], classes: ClassList) -> None:
                 raise ValueError(
                     f"a color must have the same value in all masks, but {color} is {other} in {origin} and {value} in"
                     f" {path}: list the colors in a labelmap.txt, one name:red,green,blue:: per line"
+                )
+            if by_value and len({*color}) > 1 and (told := meant.setdefault(value, (color, path)))[0] != color:
+                raise ValueError(
+                    f"a value must have the same color in all masks, but {value} is {told[0]} in {told[1]} and {color}"
+                    f" in {path}: list the colors in a labelmap.txt, one name:red,green,blue:: per line"
                 )
 
 
