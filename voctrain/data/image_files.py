@@ -96,7 +96,7 @@ def files_below(folder: Path, endings: Collection[str], *, deep: bool = True) ->
     """All files with one of these endings, in any case, in a folder and (`deep`) its subfolders, sorted.
 
     Hidden ones, such as macOS's ._x.jpg, are left out, and links to folders are followed. Raises `ValueError` for a
-    file name that is not UTF-8.
+    file name that is not UTF-8, or has control characters.
     """
     found: list[str] = []
     for place, folders, names in os.walk(folder, followlinks=True):
@@ -106,8 +106,8 @@ def files_below(folder: Path, endings: Collection[str], *, deep: bool = True) ->
         seen = (name for name in names if not name.startswith(".") and os.path.splitext(name)[1].lower() in endings)
         found += [path for name in seen if os.path.isfile(path := os.path.join(place, name))]
     for path in found:
-        if not _is_utf8(path):
-            raise ValueError(f"file names must be UTF-8, but {path!a} is not: rename it")
+        if not _is_text(os.path.basename(path)):
+            raise ValueError(f"file names must be UTF-8 without control characters, but {path!a} is not: rename it")
     return [Path(path) for path in sorted(found, key=lambda path: path.split(os.sep))]
 
 
@@ -179,12 +179,12 @@ def composed(text: str) -> str:
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
-def _is_utf8(name: str) -> bool:
+def _is_text(name: str) -> bool:
     try:
         name.encode()
     except UnicodeEncodeError:
         return False
-    return True
+    return min(name) >= " "
 
 
 def _name(name: str) -> str:
