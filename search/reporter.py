@@ -23,7 +23,7 @@ class Progress:
             return
         self.shown, rate = now, done / (now - self.started)
         text = f"{done} of {self.total} {self.what}, {rate:.1f}/s"
-        if done:
+        if done >= self.total / 20:  # earlier it would mislead: the first batch takes longest
             text += f", {duration((self.total - done) / rate)} left"
         if self.on_terminal:
             self.clear()

@@ -194,20 +194,23 @@ def predict(
     images: np.ndarray,
     config: SegmentConfig,
     *,
+    index: np.ndarray | None = None,
     sizes: np.ndarray | None = None,
     resize: str = "squash",
     log_prior: np.ndarray | None = None,
     **options: Any,
 ) -> Iterator[np.ndarray]:
-    """Yield the label map, uint8 (H, W), of each of the images uint8 (N, S, S, 3).
+    """Yield the label map, uint8 (H, W), of each of the images uint8 (N, S, S, 3), or of the N images at an index.
 
     sizes: height and width of each map, (N, 2); by default S. resize: how images of these sizes became squares.
     log_prior: log-probabilities of each image's classes, (N, C), background first, which are added to its logits.
     options: see `predict_logits`.
     """
-    sizes = np.full((len(images), 2), images.shape[1]) if sizes is None else sizes
-    priors = np.zeros((len(images), 1)) if log_prior is None else log_prior
-    for logits, size, prior in zip(predict_logits(model, images, config, **options), sizes, priors, strict=True):
+    index = np.arange(len(images)) if index is None else index
+    sizes = np.full((len(index), 2), images.shape[1]) if sizes is None else sizes
+    priors = np.zeros((len(index), 1)) if log_prior is None else log_prior
+    predicted = predict_logits(model, images, config, index=index, **options)
+    for logits, size, prior in zip(predicted, sizes, priors, strict=True):
         yield label_map(logits, size, prior, resize)
 
 
@@ -216,17 +219,18 @@ def predict_logits(
     images: np.ndarray,
     config: SegmentConfig,
     *,
+    index: np.ndarray | None = None,
     device: str | torch.device = "cpu",
     flip: bool = False,
     scales: Sequence[float] = (1.0,),
 ) -> Iterator[Tensor]:
-    """Yield the logits (C, S, S) float32 of each of the images uint8 (N, S, S, 3).
+    """Yield the logits (C, S, S) float32 of each of the images uint8 (N, S, S, 3), or of those at an index.
 
     flip: average with the logits of the mirrored image. scales: average over the image at these relative sizes.
     """
-    rows = DeviceArray(images, torch.device(device))
-    for index in torch.arange(len(images)).split(EVAL_BATCH):
-        batch = rows[index]
+    rows = DeviceArray(images, torch.device(device), budget=0)  # each is needed once
+    for part in torch.as_tensor(np.arange(len(images)) if index is None else index).split(EVAL_BATCH):
+        batch = rows[part]
         with torch.inference_mode():  # must not include the yield: the caller's code would run in it
             logits = torch.zeros(())
             for scale in scales:

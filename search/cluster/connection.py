@@ -99,12 +99,20 @@ def can_write_beside(file: str) -> bool:
 def check_shared(folder: Path) -> None:
     """Raise `ValueError` for a cluster whose nodes do not share `folder`, where checkpoints and logs are written."""
     with tempfile.NamedTemporaryFile(dir=folder) as file:
-        for node in ray.nodes():
-            if not node["Alive"]:
-                continue
-            strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            if not ray.get(can_write_beside.options(scheduling_strategy=strategy).remote(file.name)):
+        for node, can_write in ask_nodes(can_write_beside, file.name):
+            if not can_write:
                 raise ValueError(
-                    f"node {node['NodeManagerHostname']} cannot read or write {folder}, where checkpoints are written:"
-                    " give --out a folder that all nodes share"
+                    f"node {node} cannot read or write {folder}, where checkpoints are written: give --out a folder"
+                    " that all nodes share"
                 )
+
+
+def ask_nodes(question: Any, *arguments: object) -> Iterator[tuple[str, Any]]:
+    """The host name of each node of the cluster, and its answer: the result of a remote function there."""
+    for node in ray.nodes():
+        if node["Alive"]:
+            strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            yield (
+                node["NodeManagerHostname"],
+                ray.get(question.options(scheduling_strategy=strategy).remote(*arguments)),
+            )

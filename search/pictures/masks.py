@@ -1,16 +1,18 @@
 """Masks in VOC's colors: as files, over their images, and beside the truth for a segmentation run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps
 
 from search.run_folder.files import replace
 from voctrain.contact_sheet import Tile, sheet
+from voctrain.data import Data
 from voctrain.data.class_names import VOID
 from voctrain.data.palette import voc_palette
-from voctrain.metrics.segmentation import score_maps
+from voctrain.metrics.segmentation import mask_dice
 
 SHOWN = 8  # best and worst images
 TILE = (180, 180)  # pixels
@@ -40,34 +42,34 @@ def write_overlays(path: Path, tiles: Sequence[Tile], classes: Sequence[str]) ->
     replace(path, lambda file: picture.save(file, format="png"))
 
 
-def write_pictures(
-    folder: Path,
-    ids: Sequence[str],
-    classes: Sequence[str],
-    images: np.ndarray,
-    truths: np.ndarray,
-    maps: np.ndarray,
-) -> None:
+def write_pictures(folder: Path, data: Data, predict: Callable[[np.ndarray], Iterable[np.ndarray]]) -> None:
     """Write best.png, worst.png (by Dice) and classes.png (for each class the image with most of it) into `folder`.
 
-    images: uint8 (N, S, S, 3). truths, maps: uint8 (N, S, S).
+    They show validation images. predict: the label maps, uint8 (S, S), of the images at an index. It is called twice
+    for the images that are shown, because the maps of all may need too much memory.
     """
-    palette = voc_palette()
-    dice = score_maps(truths, maps, 1 + len(classes))[1]["dice"]
+    masks, val, palette = data.masks, data.val, voc_palette()
+    assert masks is not None
+    pairs = zip((masks[i] for i in val), predict(val), strict=True)
+    dice = np.concatenate([mask_dice(*(torch.tensor(each)[None] for each in pair)).numpy() for pair in pairs])
+    order = val[np.argsort(-dice, kind="stable")].tolist()
+    pixels = np.stack([np.bincount(masks[i].ravel(), minlength=256)[1 : 1 + len(data.classes)] for i in val])  # (N, C)
+    most = {name: int(val[n.argmax()]) for name, n in zip(data.classes, pixels.T, strict=True) if n.any()}
+    best, worst = order[:SHOWN], order[::-1][:SHOWN]
+    shown = np.unique([*best, *worst, *most.values()])
+    maps, of = dict(zip(shown.tolist(), predict(shown), strict=True)), dict(zip(val.tolist(), dice, strict=True))
 
     def tile(i: int, name: str, *facts: str) -> Tile:
-        pictures = images[i], palette[truths[i]], palette[maps[i]]
+        pictures = data.images[i], palette[masks[i]], palette[maps[i]]
         return Tile(pictures, ("; ".join((f"{name}: image, truth, prediction", *facts)),))
 
-    order: list[int] = np.argsort(-dice, kind="stable").tolist()
-    pixels = np.stack([(truths == 1 + c).sum((1, 2)) for c in range(len(classes))])  # (C, N)
     sheets = {
-        "best": [tile(i, ids[i], f"Dice {dice[i]:.2f}") for i in order[:SHOWN]],
-        "worst": [tile(i, ids[i], f"Dice {dice[i]:.2f}") for i in order[::-1][:SHOWN]],
-        "classes": [tile(int(n.argmax()), name) for name, n in zip(classes, pixels, strict=True) if n.any()],
+        "best": [tile(i, data.ids[i], f"Dice {of[i]:.2f}") for i in best],
+        "worst": [tile(i, data.ids[i], f"Dice {of[i]:.2f}") for i in worst],
+        "classes": [tile(i, name) for name, i in most.items()],
     }
     folder.mkdir(exist_ok=True)
-    names = {0: "background", **dict(enumerate(classes, 1)), VOID: "void"}
+    names = {0: "background", **dict(enumerate(data.classes, 1)), VOID: "void"}
     for name, tiles in sheets.items():
         picture = _with_legend(sheet(tiles, across=2), names)
         replace(folder / f"{name}.png", lambda file, picture=picture: picture.save(file, format="png"))

@@ -16,6 +16,7 @@ from search.cluster import connection
 from search.cluster.address import resolve_address
 from search.cluster.interrupt import Interrupt
 from search.cluster.resources import Resources, share_resources
+from search.cluster.sharing import for_workers
 from search.reporter import Reporter
 from search.result_options import FinalOptions
 from search.run_folder.files import StorageError, read_json, write_torch
@@ -75,6 +76,7 @@ def open_selection(options: FinalOptions, reporter: Reporter) -> Selection:
     writable = next(p for p in (paths.final.folder, *paths.final.folder.parents) if p.exists())
     address = resolve_address(options.address)
     machines = connection.available(address, writable)
+    data = for_workers(data, address)
     resources = share_resources(machines, options, trials=len(candidates) * options.seeds)
     for name in ("logs", "history"):
         (paths.final.folder / name).mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from typing import Any
 from search.cluster.address import resolve_address
 from search.cluster.connection import available
 from search.cluster.resources import Resources, share_resources
+from search.cluster.sharing import for_workers
 from search.command_line import flag, options_of
 from search.option_values import check_task, checked
 from search.options import SearchOptions, task_options
@@ -120,6 +121,7 @@ def _open(
     address = resolve_address(options.address)
     writable = next(p for p in (paths.folder, *paths.folder.parents) if p.exists())
     resources = share_resources(available(address, writable), options, trials=options.trials)
+    data = for_workers(data, address)
     device = "cuda" if resources.gpus else "cpu"
     problem = make_problem(
         task,

@@ -93,6 +93,7 @@ def _test_set(path: str, file: Path, saved: Checkpoint, reporter: Reporter) -> D
         classes=None if own is None else own.classes,
         mask_values=() if own is None else own.mask_value,
         skip_bad=own is not None and own.skip_bad,
+        val=(),  # the split does not matter
         progress=reporter.reading(),
     )
     if tuple(saved["classes"]) != data.classes:

@@ -48,7 +48,7 @@ class Segment(PretrainedTask):
 
         data = segment.with_masks(data)
         assert data.masks is not None
-        return all_background(data.masks[data.val], 1 + len(data.classes))
+        return all_background((data.masks[i] for i in data.val), 1 + len(data.classes))
 
     def describe(self, predictions: Predictions, saved: Checkpoint) -> Details:
         import numpy as np
@@ -71,7 +71,8 @@ class Segment(PretrainedTask):
 
         model, config = segment.restore(saved)
         data = segment.with_masks(data)
-        maps = segment.predict(model, data.images[data.val], config, sizes=data.sizes[data.val], resize=data.resize)
+        original = {"sizes": data.sizes[data.val], "resize": data.resize}
+        maps = segment.predict(model, data.images, config, index=data.val, **original)
         truths = original_masks(data, [data.ids[i] for i in data.val])
         metrics, _ = score_maps(truths, maps, 1 + len(data.classes))
         return metrics
@@ -150,8 +151,9 @@ class Segment(PretrainedTask):
 
         device = pick_device(1)
         model, config = segment.restore(saved, device=device)
-        index = np.array([data.ids.index(name) for name in ids])
-        logits = segment.predict_logits(model, data.images[index], config, flip=flip, scales=scales, device=device)
+        numbers = {name: i for i, name in enumerate(data.ids)}
+        averaged = {"index": np.array([numbers[name] for name in ids]), "flip": flip, "scales": scales}
+        logits = segment.predict_logits(model, data.images, config, **averaged, device=device)
         dice = []
         for image, truth, priors in zip(logits, original_masks(data, ids), log_priors, strict=True):
             maps = np.stack([segment.label_map(image, truth.shape, prior, data.resize) for prior in priors])
@@ -160,17 +162,12 @@ class Segment(PretrainedTask):
         return np.array(dice).T
 
     def conclude(self, paths: RunPaths, record: RunRecord, saved: Checkpoint, data: Data, reporter: Reporter) -> None:
-        import numpy as np
-
         from search.pictures.masks import write_pictures
         from voctrain import segment
 
         model, config = segment.restore(saved)
-        data = segment.with_masks(data)
-        assert data.masks is not None
-        images, ids = data.images[data.val], [data.ids[i] for i in data.val]
-        maps = np.stack(list(segment.predict(model, images, config)))
-        write_pictures(paths.pictures, ids, data.classes, images, data.masks[data.val], maps)
+        predict = partial(segment.predict, model, data.images, config)
+        write_pictures(paths.pictures, segment.with_masks(data), lambda index: predict(index=index))
 
     def evidence(self, paths: RunPaths, best: BestRecord, data: Data | None) -> Iterator[Block]:
         """IoU of each class, confusion, and the sheets of masks."""

@@ -4,8 +4,9 @@ The set has tiny images, so that preparing it takes no longer than resizing and 
 on the size of the prepared images only. They are read before and after each measurement, so they are in the page cache.
 
 prepare: the first `load`. fresh: `load` in a new process, then one pass over all images. workers: the same in two Ray
-workers, which got the data as a search hands them over. private_mb: memory of this process alone that load added, by
-/proc/self/smaps_rollup; mapped_mb: pages of the file that it has touched, which the system takes back when it needs to.
+workers, which got the data as a search hands them over. private_mb: the memory of its own that a process added, by
+/proc/self/smaps_rollup; mapped_mb: the pages of files that it has touched, which processes share and the system takes
+back when it needs to. seconds are of wall-clock time, cpu_seconds of the processor.
 """
 
 import argparse
@@ -47,10 +48,10 @@ def make_set(root: Path, count: int, masks: bool) -> None:
 
 
 def memory() -> dict[str, float]:
-    """MB that only this process has, without and with unchanged pages of files."""
+    """MB of its own, and of pages of files, that this process has."""
     lines = (line.split() for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:])
     mb = {fields[0].rstrip(":"): int(fields[1]) / 1000 for fields in lines}
-    return {"private_mb": mb["Private_Dirty"], "mapped_mb": mb["Rss"] - mb["Anonymous"]}
+    return {"private_mb": mb["Anonymous"] + mb["Swap"], "mapped_mb": mb["Rss"] - mb["Anonymous"]}
 
 
 def added(before: dict[str, float]) -> dict[str, float]:
@@ -66,13 +67,13 @@ def read_all(data: Data) -> None:
 
 def fresh(root: str, size: int) -> dict[str, object]:
     """Load the set in this process, which has imported what a training needs."""
-    before, started = memory(), time.perf_counter()
+    before, started, cpu = memory(), time.perf_counter(), time.process_time()
     data = load(root, image_size=size)
-    seconds = time.perf_counter() - started
+    took = {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - cpu}
     loaded, started = added(before), time.perf_counter()
     read_all(data)
-    after = {"pass_seconds": round(time.perf_counter() - started, 2), "after_pass": added(before)}
-    return {"seconds": round(seconds, 2), **loaded, **after}
+    took["pass_seconds"] = time.perf_counter() - started
+    return {**{name: round(seconds, 2) for name, seconds in took.items()}, **loaded, "after_pass": added(before)}
 
 
 class Worker:

@@ -57,6 +57,7 @@ def listed(names: Sequence[str], source: str) -> str:
     return f"{len(names)} class{'es' if len(names) > 1 else ''} from {source}: {in_short(names, 20)}"
 
 
+@functools.lru_cache(maxsize=4096)  # tables have millions of cells of few kinds
 def fold(name: str) -> str:
     """What names are compared by."""
     return " ".join(name.split()).casefold()

@@ -6,6 +6,7 @@ the files: it is asked for again as soon as one of them changes.
 
 import ast
 import dataclasses
+import functools
 import hashlib
 import os
 import tempfile
@@ -22,7 +23,6 @@ from voctrain.data.discovery import with_classes
 from voctrain.data.image_files import read_image
 from voctrain.data.layouts.listing import Listing
 
-FORMAT = 1  # version of the answers: increment it when others would be given
 SETTLED = 2.0  # seconds; a later change could leave the same time, which some file systems round
 
 
@@ -51,7 +51,7 @@ def read_content(listing: Listing, *, skip_bad: bool = False) -> Content:
     """
     stamp, changed = _stamp(listing, skip_bad)
     file = cache_dir() / "contents" / f"{stamp}.txt"
-    with suppress(OSError, ValueError, SyntaxError, TypeError):
+    with suppress(Exception):  # a damaged file raises many types
         known = ast.literal_eval(file.read_text(encoding="utf-8"))
         return Content(**known | {"classes": ClassList(**known["classes"])})
     classes = with_classes(listing).classes
@@ -87,11 +87,21 @@ def _names(listing: Listing) -> list[list[str] | None]:
 
 def _stamp(listing: Listing, skip_bad: bool) -> tuple[str, float]:
     """A digest of all that is known of the files without opening them, and when one of them last changed."""
-    status = [(os.path.relpath(path, listing.root), os.stat(path)) for path in listing.files]
-    seen = [(name, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in status]
-    said = (FORMAT, skip_bad, listing.ids, listing.test_ids, _names(listing), listing.class_list, seen)
-    changed = max((s.st_ctime for _, s in status), default=0.0)
-    return hashlib.blake2b(repr(said).encode(), digest_size=16).hexdigest(), changed
+    root = f"{listing.root}{os.sep}"
+    paths = [str(path) for path in listing.files]
+    status = [os.stat(path) for path in paths]
+    times = [(s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in status]
+    seen = list(zip((path.removeprefix(root) for path in paths), times, strict=True))
+    said = (_code(), skip_bad, listing.ids, listing.test_ids, _names(listing), listing.class_list, seen)
+    digest = hashlib.blake2b(repr(said).encode(), digest_size=16).hexdigest()
+    return digest, max((s.st_ctime for s in status), default=0.0)
+
+
+@functools.cache
+def _code() -> str:
+    """A digest of the code that answers: other code may answer otherwise."""
+    files = sorted(Path(__file__).parent.rglob("*.py"))
+    return hashlib.blake2b(b"".join(file.read_bytes() for file in files), digest_size=16).hexdigest()
 
 
 def _bad_files(listing: Listing) -> tuple[tuple[int, ...], tuple[int, ...]]:

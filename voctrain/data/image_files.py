@@ -92,6 +92,12 @@ def image_files(folder: Path, endings: Collection[str] = IMAGE_ENDINGS) -> list[
     return files_below(folder, endings)
 
 
+def _below(folder: Path, path: Path) -> str:
+    """The relative path of a file below a folder, with slashes; faster than `relative_to`, of which sets need many."""
+    whole, start = str(path), f"{folder}{os.sep}"
+    return whole[len(start) :].replace(os.sep, "/") if whole.startswith(start) else path.relative_to(folder).as_posix()
+
+
 def files_below(folder: Path, endings: Collection[str], *, deep: bool = True) -> list[Path]:
     """All files with one of these endings, in any case, in a folder and (`deep`) its subfolders, sorted.
 
@@ -108,7 +114,7 @@ def files_below(folder: Path, endings: Collection[str], *, deep: bool = True) ->
     for path in found:
         if not _is_text(os.path.basename(path)):
             raise ValueError(f"file names must be UTF-8 without control characters, but {path!a} is not: rename it")
-    return [Path(path) for path in sorted(found, key=lambda path: path.split(os.sep))]
+    return sorted(map(Path, found), key=lambda path: path.parts)  # faster than comparing paths
 
 
 def _leads_back(folder: str, here: str) -> bool:
@@ -123,9 +129,8 @@ class Index:
         self.folder = folder
         self.paths: dict[str, Path] = {}
         self.by_name: dict[str, list[str]] = {}
-        start = 0 if folder == Path() else len(os.path.join(folder, ""))
         for path in image_files(folder) if files is None else files:
-            name = composed(os.path.splitext(str(path)[start:])[0])
+            name = composed(os.path.splitext(_below(folder, path))[0])
             if (other := self.paths.setdefault(name, path)) is not path:
                 raise ValueError(f"an image must have one file, but there are {other} and {path}: remove one")
             self.by_name.setdefault(_name(name), []).append(name)

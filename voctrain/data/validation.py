@@ -8,7 +8,7 @@ import numpy as np
 
 from voctrain.data.class_names import in_short
 from voctrain.data.dataset import FOLD, OWN_VAL
-from voctrain.data.image_files import Index
+from voctrain.data.image_files import Index, composed
 from voctrain.data.layouts.listing import Listing
 from voctrain.data.split import stratified_folds, stratified_split
 from voctrain.data.text_files import read_lines
@@ -131,7 +131,7 @@ def _listed(listing: Listing, path: Path, skipped: Sequence[str]) -> np.ndarray:
             f" {unknown[0][:80]!r}: "
             + ("remove them" if hidden is None else f"remove them, or add labels ({hidden} is a test image)")
         )
-    index = {name: i for i, name in enumerate(listing.ids)}
+    index = {composed(name): i for i, name in enumerate(listing.ids)}
     return _checked(sorted({index[name] for name in found.values() if name in index}), listing, str(path))
 
 

@@ -53,12 +53,12 @@ def mask_metrics(confusions: np.ndarray, prefix: str = "val_") -> dict[str, floa
     }
 
 
-def all_background(masks: np.ndarray, num_classes: int) -> dict[str, float]:
+def all_background(masks: Iterable[np.ndarray], num_classes: int) -> dict[str, float]:
     """The metrics of predicting background everywhere, the baseline of every score."""
-    truth = torch.from_numpy(np.asarray(masks))
-    predicted = torch.zeros_like(truth)
-    counts = confusion(truth, predicted, num_classes).numpy()
-    return {**mask_metrics(counts), "val_dice": float(mask_dice(truth, predicted).mean())}
+    counts = np.zeros((1, num_classes, num_classes), np.int64)
+    for mask in masks:
+        counts[0, :, 0] += np.bincount(np.ravel(mask), minlength=256)[:num_classes]
+    return {**mask_metrics(counts), "val_dice": 0.0}
 
 
 def score_maps(
@@ -68,7 +68,7 @@ def score_maps(
     counts, dice = [], []
     for pair in zip(truths, maps, strict=True):
         truth, predicted = (torch.from_numpy(each)[None] for each in pair)
-        counts.append(confusion(truth, predicted, num_classes))
+        counts.append(confusion(truth, predicted, num_classes).int())
         dice.append(mask_dice(truth, predicted))
-    counts, dice = torch.cat(counts).int().numpy(), torch.cat(dice).float().numpy()
+    counts, dice = torch.cat(counts).numpy(), torch.cat(dice).float().numpy()
     return {**mask_metrics(counts), "val_dice": float(dice.mean())}, {"confusion": counts, "dice": dice}

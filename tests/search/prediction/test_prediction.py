@@ -88,8 +88,13 @@ def segmenter(data, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("options", [(), ("--flip", "--scales", 0.5, 1)])
-def test_masks_are_those_of_the_submission(options, call, segmenter, dataset, tmp_path):
+@pytest.mark.parametrize(
+    ("resize", "options"), [("squash", ()), ("squash", ("--flip", "--scales", 0.5, 1)), ("pad", ()), ("crop", ())]
+)
+def test_masks_are_those_of_the_submission(resize, options, call, segmenter, dataset, tmp_path):
+    saved = torch.load(segmenter / "best.pt", weights_only=True)
+    segmenter = tmp_path / "best.pt"
+    torch.save(saved | {"resize": resize}, segmenter)
     outcome = call(predict.main, segmenter, dataset / "test", "--out", tmp_path / "out", *options)
     assert outcome.status == 0, outcome
     rows = submission(call, tmp_path, "--data", dataset, "--segment", segmenter, *options)
@@ -274,12 +279,14 @@ def test_progress_is_shown(monkeypatch, capsys):
     monkeypatch.setattr("time.monotonic", lambda: now)
     progress = Reporter().progress(100, "images")
     progress(1)
-    now = 110.0
-    progress(20)
-    assert capsys.readouterr().out == "20 of 100 images, 2.0/s, 0:40 left\n"
+    now = 106.0
+    progress(3)
+    now = 112.0
+    progress(24)
+    assert capsys.readouterr().out == "3 of 100 images, 0.5/s\n24 of 100 images, 2.0/s, 0:38 left\n"
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     progress = Reporter().progress(100, "images")
-    now = 120.0
+    now = 122.0
     progress(50)
     progress.close()
     assert capsys.readouterr().out == f"\r\x1b[K[{'█' * 15}{' ' * 15}] 50 of 100 images, 5.0/s, 0:10 left\r\x1b[K"

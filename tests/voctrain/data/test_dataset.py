@@ -2,11 +2,12 @@
 
 import dataclasses
 import pickle
+import shutil
 
 import numpy as np
 import pytest
 
-from voctrain.data import DataSource, load, original_masks
+from voctrain.data import Data, DataSource, load, original_masks
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -33,6 +34,47 @@ class TestSplit:
         assert data.train.tolist() == list(range(44))
         assert data.val.shape == (0,)
         assert data.train.dtype == data.val.dtype == np.int64
+
+
+class TestSharing:
+    """Mapped arrays are pickled as a reference, and everything else as it is."""
+
+    def test_processes_get_a_reference(self, kaggle):
+        data = load(kaggle, image_size=64)
+        for sent in (data, data.all_train(), data.with_split(data.ids[5:], data.ids[:5])):
+            pickled = pickle.dumps(sent)
+            assert len(pickled) < 10_000
+            got = pickle.loads(pickled)
+            assert got.file.path == data.file.path
+            assert not got.images.flags.owndata
+            for name in Data.__dataclass_fields__.keys() - {"file"}:
+                assert np.array_equal(getattr(got, name), getattr(sent, name)), name
+
+    def test_other_arrays_are_sent(self, kaggle):
+        data = load(kaggle, image_size=16)
+        changed = dataclasses.replace(data, masks=None, test_images=data.test_images[:2], images=255 - data.images)
+        got = pickle.loads(pickle.dumps(changed))
+        assert got.masks is None
+        np.testing.assert_array_equal(got.images, 255 - data.images)
+        np.testing.assert_array_equal(got.test_images, data.test_images[:2])
+        np.testing.assert_array_equal(got.sizes, data.sizes)
+
+    def test_without_the_file_arrays_are_sent(self, kaggle, cache):
+        data = load(kaggle, image_size=16)
+        alone = pickle.dumps(dataclasses.replace(data, file=None))
+        referring = pickle.dumps(data)
+        data.file.path.unlink()
+        np.testing.assert_array_equal(pickle.loads(alone).images, data.images)
+        with pytest.raises(ValueError, match=r"does not see the prepared images .*\.arrays: set XDG_CACHE_HOME"):
+            pickle.loads(referring)
+
+    def test_another_file_in_its_place_is_refused(self, kaggle, cache):
+        data = load(kaggle, image_size=16)
+        referring = pickle.dumps(data)
+        other = load(kaggle, image_size=17)
+        shutil.copy(other.file.path, data.file.path)
+        with pytest.raises(ValueError, match="does not see the prepared images"):
+            pickle.loads(referring)
 
 
 class TestSource:

@@ -1,0 +1,29 @@
+"""How the workers of a cluster get the data."""
+
+import dataclasses
+from pathlib import Path
+
+import ray
+
+from search.cluster.connection import ask_nodes
+from voctrain.data import Data
+from voctrain.data.array_file import open_arrays
+
+
+@ray.remote(num_cpus=0)
+def can_map(file: Path, checksum: str) -> bool:
+    """Whether a worker sees this file of prepared images."""
+    found = open_arrays(file)
+    return found is not None and found.checksum == checksum
+
+
+def for_workers(data: Data, address: str | None) -> Data:
+    """The data as the workers get them: as a reference to the file of prepared images, which each machine maps.
+
+    If a node of the cluster at `address` does not see that file, Ray copies the arrays to each node instead.
+    """
+    if address is None or data.file is None:
+        return data
+    if all(answer for _, answer in ask_nodes(can_map, data.file.path, data.file.checksum)):
+        return data
+    return dataclasses.replace(data, file=None)
