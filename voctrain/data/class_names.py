@@ -3,7 +3,9 @@
 import csv
 import functools
 import io
+import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -62,9 +64,9 @@ def fold(name: str) -> str:
 
 
 def merged(names: Iterable[str]) -> tuple[str, ...]:
-    """Names that differ in case and blanks only as one, in alphabetical order; the first spelling there counts."""
+    """Names that differ in case and blanks only as one, in alphabetical order; the most frequent spelling counts."""
     spelled: dict[str, str] = {}
-    for name in sorted(names):
+    for name, _ in sorted(Counter(names).items(), key=lambda item: (-item[1], item[0])):
         spelled.setdefault(fold(name), name)
     return tuple(name for _, name in sorted(spelled.items()))
 
@@ -97,7 +99,7 @@ def contrast(one: Sequence[str], other: Sequence[str]) -> tuple[str, str]:
 def find_class_list(*folders: Path) -> ClassList | None:
     """The class list in the first of these folders that has one."""
     for folder in folders:
-        files = {path.name.casefold(): path for path in sorted(folder.iterdir())} if folder.is_dir() else {}
+        files = {name.casefold(): folder / name for name in sorted(os.listdir(folder))} if folder.is_dir() else {}
         for path in (files[name] for name in CLASS_LISTS if name in files and files[name].is_file()):
             if (found := read_class_list(path)) is not None:
                 return found

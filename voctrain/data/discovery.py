@@ -15,6 +15,7 @@ from voctrain.data.class_names import (
     VOC_CLASSES,
     VOID,
     ClassList,
+    Color,
     are_vocs,
     canonical,
     fold,
@@ -220,27 +221,36 @@ def _kinds(listing: Listing) -> set[int]:
 
 
 def _check_palettes(paths: Sequence[Path], classes: ClassList) -> None:
-    """Raise `ValueError` if masks are read by value, although a color has other values in other files.
-
-    Colors that fill several entries of a palette say nothing.
+    """Raise `ValueError` if masks are read by value, although a color has other values, or a value other colors, in
+    other files. Colors that fill several entries of a palette say nothing, and grays may be the values themselves.
     """
-    with ThreadPoolExecutor() as pool:
-        palettes = list(pool.map(palette_bytes, paths))
-    if len({*palettes} - {None}) < 2:
-        return
-    first: dict[tuple[int, ...], tuple[int, Path, bool]] = {}
-    for path in paths:
+
+    def told(path: Path) -> tuple[bool, list[tuple[int, Color]]]:
+        """Whether a mask is read by value, and the values with their colors."""
         raw = open_mask(path)
-        by_value = palette_numbers(raw, classes) is None
         entries = Counter(() if raw.palette is None else map(tuple, raw.palette.tolist()))
-        for value, color in raw.colors():
-            if entries[color] > 1:
-                continue
+        pairs = [(value, color) for value, color in raw.colors() if entries[color] == 1]
+        return palette_numbers(raw, classes) is None, pairs
+
+    with ThreadPoolExecutor() as pool:
+        if len({*pool.map(palette_bytes, paths)} - {None}) < 2:
+            return
+        palettes = list(zip(paths, pool.map(told, paths), strict=True))
+    first: dict[Color, tuple[int, Path, bool]] = {}
+    meant: dict[int, tuple[Color, Path]] = {}
+    repair = "list the colors in a labelmap.txt, one name:red,green,blue:: per line"
+    for path, (by_value, pairs) in palettes:
+        for value, color in pairs:
             other, origin, too = first.setdefault(color, (value, path, by_value))
             if other != value and (by_value or too):
                 raise ValueError(
                     f"a color must have the same value in all masks, but {color} is {other} in {origin} and {value} in"
-                    f" {path}: list the colors in a labelmap.txt, one name:red,green,blue:: per line"
+                    f" {path}: {repair}"
+                )
+            if by_value and len({*color}) > 1 and (known := meant.setdefault(value, (color, path)))[0] != color:
+                raise ValueError(
+                    f"a value must have the same color in all masks, but {value} is {known[0]} in {known[1]} and"
+                    f" {color} in {path}: {repair}"
                 )
 
 

@@ -16,6 +16,7 @@ IMAGE_ENDINGS = (
     *(".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".npy"),
 )  # in any case
 DEPTHS = (255, 4095, 65535)  # largest gray values of cameras and scanners: 8, 12 and 16 bits
+ENDING = re.compile(rf"({'|'.join(map(re.escape, (*IMAGE_ENDINGS, '.xml')))})$", re.IGNORECASE)  # of a line in a list
 LONGEST_PATH = 4096  # characters; a longer text in a list is no file
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -101,7 +102,7 @@ def files_below(folder: Path, endings: Collection[str], *, deep: bool = True) ->
     """All files with one of these endings, in any case, in a folder and (`deep`) its subfolders, sorted.
 
     Hidden ones, such as macOS's ._x.jpg, are left out, and links to folders are followed. Raises `ValueError` for a
-    file name that is not UTF-8.
+    file name that is not UTF-8, or has control characters.
     """
     found: list[str] = []
     for place, folders, names in os.walk(folder, followlinks=True):
@@ -111,8 +112,8 @@ def files_below(folder: Path, endings: Collection[str], *, deep: bool = True) ->
         seen = (name for name in names if not name.startswith(".") and os.path.splitext(name)[1].lower() in endings)
         found += [path for name in seen if os.path.isfile(path := os.path.join(place, name))]
     for path in found:
-        if not _is_utf8(path):
-            raise ValueError(f"file names must be UTF-8, but {path!a} is not: rename it")
+        if not _is_text(os.path.basename(path)):
+            raise ValueError(f"file names must be UTF-8 without control characters, but {path!a} is not: rename it")
     return sorted(map(Path, found), key=lambda path: path.parts)  # faster than comparing paths
 
 
@@ -142,21 +143,32 @@ class Index:
         """
         if text in self.paths:
             return text
-        for candidate in _without_columns(composed(text.strip()[:LONGEST_PATH])):
-            if candidate in self.paths:
-                return candidate
-            path = PurePosixPath(candidate.replace("\\", "/"))
-            parts = [part for part in path.parts if part not in ("/", "//", ".", "..")]
-            if not parts:
-                continue
-            if PurePosixPath(parts[-1]).suffix.lower() in (*IMAGE_ENDINGS, ".xml"):
-                parts[-1] = parts[-1][: -len(PurePosixPath(parts[-1]).suffix)]
-            tails = ("/".join(parts[i:]) for i in range(len(parts)))
-            if (found := next((tail for tail in tails if tail in self.paths), None)) is not None:
+        candidates = [
+            name
+            for candidate in _without_columns(composed(text.strip()[:LONGEST_PATH]))
+            for name in dict.fromkeys((candidate, ENDING.sub("", candidate)))
+        ]
+        for name in candidates:  # most lines are a name, for which paths would take long
+            if name in self.paths:
+                return name
+            if "/" not in name and "\\" not in name and (found := self._alone(name)):
                 return found
-            elsewhere = path.is_absolute() or parts[0].endswith(":")
-            if len(names := self.by_name.get(_name(parts[-1]), [])) == 1 and (elsewhere or len(parts) == 1):
-                return names[0]
+        return next((found for name in candidates if (found := self._in_folders(name))), None)
+
+    def _alone(self, name: str) -> str | None:
+        """The only id of this file name."""
+        names = self.by_name.get(_name(name), [])
+        return names[0] if len(names) == 1 else None
+
+    def _in_folders(self, name: str) -> str | None:
+        """The id at the end of a path."""
+        path = PurePosixPath(name.replace("\\", "/"))
+        parts = [part for part in path.parts if part not in ("/", "//", ".", "..")]
+        for i in range(len(parts)):
+            if (tail := "/".join(parts[i:])) in self.paths:
+                return tail
+        if parts and (len(parts) == 1 or path.is_absolute() or parts[0].endswith(":")):  # a path of another machine
+            return self._alone(parts[-1])
         return None
 
     def partner(self, name: str, images: "Index") -> Path | None:
@@ -169,15 +181,15 @@ class Index:
 
 def composed(text: str) -> str:
     """The text with composed accents, which macOS decomposes in file names."""
-    return unicodedata.normalize("NFC", text)
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
-def _is_utf8(name: str) -> bool:
+def _is_text(name: str) -> bool:
     try:
         name.encode()
     except UnicodeEncodeError:
         return False
-    return True
+    return min(name) >= " "
 
 
 def _name(name: str) -> str:

@@ -78,6 +78,8 @@ def read_mask(path: Path, classes: ClassList) -> np.ndarray:
         return _by_color(raw, classes)
     if (numbers := palette_numbers(raw, classes)) is not None:
         return numbers[raw.pixels]
+    if not classes.forced:
+        _check_background(raw)
     mapped = [value for value in (*classes.values, *classes.forced) if value < VOID]
     return _by_value(_gray_values(raw, max([len(classes.names), *mapped])), classes)
 
@@ -139,6 +141,17 @@ def look(path: Path) -> Seen:
     return Seen(tuple(sorted({*number.values()})), bool(classes) and classes <= in_vocs)
 
 
+def _check_background(raw: RawMask) -> None:
+    """Raise `ValueError` if value 0, which is the background, is not black in a palette, but another value is."""
+    colors = {color: value for value, color in raw.colors()}
+    if colors.get(BLACK, 0) and raw.palette is not None and raw.palette[0].any():
+        raise ValueError(
+            f"a mask must be in class colors or in class numbers, but in {raw.path} value {colors[BLACK]} is black like"
+            f" the background, and value 0 is {_tuple(raw.palette[0])}: list the colors in a labelmap.txt, one"
+            " name:red,green,blue:: per line, or say what the values mean with --mask-value"
+        )
+
+
 def _by_color(raw: RawMask, classes: ClassList) -> np.ndarray:
     table = color_numbers(classes)
     codes = np.array([(r << 16) | (g << 8) | b for r, g, b in table])
@@ -147,7 +160,9 @@ def _by_color(raw: RawMask, classes: ClassList) -> np.ndarray:
     place = np.searchsorted(codes[order], packed).clip(max=len(codes) - 1)
     unknown = codes[order][place] != packed
     if unknown.any() and (raw.pixels == raw.pixels[..., :1]).all():  # numbers in three equal channels
-        return _by_value(RawMask(raw.path, raw.pixels[..., 0]), classes)
+        gray = RawMask(raw.path, raw.pixels[..., 0])
+        if not classes.colors or max({*gray.values()} - {VOID}, default=0) <= len(classes.names):
+            return _by_value(gray, classes)
     if unknown.any():
         color = ", ".join(map(str, raw.pixels[unknown][0].tolist()))
         whose = f"those of {classes.source}" if classes.colors else f"VOC's, for {in_short(classes.names, 3)}"

@@ -48,7 +48,7 @@ def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
     """
     text = read_text(path)
     with naming_file(path):
-        rows = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text), delimiter=_delimiter(text))]
+        rows = [list(map(_cell, row)) for row in csv.reader(io.StringIO(text), delimiter=_delimiter(text))]
     rows = [row for row in rows if any(row)]
     if not rows:
         raise ValueError(f"a table must have a header, but {path} is empty: restore it")
@@ -68,7 +68,11 @@ def read_header(path: Path) -> list[str]:
     """The first row of a CSV file, without surrounding blanks. Raises `ValueError` if the file cannot be read."""
     text = read_text(path).lstrip("\n ")
     with naming_file(path):
-        return [cell.strip() for cell in next(csv.reader(io.StringIO(text), delimiter=_delimiter(text)), [])]
+        return [_cell(cell) for cell in next(csv.reader(io.StringIO(text), delimiter=_delimiter(text)), [])]
+
+
+def _cell(text: str) -> str:
+    return text.replace("\n", " ").strip()
 
 
 def _delimiter(text: str) -> str:

@@ -243,7 +243,7 @@ class TestRequantizedPalettes:
         devkit(tmp_path, THREE)
         write_lines(tmp_path / "class_names.txt", ["_background_", *THREE])
         masks(tmp_path, lambda mask: quantized(COLORS[mask]))
-        assert "a color must have the same value in all masks" in refusal(tmp_path)
+        assert "is black like the background, and value 0 is (" in refusal(tmp_path)
 
 
 class TestDeepMasks:

@@ -16,6 +16,7 @@ from tests.voctrain.data.drawing import (
     refusal,
     repaint,
     save_mask,
+    scene,
     write_xml,
 )
 from voctrain.data import load
@@ -146,19 +147,28 @@ class TestPalettesThatDisagree:
 
     COLORS = np.uint8([(0, 0, 0), (200, 30, 30), (30, 200, 30), (30, 30, 200)])
 
-    def test_they_are_refused(self, tmp_path):
+    def test_colors_of_several_values_are_refused(self, tmp_path):
         devkit(tmp_path, OWN)
-        repaint(
-            tmp_path / "SegmentationClass",
-            lambda mask, _: Image.fromarray(self.COLORS[mask]).quantize(8, dither=Image.Dither.NONE),
-        )
+        for i, path in enumerate(sorted((tmp_path / "SegmentationClass").iterdir())):
+            order = [[0, 1, 2, 3], [0, 2, 3, 1]][i % 2]
+            save_mask(path, np.uint8(np.argsort(order))[np.array(Image.open(path))], self.COLORS[order])
         (tmp_path / "class_names.txt").write_text("_background_\n" + "\n".join(OWN))
         message = refusal(tmp_path)
         assert "a color must have the same value in all masks, but (" in message
         assert "list the colors in a labelmap.txt" in message
 
+    def test_values_of_several_colors_are_refused(self, tmp_path):
+        """Each file has one class, and its palette the colors of background and class."""
+        devkit(tmp_path, OWN)
+        for i, path in enumerate(sorted((tmp_path / "SegmentationClass").iterdir())):
+            save_mask(path, np.uint8(scene(i, 3)[1] > 0), self.COLORS[[0, 1 + i % 3]])
+        (tmp_path / "class_names.txt").write_text("_background_\n" + "\n".join(OWN))
+        message = refusal(tmp_path)
+        assert "a value must have the same color in all masks, but 1 is (200, 30, 30) in" in message
+        assert "and (30, 200, 30) in" in message
+
     def test_a_labelmap_repairs_it(self, tmp_path):
-        self.test_they_are_refused(tmp_path)
+        self.test_colors_of_several_values_are_refused(tmp_path)
         lines = (
             f"{n}:{','.join(map(str, c))}::" for n, c in zip(("background", *OWN), self.COLORS.tolist(), strict=True)
         )

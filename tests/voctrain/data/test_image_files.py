@@ -212,9 +212,10 @@ class TestFinding:
         with pytest.raises(ValueError, match=r"one file, but there are .*x.PNG and .*x.jpg: remove one"):
             Index(tmp_path)
 
-    def test_file_names_that_are_not_utf8_are_refused(self, tmp_path):
-        (tmp_path / "gr\udcfcn.jpg").touch()
-        with pytest.raises(ValueError, match=r"must be UTF-8, but '.*gr.udcfcn.jpg' is not: rename it"):
+    @pytest.mark.parametrize(("name", "shown"), [("gr\udcfcn.jpg", "gr.udcfcn.jpg"), ("a\nb.jpg", "a.nb.jpg")])
+    def test_file_names_that_are_no_text_are_refused(self, tmp_path, name, shown):
+        (tmp_path / name).touch()
+        with pytest.raises(ValueError, match=rf"must be UTF-8 without control .* '.*{shown}' is not: rename it"):
             Index(tmp_path)
 
     def test_a_partner_lies_at_the_same_place_or_is_the_only_one_of_its_name(self, tmp_path):

@@ -216,6 +216,13 @@ class TestPalettes:
         message = error(tmp_path, MASK, palette=palette)
         assert "value 1 has the color of class 2, and the color of value 3 is no class's: set each pixel" in message
 
+    def test_a_black_that_is_not_the_first_of_unknown_colors_is_refused(self, tmp_path):
+        """An editor put the object first."""
+        message = error(tmp_path, np.uint8([[0, 1]]), palette=[(200, 30, 30), (0, 0, 0)])
+        assert "value 1 is black like the background, and value 0 is (200, 30, 30): list the colors in" in message
+        classes = ClassList(("a",), "a list", forced={0: 1, 1: 0})
+        assert read(tmp_path, np.uint8([[0, 1]]), classes, palette=[(200, 30, 30), (0, 0, 0)]) == [[1, 0]]
+
     def test_the_values_of_the_user_win(self, tmp_path):
         classes = ClassList(OWN.names, "a list", forced={255: 3})
         assert read(tmp_path, MASK, classes, palette=COLORS) == np.where(MASK == 255, 3, MASK).tolist()

@@ -49,6 +49,9 @@ class TestTables:
         text = 'file,"dog, wild; tame"\n"x, y.jpg","a ""b"""\n'
         assert self.read(tmp_path, text) == (["file", "dog, wild; tame"], [["x, y.jpg", 'a "b"']])
 
+    def test_line_feeds_in_cells_are_blanks(self, tmp_path):
+        assert self.read(tmp_path, 'file,"wild\ndog"\nx,"1\n"\n') == (["file", "wild dog"], [["x", "1"]])
+
     def test_blank_rows_and_trailing_delimiters(self, tmp_path):
         text = "\n\nfile,cat\r\n\r\nx,1,,\r\n,\r\ny,0,\r\n"
         assert self.read(tmp_path, text) == (["file", "cat"], [["x", "1"], ["y", "0"]])

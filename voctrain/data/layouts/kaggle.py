@@ -25,12 +25,12 @@ def read_kaggle(root: Path, classes: tuple[str, ...] | None) -> Listing:
     train, test = root / "train", root / "test"
     own = find_class_list(root, train, train / "seg")
     table = read_label_table(root / TABLE, classes or (None if own is None else own.names))
-    images, masks = Index(train / "img"), Index(train / "seg") if (train / "seg").is_dir() else None
+    images, masks = Index(train / "img"), Index(train / "seg")
     examples = [
         Example(
             row.file,
             _file(images, "train", row.file),
-            None if masks is None else _file(masks, "train", row.file),
+            _file(masks, "train", row.file) if masks.paths else None,
             names=row.names,
             group=row.group,
         )

@@ -84,11 +84,13 @@ def test_classes_of_ones_own(kaggle):
 
 def test_masks_and_test_images_are_optional(kaggle):
     shutil.rmtree(kaggle / "test")
-    shutil.rmtree(kaggle / "train/seg")
+    for path in (kaggle / "train/seg").iterdir():
+        path.unlink()
     data = load(kaggle, image_size=8)
     assert data.masks is None
     assert data.test_ids == ()
     assert data.test_images.shape == (0, 8, 8, 3)
+    (kaggle / "train/seg").rmdir()
     assert load(kaggle, image_size=8).masks is None
 
 
