@@ -85,7 +85,20 @@ def read_npy(path: Path) -> np.ndarray:
 
 def image_files(folder: Path, endings: Collection[str] = IMAGE_ENDINGS) -> list[Path]:
     """All files with an image's ending in a folder and its subfolders, sorted; hidden ones are left out."""
-    return visible(folder, (path for path in folder.rglob("*") if path.suffix.lower() in endings))
+    found = (path for path in _files_below(str(folder)) if os.path.splitext(path)[1].lower() in endings)
+    return [Path(path) for path in sorted(found, key=lambda path: path.split(os.sep))]
+
+
+def _files_below(folder: str) -> Iterator[str]:
+    """The paths of all files that are not hidden; faster than `rglob`, which asks for the status of each."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield from _files_below(entry.path)
+            elif entry.is_file():
+                yield entry.path
 
 
 def visible(folder: Path, paths: Iterable[Path]) -> list[Path]:
