@@ -1,6 +1,7 @@
 """The best configuration of a run as a training of its own: a short script that needs voctrain only."""
 
 import dataclasses
+import inspect
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from search.run_folder.records import BestRecord, RunRecord
 from search.tasks import find_task
 from search.tasks.script import Script
 from voctrain.config import TrainConfig
+from voctrain.data import load
 
 HEAD = '''"""The training of trial {trial} of {run}: {metric} {score:.4f} in epoch {epoch}.
 
@@ -94,9 +96,16 @@ def _call(config: TrainConfig) -> str:
 
 
 def _load_arguments(record: RunRecord) -> str:
-    """The arguments of `voctrain.data.load`, one per line."""
-    options = record.options
-    arguments = [_literal(options.data), "image_size=config.image_size", *(["use_val=True"] if options.use_val else [])]
+    """The arguments of `voctrain.data.load`, one per line.
+
+    The options of a run have their names, those that take several values in the singular.
+    """
+    options = record.options.to_json()
+    arguments = [_literal(options["data"]), "image_size=config.image_size"]
+    for name, parameter in list(inspect.signature(load).parameters.items())[2:]:
+        value = options.get(name, options.get(name.removesuffix("s")))
+        if value not in (None, parameter.default):
+            arguments.append(f"{name}={_literal(value)}")
     return "\n".join(f"    {argument}," for argument in arguments)
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from voctrain.data import Data
     from voctrain.loop import Epoch
+    from voctrain.models.deployed import Deployed
 
 
 class TrainModule(Protocol):
@@ -27,4 +28,5 @@ class TrainModule(Protocol):
     def checkpoint(
         self, config: Any, data: Data, weights: dict[str, Tensor], metrics: dict[str, float]
     ) -> Checkpoint: ...
+    def deploy(self, saved: Checkpoint) -> Deployed: ...
     def input_size(self, name: str, image_size: int) -> int: ...

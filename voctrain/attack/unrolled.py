@@ -62,7 +62,10 @@ def _max_pool_backward(
 
 def _free_sizes(node: Node) -> None:
     """Let an operation that takes the number of images take it from a trace, too: only torch's own functions do."""
-    if node.target is aten.sym_size.int:
+    if node.target is aten.as_strided_.default:  # of average pooling to 1 × 1, which changes no value
+        node.replace_all_uses_with(node.all_input_nodes[0])
+        node.graph.erase_node(node)
+    elif node.target is aten.sym_size.int:
         node.op, node.target = "call_method", "size"
     elif isinstance(node.target, torch._ops.OpOverload) and any(n.target == "size" for n in node.all_input_nodes):
         name = node.target._schema.name.removeprefix("aten::")

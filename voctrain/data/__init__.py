@@ -80,7 +80,7 @@ def load(
     if isinstance(path, str) and path in DIGITS:
         from voctrain.data import digits
 
-        if val is not None or group_by is not None:
+        if val or group_by is not None:
             raise ValueError(f"--val and --group-by need a folder of images, but got {path}: leave them out")
         return replace(digits.load(path, image_size), resize=resize)  # they are square
     val = str(val) if isinstance(val, Path) else val

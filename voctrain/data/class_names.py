@@ -22,6 +22,8 @@ VOID_NAMES = ("ignore", "ignored", "void", "unlabeled", "unlabelled")
 # The class lists that CVAT, labelme, LabelImg, PaddlePaddle and Roboflow write or read, best source first.
 CLASS_LISTS = ("labelmap.txt", "class_names.txt", "classes.txt", "labels.txt", "label_list.txt", "_classes.csv")
 
+COMMENT = re.compile(r"\s*(#|label\s*:\s*color)")  # CVAT's header, too
+
 Color = tuple[int, int, int]
 
 
@@ -95,8 +97,9 @@ def contrast(one: Sequence[str], other: Sequence[str]) -> tuple[str, str]:
 def find_class_list(*folders: Path) -> ClassList | None:
     """The class list in the first of these folders that has one."""
     for folder in folders:
-        for name in CLASS_LISTS:
-            if (folder / name).is_file() and (found := read_class_list(folder / name)) is not None:
+        files = {path.name.casefold(): path for path in sorted(folder.iterdir())} if folder.is_dir() else {}
+        for path in (files[name] for name in CLASS_LISTS if name in files and files[name].is_file()):
+            if (found := read_class_list(path)) is not None:
                 return found
     return None
 
@@ -105,11 +108,12 @@ def read_class_list(path: Path) -> ClassList | None:
     """The classes in a file of one of the kinds in `CLASS_LISTS`, which is told by its content; None for a label table.
 
     Entries for background and void are recognized. If the first entry is one, a mask value is an entry's position, as
-    labelme and CVAT count; otherwise the first entry has mask value 1. If the background comes later, the order says
-    nothing about mask values. Raises `ValueError` for a file that is no class list.
+    labelme and CVAT count; otherwise the first entry has mask value 1. If the background comes later, or a class has
+    number 0, the order says nothing about mask values. Raises `ValueError` for a file that is no class list.
     """
-    lines = [line for line in read_text(path).split("\n") if line.strip() and not line.lstrip().startswith("#")]
-    entries = _pixel_values(path, lines) if path.suffix == ".csv" else _plain_entries(lines)
+    lines = [line for line in read_text(path).split("\n") if line.strip() and not COMMENT.match(line)]
+    is_table = path.suffix.lower() == ".csv"
+    entries = _pixel_values(path, lines) if is_table else _numbered_entries(lines) or _plain_entries(lines)
     if entries is None:
         return None
     if bad := next((color for *_, color in entries if color is not None and max(color) > 255), None):
@@ -127,11 +131,20 @@ def read_class_list(path: Path) -> ClassList | None:
     if len(colors) < sum(color is not None for *_, color in entries):
         raise ValueError(f"each class must have its own color, but {path} gives one color twice: correct it")
     before = [name for _, name, _ in entries[: next((i for i, e in enumerate(entries) if is_background(e[1])), 0)]]
-    ordered = path.suffix == ".csv" or all(map(is_void, before))
+    ordered = is_table or (all(map(is_void, before)) and values.get(0, VOID) == VOID)
     return ClassList(voc, path.name, values, colors, ordered=ordered)
 
 
 Entry = tuple[int | None, str, Color | None]  # mask value, name, color
+
+
+def _numbered_entries(lines: Sequence[str]) -> list[Entry]:
+    """Lines of a mask value and a name each, such as "0 background" or "1: cat"; [] unless the values count on."""
+    found = [re.fullmatch(r"\s*([0-9]{1,3})\s*[\s:,;.)]\s*([^\s:,][^:,]*)", line) for line in lines]
+    entries: list[Entry] = [(int(match[1]), match[2].strip(), None) for match in found if match is not None]
+    values = [value for value, *_ in entries]
+    counts = len(values) == len(lines) and values in (list(range(len(lines))), list(range(1, len(lines) + 1)))
+    return entries if counts and len({fold(name) for _, name, _ in entries}) == len(lines) else []
 
 
 def _plain_entries(lines: Sequence[str]) -> list[Entry]:

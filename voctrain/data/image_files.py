@@ -1,5 +1,6 @@
 """Images as files: finding them by id, and reading one, with a one-line error for a damaged or malformed file."""
 
+import math
 import os
 import re
 import unicodedata
@@ -75,42 +76,49 @@ def _scaled(gray: np.ndarray) -> np.ndarray:
 
 def read_npy(path: Path) -> np.ndarray:
     """The array in a .npy file. Raises `ValueError` if it is damaged or contains objects."""
-    # Mapped first, since a damaged header may claim more than the memory holds.
-    with naming_file(path), np.errstate(over="ignore"):
-        mapped = np.lib.format.open_memmap(path, mode="r")
-        if not mapped.itemsize:
-            raise ValueError("it has elements of no size")
-        return np.array(mapped)
+    with naming_file(path), path.open("rb") as file:
+        # numpy allocates what a damaged header claims, or crashes.
+        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, by_column, dtype = readers[np.lib.format.read_magic(file)](file)
+        count, left = math.prod(shape), path.stat().st_size - file.tell()
+        if dtype.hasobject or dtype.itemsize == 0 or min(shape, default=0) < 0 or count * dtype.itemsize > left:
+            raise ValueError(f"{left} bytes are no {shape} of {dtype}")
+        return np.fromfile(file, dtype, count).reshape(shape, order="F" if by_column else "C")
 
 
 def image_files(folder: Path, endings: Collection[str] = IMAGE_ENDINGS) -> list[Path]:
-    """All files with an image's ending in a folder and its subfolders, sorted; hidden ones are left out."""
-    found = (path for path in _files_below(str(folder)) if os.path.splitext(path)[1].lower() in endings)
-    return [Path(path) for path in sorted(found, key=lambda path: path.split(os.sep))]
-
-
-def _files_below(folder: str) -> Iterator[str]:
-    """The paths of all files that are not hidden; faster than `rglob`, which asks for the status of each."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                yield from _files_below(entry.path)
-            elif entry.is_file():
-                yield entry.path
-
-
-def visible(folder: Path, paths: Iterable[Path]) -> list[Path]:
-    """The files among these paths below a folder, sorted; hidden ones, such as macOS's ._x.jpg, are left out."""
-    found = [path for path in paths if "/." not in f"/{_below(folder, path)}" and os.path.isfile(path)]
-    return sorted(found, key=lambda path: path.parts)  # faster than comparing paths
+    """All files with an image's ending in a folder and its subfolders, as `files_below`."""
+    return files_below(folder, endings)
 
 
 def _below(folder: Path, path: Path) -> str:
     """The relative path of a file below a folder, with slashes; faster than `relative_to`, of which sets need many."""
     whole, start = str(path), f"{folder}{os.sep}"
     return whole[len(start) :].replace(os.sep, "/") if whole.startswith(start) else path.relative_to(folder).as_posix()
+
+
+def files_below(folder: Path, endings: Collection[str], *, deep: bool = True) -> list[Path]:
+    """All files with one of these endings, in any case, in a folder and (`deep`) its subfolders, sorted.
+
+    Hidden ones, such as macOS's ._x.jpg, are left out, and links to folders are followed. Raises `ValueError` for a
+    file name that is not UTF-8.
+    """
+    found: list[str] = []
+    for place, folders, names in os.walk(folder, followlinks=True):
+        here = os.path.join(os.path.realpath(place), "")
+        kept = (name for name in folders if deep and not name.startswith("."))
+        folders[:] = [name for name in kept if not _leads_back(os.path.join(place, name), here)]
+        seen = (name for name in names if not name.startswith(".") and os.path.splitext(name)[1].lower() in endings)
+        found += [path for name in seen if os.path.isfile(path := os.path.join(place, name))]
+    for path in found:
+        if not _is_utf8(path):
+            raise ValueError(f"file names must be UTF-8, but {path!a} is not: rename it")
+    return [Path(path) for path in sorted(found, key=lambda path: path.split(os.sep))]  # faster than comparing paths
+
+
+def _leads_back(folder: str, here: str) -> bool:
+    """Whether a folder is a link to one that contains `here`."""
+    return os.path.islink(folder) and here.startswith(os.path.join(os.path.realpath(folder), ""))
 
 
 class Index:
@@ -122,8 +130,6 @@ class Index:
         self.by_name: dict[str, list[str]] = {}
         for path in image_files(folder) if files is None else files:
             name = composed(os.path.splitext(_below(folder, path))[0])
-            if not _is_utf8(name):
-                raise ValueError(f"file names must be UTF-8, but {str(path)!a} is not: rename it")
             if (other := self.paths.setdefault(name, path)) is not path:
                 raise ValueError(f"an image must have one file, but there are {other} and {path}: remove one")
             self.by_name.setdefault(_name(name), []).append(name)

@@ -214,8 +214,8 @@ def _by_value(raw: RawMask, classes: ClassList) -> np.ndarray:
         wrong = values[~known][0]
         if not classes.ordered:
             raise ValueError(
-                f"the background must be the first class to tell the classes of mask values, but {classes.source} has"
-                f" it later, and {raw.path} has the value {wrong}: move it, or save the masks in the colors of the list"
+                f"a class list must begin with the background to tell the classes of mask values, but {classes.source}"
+                f" does not, and {raw.path} has the value {wrong}: move it, or save the masks in the list's colors"
             )
         raise ValueError(
             f"mask values must be 0 (background), 1..{most} ({in_short(classes.names, 3)}) or 255 (void), but"

@@ -84,7 +84,7 @@ class TestCvat:
         self.draw(tmp_path / "first", LABELMAP, paint)
         assert_masks(tmp_path / "first", THREE)
         self.draw(tmp_path / "middle", [LABELMAP[i] for i in (1, 0, 2, 3)], paint)
-        assert "the background must be the first class to tell the classes of mask values" in refusal(
+        assert "a class list must begin with the background to tell the classes of mask values" in refusal(
             tmp_path / "middle"
         )
 

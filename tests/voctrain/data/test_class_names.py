@@ -79,6 +79,25 @@ class TestReading:
     def test_a_background_after_a_class_leaves_the_mask_values_open(self, tmp_path):
         assert not read(tmp_path, "weld\n_background_\ncrack").ordered
 
+    @pytest.mark.parametrize(
+        ("text", "names", "ordered"),
+        [
+            ("0 background\n1 weld\n2 crack\n", OWN, True),
+            ("0: background\n1: weld\n2: crack", OWN, True),
+            (" 1\tweld \n 2\tcrack", OWN, True),
+            ("1) weld\n2) crack", OWN, True),
+            ("0 weld\n1 crack\n", OWN, False),
+            ("0 weld\n1 background\n2 crack\n", OWN, False),
+            ("4 weld\n5 crack\n", ("4 weld", "5 crack"), True),
+            ("1 wheel\n2 wheel\n", ("1 wheel", "2 wheel"), True),
+            ("1:48,112,32::\n2:176,112,32::\n", ("1", "2"), True),
+        ],
+    )
+    def test_numbered_lists(self, tmp_path, text, names, ordered):
+        found = read(tmp_path, text)
+        assert (found.names, found.ordered) == (names, ordered)
+        assert not found.values or not ordered
+
     def test_pixel_values_of_roboflow(self, tmp_path):
         found = read(tmp_path, "Pixel Value, Class\n0, background\n255, weld\n7, crack\n", "_classes.csv")
         assert (found.names, found.values) == (OWN, {255: 1, 7: 2})
@@ -150,6 +169,12 @@ class TestPlaces:
         root = tmp_path / "VOCdevkit/VOC2030"
         devkit(root, OWN)
         (root / place / "labels.txt").write_text("weld\ncrack")
+        assert classes_of(tmp_path) == OWN
+
+    @pytest.mark.parametrize("name", ["Labels.txt", "CLASSES.TXT", "LabelMap.txt"])
+    def test_the_names_of_lists_in_any_case(self, tmp_path, name):
+        devkit(tmp_path, OWN)
+        (tmp_path / name).write_text("label:color_rgb:parts:actions\n" * (name == "LabelMap.txt") + "weld:::\ncrack:::")
         assert classes_of(tmp_path) == OWN
 
     def test_a_list_above_the_folder_given_belongs_to_something_else(self, tmp_path):

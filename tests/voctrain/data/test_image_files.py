@@ -131,6 +131,13 @@ class TestArrays:
             assert type(found) is np.ndarray
             np.testing.assert_array_equal(found, SCENE)
 
+    def test_elements_of_no_size_are_refused(self, tmp_path):
+        """numpy divides by their size, which ends the process."""
+        header = b"{'descr': '|S0', 'fortran_order': False, 'shape': (5,), }\n"
+        (tmp_path / "x.npy").write_bytes(b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header)
+        with pytest.raises(ValueError, match=r"x.npy is not \(ValueError: 0 bytes are no \(5,\) of"):
+            read_npy(tmp_path / "x.npy")
+
     @pytest.mark.parametrize("shape", ["(1000000, 1000000, 3)", "(4294967296, 4294967296)", "(-5, 3)", "(99,)"])
     def test_a_header_that_claims_too_much_allocates_nothing(self, tmp_path, shape):
         header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"

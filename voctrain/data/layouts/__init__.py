@@ -31,6 +31,8 @@ def read_layout(
             list is malformed.
     """
     folder = Path(folder).expanduser()
+    if folder.is_file():
+        raise ValueError(f"the data must be a folder, but {str(folder)!r} is a file: unpack it, or pass its folder")
     if not folder.is_dir():
         raise ValueError(
             f"the data must be a folder, voc2009 or sample, but {str(folder)!r} does not exist: check the path"

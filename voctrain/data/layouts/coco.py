@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from voctrain.data.class_names import VOID, ClassList, canonical, check_names, find_class_list, is_background, is_void
-from voctrain.data.image_files import Index, visible
+from voctrain.data.image_files import Index, files_below
 from voctrain.data.layouts.listing import Example, Listing, checked
 from voctrain.data.layouts.parts import pair_key, part_of, part_of_folder
 from voctrain.data.text_files import naming_file
@@ -86,7 +86,7 @@ def instance_files(folder: Path) -> list[Path]:
     COCO itself puts files of captions and of keypoints of the same images beside these.
     """
     places = (folder, *(path for path in sorted(folder.iterdir()) if path.is_dir()))
-    candidates = (path for place in places for path in visible(folder, place.glob("*.json")))
+    candidates = (path for place in places for path in files_below(place, [".json"], deep=False))
     found = [path for path in candidates if _is_instances(path)]
     return [path for path in found if path.stem.startswith("instances")] or found
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from voctrain.data.class_names import ClassList, canonical, find_class_list, in_short, merged
-from voctrain.data.image_files import Index, visible
+from voctrain.data.image_files import Index, files_below
 from voctrain.data.layouts.listing import Example, Listing, checked
 from voctrain.data.text_files import read_lines
 
@@ -95,9 +95,10 @@ def _read_lists(root: Path, images: Index, use_val: bool, own_val: bool) -> _Lis
     if (use_val or own_val) and not vals:
         raise ValueError(f"the validation images must be listed in a val.txt, but {root} has none: omit the option")
     wanted = use_val or own_val
-    competition = sides[0]["val"] if folders[0] == part(root, LIST_FOLDERS[0]) and not wanted else []
     tests = next((found["test"] for found in sides if found["test"]), [])
     trains = [found["train"] or [n for n in found["trainval"] if n not in {*found["val"]}] for found in sides]
+    competes = folders[0] == part(root, LIST_FOLDERS[0]) and any(trains) and not wanted
+    competition = sides[0]["val"] if competes else []
     if both := set(_joined([trains[0], vals if wanted else []])) & set(tests or competition):
         raise ValueError(
             f"no image may be both labeled and test, but {min(both)} is: remove it from a list in {root / 'ImageSets'}"
@@ -114,7 +115,7 @@ def _read_year(root: Path, top: Path, use_val: bool, own_val: bool) -> Listing:
     mask_folder = next((f for name in MASK_FOLDERS if (f := part(root, name)).is_dir()), root / MASK_FOLDERS[0])
     masks = Index(mask_folder) if mask_folder.is_dir() else Index(mask_folder, ())
     xml_folder = part(root, "Annotations")
-    xmls = Index(xml_folder, visible(xml_folder, (p for p in xml_folder.rglob("*") if p.suffix.lower() == ".xml")))
+    xmls = Index(xml_folder, files_below(xml_folder, [".xml"]))
     lists = _read_lists(root, images, use_val, own_val)
     files = {name: (masks.partner(name, images), xmls.partner(name, images)) for name in images.paths}
     class_lists = _class_lists(lists.folders) if any(files[n] == (None, None) for n in lists.train or files) else []
@@ -165,7 +166,7 @@ def _joined(lists: Iterable[list[str]]) -> list[str]:
 def _listed(folder: Path, side: str, images: Index) -> list[str]:
     """The ids in a folder's list of one side, or none. CVAT names the training list default.txt."""
     stems = (side, f"{side}_list", *(["default"] if side == "train" else []))
-    paths = [path for path in visible(folder, folder.glob("*.txt")) if path.stem.casefold() in stems]
+    paths = [path for path in files_below(folder, [".txt"], deep=False) if path.stem.casefold() in stems]
     found = _joined(_ids(path, images) for path in paths)
     if paths and not found and side == "train":
         raise ValueError(f"{paths[0]} lists no images: list the ids of the labeled images, or remove it")
@@ -189,7 +190,7 @@ def _class_lists(folders: Iterable[Path]) -> list[tuple[str, list[tuple[str, int
     """The classes of ImageSets/Main/{class}_{side}.txt, with the lines: an image, and -1, 0 or 1."""
     found = []
     for folder in folders:
-        for path in visible(folder, folder.glob("*_*.txt")) if folder.name.casefold() == "main" else ():
+        for path in files_below(folder, [".txt"], deep=False) if folder.name.casefold() == "main" else ():
             name, _, side = path.stem.rpartition("_")
             rows = [line.rsplit(None, 1) for line in read_lines(path)]
             if side in SIDES and name and rows and all(row[1:] in (["-1"], ["0"], ["1"], ["+1"]) for row in rows):

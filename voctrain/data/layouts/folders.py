@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from voctrain.data.class_names import find_class_list
-from voctrain.data.image_files import composed, image_files, visible
+from voctrain.data.image_files import IMAGE_ENDINGS, composed, files_below
 from voctrain.data.layouts.listing import Example, Listing, checked
 from voctrain.data.layouts.parts import pair_key, part_of
 
@@ -32,8 +32,7 @@ class Pairs:
 def find_pairs(root: Path) -> Pairs:
     """Find the images, the masks and the annotations below a folder."""
     pairs = Pairs()
-    xmls = visible(root, (path for path in root.rglob("*") if path.suffix.lower() == ".xml"))
-    for path in (*image_files(root), *xmls):
+    for path in files_below(root, (*IMAGE_ENDINGS, ".xml")):
         key, is_mask = pair_key(path.relative_to(root))
         kind = pairs.annotations if path.suffix.lower() == ".xml" else pairs.masks if is_mask else pairs.images
         if (other := kind.setdefault(composed(key), path)) is not path:

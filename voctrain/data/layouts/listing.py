@@ -168,5 +168,5 @@ def checked(examples: Sequence[Example], origin: str, allow_none: bool = False) 
     if twice is not None:
         raise ValueError(f"ids must be unique, but {origin} has {twice!r} twice: remove one")
     if not examples and not allow_none:
-        raise ValueError(f"{origin} lists no images")
+        raise ValueError(f"a set must have labeled images, but {origin} lists no images: list those with labels")
     return tuple(examples)

@@ -7,7 +7,7 @@ multi-label export (_classes.csv in each part). Images that no table names are t
 from pathlib import Path
 
 from voctrain.data.class_names import ClassList, canonical, find_class_list, fold
-from voctrain.data.image_files import Index, visible
+from voctrain.data.image_files import Index, files_below
 from voctrain.data.layouts.label_table import LabelRow, has_images, read_label_table
 from voctrain.data.layouts.listing import Example, Listing, checked
 from voctrain.data.layouts.parts import PARTS, pair_key, part_of, part_of_folder
@@ -16,7 +16,7 @@ from voctrain.data.layouts.parts import PARTS, pair_key, part_of, part_of_folder
 def tables_in(folder: Path) -> list[Path]:
     """The tables of labels in a folder and its parts."""
     parts = [folder, *(path for path in sorted(folder.iterdir()) if path.is_dir() and part_of(path.name))]
-    found = [path for part in parts for path in visible(part, part.glob("*.csv")) if has_images(path)]
+    found = [path for part in parts for path in files_below(part, [".csv"], deep=False) if has_images(path)]
     return found if any(_part(folder, path) != "test" for path in found) else []
 
 

@@ -130,6 +130,12 @@ class TestLists:
         assert sorted(listing.ids) == ids
         assert list(listing.val_ids) == ids[9:]
 
+    def test_val_alone_is_labeled(self, tmp_path):
+        ids = drawing.devkit(tmp_path, OWN, lists=False)
+        write_lines(tmp_path / "ImageSets/Segmentation/VAL.TXT", ids)
+        listing = listed(tmp_path)
+        assert list(listing.ids) == list(listing.val_ids) == ids
+
     def test_labels_in_the_lists_of_classes(self, tmp_path):
         """1 and 0 (difficult) are positive, -1 is not; two columns of 0 and 1 mean no and yes."""
         ids = drawing.devkit(tmp_path, OWN, 4, masks=False, lists=False)
@@ -247,6 +253,11 @@ def test_errors_name_the_file_or_the_id(devkit, spoil, message):
     with pytest.raises(ValueError, match=message) as raised:
         load(devkit, image_size=8)
     assert "\n" not in str(raised.value)
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "set.zip").write_bytes(b"PK")
+    assert "set.zip' is a file: unpack it, or pass its folder" in refusal(tmp_path / "set.zip")
 
 
 @pytest.mark.parametrize("text", ["<annotation><object>", "", "<a><object><name>unicorn</name></object></a>"])

@@ -53,6 +53,17 @@ def test_parts(tmp_path, pattern):
     assert listing.masked == 7
 
 
+def test_links_to_folders_are_followed_but_not_around(tmp_path):
+    folders(tmp_path / "elsewhere", 4)
+    (tmp_path / "set").mkdir()
+    for kind in ("images", "masks"):
+        (tmp_path / "set" / kind).symlink_to(tmp_path / "elsewhere" / kind)
+    (tmp_path / "elsewhere/images/again").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/images/self").symlink_to(tmp_path / "elsewhere/images")
+    (tmp_path / "set/images/x99.jpg").symlink_to(tmp_path / "missing.jpg")
+    assert read_layout(tmp_path / "set").ids == ("x00", "x01", "x02", "x03")
+
+
 def test_images_without_a_mask_are_test_images(tmp_path):
     folders(tmp_path, 4)
     (tmp_path / "masks/x01.png").unlink()
