@@ -59,9 +59,15 @@ def read_label_table(path: Path, classes: Sequence[str] | None, *, labeled: bool
         raise ValueError(f"{path} must have a column Id or filename, but has {', '.join(header[:5])}: add one")
     if bare := [number for number, row in enumerate(rows, 2) if not row[file]]:
         raise ValueError(f"each row must name an image, but row {bare[0]} of {path} has no {header[file]}: correct it")
+    group, side = _column(header, GROUP_COLUMNS), _column(header, SIDE_COLUMNS)
+
+    def labeled_row(row: list[str], names: Sequence[str] = ()) -> LabelRow:
+        own_group, own_side = (None if column is None else row[column] for column in (group, side))
+        return LabelRow(row[file], frozenset(names), own_group or None, None if own_side is None else fold(own_side))
+
     if not labeled:
-        return LabelTable(tuple(_row(row, header, file, frozenset()) for row in rows), None)
-    others = {file, _column(header, GROUP_COLUMNS), _column(header, SIDE_COLUMNS)}
+        return LabelTable(tuple(map(labeled_row, rows)), None)
+    others = {file, group, side}
     others |= {
         i
         for i, name in enumerate(header)
@@ -79,8 +85,7 @@ def read_label_table(path: Path, classes: Sequence[str] | None, *, labeled: bool
         cells = [_positives(path, header, row, columns, file) for row in rows]
         found, source = canonical(header[i] for i in columns), f"the header of {path.name}"
     check_names(found, str(path))
-    labels = tuple(_row(row, header, file, frozenset(cell)) for row, cell in zip(rows, cells, strict=True))
-    return LabelTable(labels, ClassList(found, source))
+    return LabelTable(tuple(map(labeled_row, rows, cells)), ClassList(found, source))
 
 
 def _key(name: str) -> str:
@@ -166,10 +171,3 @@ def _positives(path: Path, header: list[str], row: list[str], columns: list[int]
                 " correct it, or name the columns that are classes with --classes FILE"
             )
     return names
-
-
-def _row(row: list[str], header: list[str], file: int, names: frozenset[str]) -> LabelRow:
-    group, side = _column(header, GROUP_COLUMNS), _column(header, SIDE_COLUMNS)
-    return LabelRow(
-        row[file], names, None if group is None else row[group] or None, None if side is None else fold(row[side])
-    )
