@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import math
 import os
 import random
 import socket
@@ -106,6 +107,10 @@ class Worker(tune.Trainable):
         except Exception as error:
             self._log(traceback.format_exc())
             return self._broken(FAILED, f"{type(error).__name__}: {error}".splitlines()[0])
+        if not math.isfinite(report.get(self.task.metric, 0)):
+            return self._broken(
+                FAILED, f"{self.task.metric} is {report[self.task.metric]} after epoch {report['epoch']}"
+            )
         self.costs = {name: report[name] for name in ("seconds", "memory_gb")}
         append_epoch(self.paths.history(self.job.training), report)
         self._log(", ".join(f"{k} {v:.4g}" for k, v in report.items()))

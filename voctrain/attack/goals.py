@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from voctrain.config import given
+from voctrain.data.class_names import fold, in_short
 from voctrain.metrics.classification import average_precision, row_dice
 
 # For hide and add:
@@ -31,9 +32,11 @@ def parse_goal(text: str, classes: Sequence[str]) -> Goal:
     if kind in ("fake", "invert", "privacy") and not colon:
         return Goal(kind)
     if kind in ("hide", "add"):
-        if name not in classes:
-            raise ValueError(f"CLASS in goal {kind}:CLASS must be one of {', '.join(classes)}, but got {name!r}")
-        return Goal(kind, list(classes).index(name))
+        target = next((i for i, own in enumerate(classes) if fold(own) == fold(name)), None)
+        if target is None:
+            known = in_short(classes, 20)
+            raise ValueError(f"CLASS in goal {kind}:CLASS must be one of {known}, but got {name!r}")
+        return Goal(kind, target)
     raise ValueError(f"goal must be one of {', '.join(GOALS)}, but got {text!r}")
 
 
@@ -69,7 +72,8 @@ def goal_metrics(
     f1_macro, f1_micro, mAP: over the classes in y_true, each also as clean_… for the unperturbed images.
     flip_rate: for hide (add), the fraction of the images in which the victim saw (did not see) the class and now does
     not (does); otherwise the fraction of all decisions that changed.
-    collateral: the fraction of the decisions on other classes that changed. delta: mean |Δp| of those classes.
+    collateral: the fraction of the decisions on other classes that changed. delta: mean |Δp| of those classes. Both are
+    0 if there are no others.
     agreement: mean Dice of the decisions before and after, 1 if both are empty.
     empty: the fraction of images without any label left. labels: labels per image. confidence: mean |p - 0.5|.
     """
@@ -80,8 +84,8 @@ def goal_metrics(
         **quality(y_true, after, attacked),
         **{f"clean_{name}": value for name, value in quality(y_true, before, clean).items()},
         "flip_rate": changed.mean(),
-        "collateral": changed[:, others].mean(),
-        "delta": np.abs(attacked - clean)[:, others].mean(),
+        "collateral": changed[:, others].mean() if others.any() else 0.0,
+        "delta": np.abs(attacked - clean)[:, others].mean() if others.any() else 0.0,
         "agreement": row_dice(before, after).mean(),
         "empty": (~after.any(1)).mean(),
         "labels": after.sum(1).mean(),

@@ -36,6 +36,15 @@ def test_a_process_that_lost_its_gpu_runs_no_other_trial(tmp_path):
     assert Worker.step(worker)["outcome"] == "failed"
 
 
+def test_a_score_that_is_no_number_fails_the_trial(tmp_path):
+    worker = SimpleNamespace(costs={"seconds": 1.0}, epochs=iter([{"epoch": 1, "val_mAP": float("nan")}]))
+    worker.paths, worker.job, worker.task = RunPaths(tmp_path), Job(0, {}, {}, 0.0), SimpleNamespace(metric="val_mAP")
+    for method in ("_broken", "_last", "_log"):
+        setattr(worker, method, getattr(Worker, method).__get__(worker))
+    last = Worker.step(worker)
+    assert (last["outcome"], last["error"]) == ("failed", "val_mAP is nan after epoch 1")
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.usefixtures("whole_gpu")

@@ -16,10 +16,16 @@ def measured(goal):
 
 def test_parse_goal():
     assert parse_goal("fake", CLASSES) == Goal("fake")
-    assert parse_goal("hide:dog", CLASSES) == Goal("hide", 1)
+    assert parse_goal("hide:dog", CLASSES) == parse_goal("hide: Dog", CLASSES) == Goal("hide", 1)
     for wrong in ("hide", "hide:cow", "add:", "fool", "fake:dog", "privacy:dog"):
         with pytest.raises(ValueError, match="but got"):
             parse_goal(wrong, CLASSES)
+
+
+def test_hiding_the_only_class_harms_no_other():
+    one = np.array([[1.0], [1.0]])
+    values = goal_metrics(Goal("hide", 0), one, (one * 0.9, one * [[0.2], [0.8]]), (one > 0, one * [[0], [1]] > 0))
+    assert (values["score"], values["collateral"], values["delta"]) == (0.5, 0, 0)
 
 
 def test_metrics_by_hand():
