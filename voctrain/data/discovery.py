@@ -164,6 +164,10 @@ def _matched(
     padded[: len(values)] = overlap
     order = linear_sum_assignment(-padded)[1]
     order[len(values) :].sort()
+    # Exporters often number the classes alphabetically: if that fits as well, it decides between equally good orders.
+    alphabetical = padded.trace() >= padded[np.arange(len(names)), order].sum() - 1e-9
+    if alphabetical:
+        order = np.arange(len(names))
     chosen = padded[:, order]
     own = chosen.diagonal()
     lost = own + own[:, None] - chosen - chosen.T + np.eye(len(names))  # (i, j): by swapping the names of both
@@ -175,13 +179,17 @@ def _matched(
             " occur together: list the names with --classes FILE"
         )
     one, other = divmod(int(lost[: len(values)].argmin()), len(names))
-    if both and lost[one, other] < 1e-9:
+    unsure = int((lost[: len(values)] < 1e-9).any(1).sum())  # classes that could change places
+    if both and unsure and not (alphabetical and unsure <= len(values) / 2):
         raise ValueError(
             f"the order of the classes must be known, but {ordered[one]!r} and {ordered[other]!r} occur in the same"
             f" images of {str(listing.root)!r}: list the names in the order of the values with --classes FILE"
         )
     numbers = {value: number for number, value in enumerate(values, 1) if value != number}
-    return ClassList(tuple(ordered), "the annotations, matched with the masks", numbers)
+    source = "the annotations, matched with the masks" + ", in alphabetical order where these do not tell" * (
+        unsure > 0
+    )
+    return ClassList(tuple(ordered), source, numbers)
 
 
 def check_labels(listing: Listing, labels: np.ndarray) -> None:

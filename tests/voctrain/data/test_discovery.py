@@ -84,6 +84,17 @@ class TestNamesOfAnnotations:
             write_xml(tmp_path / f"Annotations/{name}.xml", *("ab" if i % 2 else "ba"))
         assert "'a' and 'b' occur in the same images of" in refusal(tmp_path)
 
+    def test_the_alphabet_orders_two_of_several_names_that_always_occur_together(self, tmp_path):
+        names = ("a", "b", "c", "d", "e")
+        for i, name in enumerate(devkit(tmp_path, names, xml=True)):
+            here = [(1, 2), (3,), (4,), (5,)][i % 4]
+            save_mask(
+                tmp_path / f"SegmentationClass/{name}.png", np.uint8([[0] * 24, [*here, 0, 0][:2] * 12]).repeat(10, 0)
+            )
+            write_xml(tmp_path / f"Annotations/{name}.xml", *(names[c - 1] for c in here))
+        assert classes_of(tmp_path) == names
+        assert listed(tmp_path).classes.source.endswith("in alphabetical order where these do not tell")
+
     def test_a_name_that_always_occurs_with_the_only_painted_one_is_refused(self, tmp_path):
         for name in devkit(tmp_path, ("a",), xml=True):
             write_xml(tmp_path / f"Annotations/{name}.xml", "weld", "crack")
