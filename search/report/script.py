@@ -110,7 +110,7 @@ def _load_arguments(record: RunRecord) -> str:
 
 
 def _literal(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str | list | tuple) else repr(value)
 
 
 def _loop_imports(config: TrainConfig) -> dict[str, str]:

@@ -52,8 +52,8 @@ def check_victims(victim: str | None, transfer: str | None, data: Data, image_si
     seen = _train_ids(file.parent) & {data.ids[i] for i in data.val}
     if seen:
         raise ValueError(
-            f"the victim was trained on {len(seen)} of the validation images, such as {min(seen)}: give the same --data"
-            " and --use-val as its run"
+            f"the victim was trained on {len(seen)} of the validation images, such as {min(seen)}: give the same"
+            " --data, --use-val, --val and --group-by as its run"
         )
     return file
 

@@ -106,6 +106,7 @@ def test_a_search_prints_its_stages_before_the_first_epoch(run, space, tmp_path)
     begins = [
         "running on this machine; ",
         "reading 48 images",
+        "20 classes from the header of train_set.csv: ",
         "checking the search space",
         "starting Ray",
         f"{tmp_path / 'run'} | 1 at a time",
@@ -115,7 +116,7 @@ def test_a_search_prints_its_stages_before_the_first_epoch(run, space, tmp_path)
         "trials 0/1 done (0 complete, 0 pruned, 0 failed), ",
     ]
     assert all(line.startswith(begin) for line, begin in zip(lines, begins, strict=False)), lines
-    assert "starting workers" in lines[5]
+    assert "starting workers" in lines[6]
     assert "first epoch running for 0:0" in outcome.out
     assert f"report {tmp_path / 'run' / 'report.html'}" in lines
 

@@ -4,6 +4,7 @@ import torch
 
 from voctrain import attack, classify, segment
 from voctrain.config import AttackConfig, ClassifyConfig, SegmentConfig
+from voctrain.data.resizing import RESIZE
 from voctrain.deploy import describe, load, read_safetensors, write_safetensors
 from voctrain.images import to_unit
 
@@ -57,11 +58,12 @@ def test_a_classifier_answers_as_in_training(architecture, checkpoint, deployed,
     assert answer == pytest.approx(classify.predict(model, images, config), abs=1e-6)
 
 
+@pytest.mark.parametrize("resize", RESIZE)
 @pytest.mark.parametrize("shape", [(32, 32), (45, 70), (90, 20)])
-def test_masks_are_those_of_training_at_the_original_size(shape, checkpoint, deployed, draw_data):
-    saved, images = checkpoint("segment"), images_of(draw_data)
+def test_masks_are_those_of_training_at_the_original_size(shape, resize, checkpoint, deployed, draw_data):
+    saved, images = checkpoint("segment") | {"resize": resize}, images_of(draw_data)
     model, config = segment.restore(saved)
-    maps = segment.predict(model, images, config, sizes=np.array([shape] * 5))
+    maps = segment.predict(model, images, config, sizes=np.array([shape] * 5), resize=resize)
     network = deployed(saved)
     network.squares = lambda _: unit(images)  # as the data were resized
     with torch.no_grad():

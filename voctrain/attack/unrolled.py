@@ -27,7 +27,7 @@ def unrolled(function: Callable[[Tensor], Tensor], images: Tensor) -> GraphModul
     with torch.no_grad():
         graph = trace(images)
     for node in graph.graph.nodes:
-        _free_sizes(node)
+        _simplify(node)
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return graph.requires_grad_(False).eval()
@@ -60,8 +60,8 @@ def _max_pool_backward(
     return zeros.scatter_add(2, index.flatten(2), grad.flatten(2)).view(images.shape)
 
 
-def _free_sizes(node: Node) -> None:
-    """Let an operation that takes the number of images take it from a trace, too: only torch's own functions do."""
+def _simplify(node: Node) -> None:
+    """Let an operation take the number of images from a trace, too, which only torch's own functions do."""
     if node.target is aten.as_strided_.default:  # of average pooling to 1 × 1, which changes no value
         node.replace_all_uses_with(node.all_input_nodes[0])
         node.graph.erase_node(node)

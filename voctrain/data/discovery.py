@@ -8,7 +8,6 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from voctrain.data.class_names import (
     MOST_MASK_CLASSES,
@@ -159,6 +158,8 @@ def _matched(
             f"the order of the classes must be known, but {str(listing.root)!r} has {len(values)} mask values and"
             f" annotations of {in_short(names)}: list the names in the order of the values with --classes FILE"
         )
+    from scipy.optimize import linear_sum_assignment  # here, because it takes long to load
+
     padded = np.zeros((len(names), len(names)))  # a row per value, and one per name without a value
     padded[: len(values)] = overlap
     order = linear_sum_assignment(-padded)[1]

@@ -114,7 +114,7 @@ def files_below(folder: Path, endings: Collection[str], *, deep: bool = True) ->
     for path in found:
         if not _is_text(os.path.basename(path)):
             raise ValueError(f"file names must be UTF-8 without control characters, but {path!a} is not: rename it")
-    return sorted(map(Path, found), key=lambda path: path.parts)  # faster than comparing paths
+    return [Path(path) for path in sorted(found, key=lambda path: path.split(os.sep))]  # faster than comparing paths
 
 
 def _leads_back(folder: str, here: str) -> bool:

@@ -121,9 +121,8 @@ class TestProblem:
         assert set(problem().architectures) == set(TASK.space.SMALL)
 
     def test_a_checkpoint_determines_the_architecture(self, tmp_path):
-        data = SimpleNamespace(
-            classes=DATA.classes, masks=(), images=torch.zeros(2, 32, 32, 3).byte().numpy(), train=[0, 1]
-        )
+        images = torch.zeros(2, 32, 32, 3).byte().numpy()
+        data = SimpleNamespace(classes=DATA.classes, masks=(), images=images, train=[0, 1], resize="squash")
         config = TASK.config(architecture="simple", image_size=32)
         model = classify.new_model(config, data)
         torch.save(classify.checkpoint(config, data, model.state_dict(), {}), tmp_path / "best.pt")
