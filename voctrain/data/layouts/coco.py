@@ -15,7 +15,7 @@ import numpy as np
 
 from voctrain.data.class_names import VOID, ClassList, canonical, check_names, find_class_list, is_background, is_void
 from voctrain.data.image_files import Index, files_below
-from voctrain.data.layouts.listing import Example, Listing, checked
+from voctrain.data.layouts.listing import Example, Listing, checked, find_all
 from voctrain.data.layouts.parts import pair_key, part_of, part_of_folder
 from voctrain.data.text_files import naming_file
 
@@ -173,14 +173,8 @@ def _examples(
             )
         by_image.setdefault(annotation["image_id"], []).append(annotation)
     drawn = any(annotation.get("segmentation") for annotation in content["annotations"])
-    for image in content["images"]:
-        text = str(image["file_name"])
-        name = index.find((path.parent.relative_to(index.folder) / text).as_posix()) or index.find(text)
-        if name is None:
-            raise ValueError(
-                f"every file of the data set must exist, but {path} lists {text!r}, which is missing in {index.folder}:"
-                " restore it, or remove the entry"
-            )
+    texts = [str(image["file_name"]) for image in content["images"]]
+    for image, text, name in zip(content["images"], texts, find_all(index, texts, path), strict=True):
         found = [(a, categories[a["category_id"]]) for a in by_image.get(image["id"], [])]
         shapes = sorted((pair for pair in found if pair[0].get("segmentation")), key=lambda a: -(a[0].get("area") or 0))
         layers = tuple(

@@ -15,7 +15,8 @@ FILE_COLUMNS = (
 )  # without blanks, underscores and hyphens
 NAME_COLUMNS = ("label", "class", "tag", "category", "class_name")  # one name per row
 NAMES_COLUMNS = ("labels", "classes", "tags", "categories", "class_names")
-GROUP_COLUMNS, SIDE_COLUMNS = ("group", "group_id"), ("split", "subset", "partition")
+GROUPS = ("group", "groupid", "patient", "patientid", "subject", "subjectid", "video", "videoid", "sequence")
+SIDES = ("split", "subset", "partition")
 YES, NO, EMPTY = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no"), ("", "nan", "null", "n/a", "na", "-1")
 
 
@@ -59,21 +60,18 @@ def read_label_table(path: Path, classes: Sequence[str] | None, *, labeled: bool
         raise ValueError(f"{path} must have a column Id or filename, but has {', '.join(header[:5])}: add one")
     if bare := [number for number, row in enumerate(rows, 2) if not row[file]]:
         raise ValueError(f"each row must name an image, but row {bare[0]} of {path} has no {header[file]}: correct it")
-    group, side = _column(header, GROUP_COLUMNS), _column(header, SIDE_COLUMNS)
+    others = [i for i, name in enumerate(header) if i == file or _is_other(name, [row[i] for row in rows])]
+    group, side = (
+        next((i for name in kind for i in others if _key(header[i]) == name), None) for kind in (GROUPS, SIDES)
+    )
 
-    def labeled_row(row: list[str], names: Sequence[str] = ()) -> LabelRow:
-        own_group, own_side = (None if column is None else row[column] for column in (group, side))
-        return LabelRow(row[file], frozenset(names), own_group or None, None if own_side is None else fold(own_side))
+    def listed(row: Sequence[str], names: Sequence[str]) -> LabelRow:
+        together = None if group is None else row[group] or None
+        return LabelRow(row[file], frozenset(names), together, None if side is None else fold(row[side]))
 
     if not labeled:
-        return LabelTable(tuple(map(labeled_row, rows)), None)
-    others = {file, group, side}
-    others |= {
-        i
-        for i, name in enumerate(header)
-        if _key(name) in FILE_COLUMNS and not all(fold(row[i]) in (*YES, *NO) for row in rows)
-    }
-    free = [i for i, name in enumerate(header) if i not in others and not _is_index(name)]
+        return LabelTable(tuple(listed(row, ()) for row in rows), None)
+    free = [i for i in range(len(header)) if i not in others]
     names = _names_column(header, free, rows)
     if names is not None:
         cells = _split([row[names] for row in rows], fold(header[names]) in NAMES_COLUMNS)
@@ -85,25 +83,24 @@ def read_label_table(path: Path, classes: Sequence[str] | None, *, labeled: bool
         cells = [_positives(path, header, row, columns, file) for row in rows]
         found, source = canonical(header[i] for i in columns), f"the header of {path.name}"
     check_names(found, str(path))
-    return LabelTable(tuple(map(labeled_row, rows, cells)), ClassList(found, source))
+    return LabelTable(tuple(map(listed, rows, cells)), ClassList(found, source))
 
 
 def _key(name: str) -> str:
     return re.sub(r"[\s_-]", "", fold(name))
 
 
-def _is_index(name: str) -> bool:
-    return fold(name) in ("", "id", "index") or fold(name).startswith("unnamed:")  # as pandas writes and names it
+def _is_other(name: str, cells: Sequence[str]) -> bool:
+    """Whether a column says something else than labels: a number, a file, a group or a side of the split."""
+    if _key(name) in ("", "id", "index", *GROUPS[:2], *SIDES) or fold(name).startswith("unnamed:"):  # pandas' index
+        return True
+    return _key(name) in (*FILE_COLUMNS, *GROUPS) and not all(fold(cell) in (*YES, *NO) for cell in cells)
 
 
 def _file_column(header: Sequence[str]) -> int | None:
     found = [i for column in FILE_COLUMNS for i, name in enumerate(header) if _key(name) == column]
     named = [i for i in found if fold(header[i]) != "id"]  # an Id beside a file name numbers the rows
     return next(iter(named or found), None)
-
-
-def _column(header: Sequence[str], names: Sequence[str]) -> int | None:
-    return next((i for i, column in enumerate(header) if fold(column) in names), None)
 
 
 def _names_column(header: Sequence[str], free: Sequence[int], rows: Sequence[Sequence[str]]) -> int | None:

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from voctrain.data.class_names import ClassList, are_vocs, in_short, object_names
-from voctrain.data.image_files import read_image
+from voctrain.data.image_files import Index, read_image
 from voctrain.data.mask_files import read_mask
 from voctrain.data.text_files import naming_file
 
@@ -160,6 +160,21 @@ def numbered(names: Sequence[str] | frozenset[str], classes: ClassList, origin: 
             )
         labels[number - 1] = 1
     return labels
+
+
+def find_all(index: Index, texts: Sequence[str], origin: Path) -> list[str]:
+    """The ids of the images that a file lists, by paths below its folder or as `Index.find`.
+
+    Raises `ValueError` that names those that are missing.
+    """
+    place = origin.parent.relative_to(index.folder)
+    found = [index.find((place / text).as_posix()) or index.find(text) for text in texts]
+    if missing := [text for text, name in zip(texts, found, strict=True) if name is None]:
+        raise ValueError(
+            f"every file of the data set must exist, but {origin} lists {in_short(missing)}, missing in {index.folder}:"
+            " restore the images, or remove the entries"
+        )
+    return [name for name in found if name is not None]
 
 
 def checked(examples: Sequence[Example], origin: str, allow_none: bool = False) -> tuple[Example, ...]:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from voctrain.data.class_names import ClassList, canonical, find_class_list, fold
 from voctrain.data.image_files import Index, files_below
-from voctrain.data.layouts.label_table import LabelRow, has_images, read_label_table
-from voctrain.data.layouts.listing import Example, Listing, checked
+from voctrain.data.layouts.label_table import has_images, read_label_table
+from voctrain.data.layouts.listing import Example, Listing, checked, find_all
 from voctrain.data.layouts.parts import PARTS, pair_key, part_of, part_of_folder
 
 
@@ -17,6 +17,7 @@ def tables_in(folder: Path) -> list[Path]:
     """The tables of labels in a folder and its parts."""
     parts = [folder, *(path for path in sorted(folder.iterdir()) if path.is_dir() and part_of(path.name))]
     found = [path for part in parts for path in files_below(part, [".csv"], deep=False) if has_images(path)]
+    found = [path for path in found if "submission" not in fold(path.stem)]  # Kaggle's example of what to hand in
     return found if any(_part(folder, path) != "test" for path in found) else []
 
 
@@ -38,9 +39,9 @@ def read_tables(root: Path, tables: list[Path], classes: tuple[str, ...] | None)
         table = read_label_table(path, names if labeled else (), labeled=labeled)
         if table.classes is not None:
             lists.append(table.classes)
-        for row in table.rows:
+        names_here = find_all(index, [row.file for row in table.rows], path)
+        for name, row in zip(names_here, table.rows, strict=True):
             side = PARTS.get(row.side or "", part or "train")
-            name = _find(index, root, path, row)
             example = Example(name, index.paths[name], names=row.names, group=row.group, in_val=side == "val")
             (tests if side == "test" else examples).append(example)
     used = {example.id for example in (*examples, *tests)}
@@ -51,17 +52,6 @@ def read_tables(root: Path, tables: list[Path], classes: tuple[str, ...] | None)
     ]
     found = checked(examples, f"the table {tables[0]}")
     return Listing("table", root, found, checked([*tests, *others], str(root), allow_none=True), own or _joined(lists))
-
-
-def _find(index: Index, root: Path, table: Path, row: LabelRow) -> str:
-    beside = table.parent.relative_to(root) / row.file
-    name = index.find(beside.as_posix()) or index.find(row.file)
-    if name is None:
-        raise ValueError(
-            f"every file of the data set must exist, but {table} lists {row.file!r}, which is missing in {root}:"
-            " restore it, or remove the row"
-        )
-    return name
 
 
 def _joined(lists: list[ClassList]) -> ClassList | None:

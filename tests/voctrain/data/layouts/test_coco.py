@@ -202,7 +202,7 @@ def test_shapes_of_an_image_of_another_size_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c["images"][0].update(file_name="y.jpg"), "lists 'y.jpg', which is missing in"),
+        (lambda c: c["images"][0].update(file_name="y.jpg"), "json lists y.jpg, missing in"),
         (lambda c: c["images"][1].update(file_name="x0.jpg"), "ids must be unique, but .* has 'x0' twice"),
         (lambda c: c["images"][1].pop("id"), "an entry of images has no valid id"),
         (lambda c: c["images"].append(5), "is not .AttributeError"),

@@ -66,6 +66,19 @@ class TestAColumnPerClass:
         draw(tmp_path, [*A, "z.jpg"])("filename,cat", "x.jpg,1", "y.png,0")
         assert listed(tmp_path).test_ids == ("images/z",)
 
+    def test_patients_are_groups(self, tmp_path):
+        draw(tmp_path, A)("filename,Patient ID,video,cat", "x.jpg,a7,1,1", "y.png,a7,0,0")
+        listing = listed(tmp_path)
+        assert listing.groups == ("group a7", "group a7")
+        assert listing.classes.names == ("video", "cat")
+        draw(tmp_path, A)("filename,video,cat", "x.jpg,1,1", "y.png,0,0")
+        assert listed(tmp_path).groups is None
+
+    def test_the_example_of_a_submission_is_no_table_of_labels(self, tmp_path):
+        draw(tmp_path, [*A, "z.jpg"])("filename,cat", "x.jpg,1", "y.png,0")
+        write_lines(tmp_path / "sample_submission.csv", ["filename,cat", "z.jpg,0.5"])
+        assert (listed(tmp_path).ids, listed(tmp_path).test_ids) == (("images/x", "images/y"), ("images/z",))
+
     def test_groups_and_sides(self, tmp_path):
         draw(tmp_path, [f"{i}.jpg" for i in range(5)])(
             *("id,group,split,cat", "0,p1,train,1", "1,p1,train,0", "2,,Valid,1", "3,p2,val,0", "4,p2,test,1")
@@ -155,7 +168,10 @@ class TestParts:
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (("filename,cat", "x.jpg,1", "z.jpg,0"), "lists 'z.jpg', which is missing in"),
+        (
+            ("filename,cat", "x.jpg,1", "z.jpg,0", "d/q.jpg,1"),
+            "labels.csv lists z.jpg, d/q.jpg, missing in .*: restore",
+        ),
         (("filename,cat", "x.jpg,1", "x.jpg,1"), "ids must be unique, but the table .* has 'images/x' twice"),
         (("filename,cat", "x.jpg,nan", "y.png,0"), "must be 0 or 1, but filename x.jpg has 'nan' for cat"),
         (("filename,cat", "x.jpg,", "y.png,0"), "must be 0 or 1, but filename x.jpg has '' for cat"),
