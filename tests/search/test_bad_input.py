@@ -113,7 +113,7 @@ class TestWeights:
 
     def test_weights_of_another_model(self, refused, dataset, tmp_path):
         torch.save(build_classifier("complex", image_size=32).state_dict(), tmp_path / "w.pt")
-        assert "belongs to another model" in self.refuse(refused, dataset, tmp_path / "w.pt")
+        assert "does not fit simple (2 tensors of another shape" in self.refuse(refused, dataset, tmp_path / "w.pt")
 
 
 class TestResume:
@@ -246,6 +246,9 @@ class TestFinal:
         assert message in refused(final.main, *given)
 
 
+WHOLE = {"config": {}, "classes": [], "image_size": 32, "model": {}}  # what every checkpoint has
+
+
 class TestSubmit:
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -269,8 +272,8 @@ class TestSubmit:
         [
             ({"weight": torch.zeros(2)}, "is not a voc-search checkpoint"),
             ({"task": "classify", "model": len}, "is not a voc-search checkpoint"),
-            ({"task": "segment", "thresholds": []}, "--classify takes a model of task classify, but "),
-            ({"task": "attack"}, "is of task attack: give a classify run"),
+            (WHOLE | {"task": "segment"}, "--classify takes a model of task classify, but "),
+            (WHOLE | {"task": "attack"}, "is of task attack: give a classify run"),
         ],
     )
     def test_checkpoints(self, saved, message, refused, dataset, tmp_path):
