@@ -13,6 +13,7 @@ from voctrain.config import AttackConfig
 
 Losses = Callable[[Tensor], Tensor]  # maps images (B, channels, S, S) to their distances from the goal, (B,)
 CLIP = 3.0  # standard deviations of a gradient: a few pixels must not dominate a perturbation
+NOISE = 1e-6  # of a loss's derivative by a logit: below, it is mostly rounding error of float32 probabilities
 
 
 class Objective:
@@ -25,16 +26,25 @@ class Objective:
 
     def losses(self, images: Tensor) -> Losses:
         """A function from perturbed versions of these images to their distances from the goal, (B,)."""
+        distances = self._distances(images)
+        return lambda x: distances(self.victim(x).float())
+
+    def _distances(self, images: Tensor) -> Losses:
+        """The same as a function of the victim's logits on perturbed images, (B, classes)."""
         clean = decided = torch.empty(0)  # goal fake does without them
         if self.goal.kind != "fake":
             with torch.no_grad(), torch.autocast(images.device.type, enabled=False):  # see `gradient`
                 clean = self.victim(images).float()
             decided = self.victim.decide(clean.sigmoid()).float()
-        return lambda x: goal_losses(self.goal, self.victim(x).float(), clean, decided, self.config.fake_label)
+        return lambda logits: goal_losses(self.goal, logits, clean, decided, self.config.fake_label)
 
     def descent(self, images: Tensor) -> Tensor:
-        """The direction toward the goal, (B, channels, S, S): root mean square 1 per image, with outliers clipped."""
-        down = -gradient(images, self.losses(images))
+        """The direction toward the goal, (B, channels, S, S): root mean square 1 per image, with outliers clipped.
+
+        It is 0 for an image that has reached the goal, rather than rounding errors enlarged, which differ by device.
+        """
+        distances = self._distances(images)
+        down = -gradient(images, lambda x: distances(_without_noise(self.victim(x).float())))
         return (down / down.square().mean((1, 2, 3), keepdim=True).sqrt().clamp(min=1e-12)).clamp(-CLIP, CLIP)
 
     def measure(self, predictions: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -79,3 +89,9 @@ def gradient(images: Tensor, losses: Losses) -> Tensor:
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
         images = images.detach().clone().requires_grad_()
         return torch.autograd.grad(losses(images).sum(), images)[0]
+
+
+def _without_noise(logits: Tensor) -> Tensor:
+    """These logits (B, C), through which no gradient below `NOISE` flows."""
+    logits.register_hook(lambda slope: torch.where(slope.abs() * slope.shape[1] > NOISE, slope, 0.0))
+    return logits

@@ -24,6 +24,15 @@ def test_gradients_are_float32_within_autocast(draw_data, config, goal):
         assert torch.equal(within, exact)
 
 
+@pytest.mark.parametrize("goal", ["hide:dog", "add:dog", "privacy"])
+def test_there_is_no_descent_from_an_image_that_has_reached_the_goal(draw_data, config, goal):
+    evaluator = attack.AttackEvaluator(config(goal=goal), draw_data())
+    is_dog = torch.tensor([name == "dog" for name in evaluator.victim.classes])
+    certain = -30.0 if goal.startswith("hide") else 30.0
+    evaluator.victim.register_forward_hook(lambda module, images, logits: torch.where(is_dog, logits + certain, logits))
+    assert not evaluator.descent(evaluator.images).any()
+
+
 def test_rescored_checks_the_constraint_once(draw_data, config):
     options = config(goal="privacy", max_ssim=0.5)
     evaluator = attack.AttackEvaluator(options, draw_data())
