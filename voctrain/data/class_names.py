@@ -128,8 +128,10 @@ def read_class_list(path: Path) -> ClassList | None:
     def number(name: str) -> int:
         return 0 if is_background(name) else VOID if is_void(name) else order[fold(name)]
 
-    values = {value: number(name) for value, name, _ in entries if value is not None and value != number(name)}
     colors = {color: number(name) for _, name, color in entries if color is not None}
+    # Grays of the list, such as 128,128,128, are also what gray masks contain.
+    values = {color[0]: n for color, n in colors.items() if len({*color}) == 1 and color[0] >= len(entries)}
+    values |= {value: number(name) for value, name, _ in entries if value is not None and value != number(name)}
     if len(colors) < sum(color is not None for *_, color in entries):
         raise ValueError(f"each class must have its own color, but {path} gives one color twice: correct it")
     before = [name for _, name, _ in entries[: next((i for i, e in enumerate(entries) if is_background(e[1])), 0)]]
