@@ -17,7 +17,7 @@ from voctrain.data.text_files import read_lines
 
 YEARS = ("VOC[0-9]*", "VOCdevkit/VOC[0-9]*", "TrainVal/VOCdevkit/VOC[0-9]*")  # where VOC's archives put a year
 LIST_FOLDERS = ("ImageSets/Segmentation", "ImageSets/Main", "ImageSets", ".")
-MASK_FOLDERS = ("SegmentationClass", "SegmentationClassPNG", "SegmentationClassRaw", "SegmentationClassAug")
+MASK_FOLDERS = tuple(f"SegmentationClass{kind}" for kind in ("", "PNG", "Npy", "Raw", "Aug"))
 SIDES = ("train", "val", "trainval", "test")
 
 

@@ -10,7 +10,7 @@ PARTS = {
     **{"train": "train", "training": "train", "test": "test", "testing": "test"},
     **dict.fromkeys(("valid", "val", "validation", "dev"), "val"),
 }
-IMAGES = ("images", "image", "imgs", "img", "jpegimages")
+IMAGES = ("images", "image", "imgs", "img", "jpegimages", "pngimages")
 MASKS = (
     *("masks", "mask", "labels", "label", "annotations", "annotation", "annot", "segmentation", "segmentations"),
     *("segmentationclass", "seg", "gt", "groundtruth", "trimaps", "trimap", "xmls", "xml"),
