@@ -4,7 +4,7 @@ import math
 import os
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -125,12 +125,15 @@ def _leads_back(folder: str, here: str) -> bool:
 class Index:
     """Files below a folder, found by id: the relative path without the ending, in any of the forms that lists use."""
 
-    def __init__(self, folder: Path, files: Iterable[Path] | None = None):
+    def __init__(
+        self, folder: Path, files: Iterable[Path] | None = None, rename: Callable[[str], str] = lambda name: name
+    ):
+        """files: by default the images below the folder. rename: takes and returns an id."""
         self.folder = folder
         self.paths: dict[str, Path] = {}
         self.by_name: dict[str, list[str]] = {}
         for path in image_files(folder) if files is None else files:
-            name = composed(os.path.splitext(_below(folder, path))[0])
+            name = rename(composed(os.path.splitext(_below(folder, path))[0]))
             if (other := self.paths.setdefault(name, path)) is not path:
                 raise ValueError(f"an image must have one file, but there are {other} and {path}: remove one")
             self.by_name.setdefault(_name(name), []).append(name)

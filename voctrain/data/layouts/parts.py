@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import PurePath
 
 from voctrain.data.class_names import fold
+from voctrain.data.image_files import ENDING
 
 PARTS = {
     **{"train": "train", "training": "train", "test": "test", "testing": "test"},
@@ -15,7 +16,7 @@ MASKS = (
     *("masks", "mask", "labels", "label", "annotations", "annotation", "annot", "segmentation", "segmentations"),
     *("segmentationclass", "seg", "gt", "groundtruth", "trimaps", "trimap", "xmls", "xml"),
 )
-MASK_SUFFIX = re.compile(r"[_\-. ](masks?|seg|segmentation|labels?|gt|groundtruth)$", re.IGNORECASE)
+MASK_SUFFIX = re.compile(r"[_\-. ](masks?([_\-. ]?\d+)?|seg|segmentation|labels?|gt|groundtruth)$", re.IGNORECASE)
 
 
 def _words(name: str) -> list[str]:
@@ -56,4 +57,4 @@ def pair_key(path: PurePath) -> tuple[str, bool]:
     folders, masks = place(path.parts[:-1])
     stem = MASK_SUFFIX.sub("", path.stem)
     masks = masks or stem != path.stem
-    return "/".join((*folders, stem if masks else path.stem)), masks
+    return "/".join((*folders, ENDING.sub("", stem if masks else path.stem))), masks

@@ -26,6 +26,8 @@ THREE = ("cell", "nucleus", "debris")
         ("{}.jpg", "masks/{}.png"),
         ("images/{}.jpg", "ground_truth/{}.tif"),
         ("images/{}.jpg", "annotations/trimaps/{}.png"),
+        ("PNGImages/{}.png", "masks/{}.png_mask_1.png"),
+        ("images/{}.jpg", "masks/{}.jpg.png"),
         ("train/{}.jpg", "train_masks/{}_mask.gif"),
         ("train_images/{}.jpg", "train_masks/{}.png"),
         ("train/images/{}.jpg", "train/masks/{}.png"),
