@@ -9,7 +9,7 @@ from voctrain.data.image_files import IMAGE_ENDINGS
 from voctrain.data.layouts import coco, devkit, folders, kaggle, table
 from voctrain.data.layouts.listing import Listing
 
-LABEL_ENDINGS = (".xml", ".csv", ".json")
+LABEL_ENDINGS = (".xml", ".csv", ".tsv", ".json")
 
 
 def read_layout(

@@ -16,7 +16,7 @@ from voctrain.data.layouts.parts import PARTS, pair_key, part_of, part_of_folder
 def tables_in(folder: Path) -> list[Path]:
     """The tables of labels in a folder and its parts."""
     parts = [folder, *(path for path in sorted(folder.iterdir()) if path.is_dir() and part_of(path.name))]
-    found = [path for part in parts for path in files_below(part, [".csv"], deep=False) if has_images(path)]
+    found = [path for part in parts for path in files_below(part, [".csv", ".tsv"], deep=False) if has_images(path)]
     found = [path for path in found if "submission" not in fold(path.stem)]  # Kaggle's example of what to hand in
     return found if any(_part(folder, path) != "test" for path in found) else []
 
