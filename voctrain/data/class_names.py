@@ -21,8 +21,11 @@ VOID = 255  # mask value of pixels without a class: object borders and unlabeled
 MOST_MASK_CLASSES = VOID - 1  # masks are uint8
 BACKGROUND_NAMES = ("background", "bg")
 VOID_NAMES = ("ignore", "ignored", "void", "unlabeled", "unlabelled")
-# The class lists that CVAT, labelme, LabelImg, PaddlePaddle and Roboflow write or read, best source first.
-CLASS_LISTS = ("labelmap.txt", "class_names.txt", "classes.txt", "labels.txt", "label_list.txt", "_classes.csv")
+# The class lists that CVAT, CamVid, labelme, LabelImg, PaddlePaddle and Roboflow write or read, best source first.
+CLASS_LISTS = (
+    *("labelmap.txt", "label_colors.txt", "class_dict.csv", "class_names.txt", "classes.txt", "labels.txt"),
+    *("label_list.txt", "_classes.csv"),
+)
 
 COMMENT = re.compile(r"\s*(#|label\s*:\s*color)")  # CVAT's header, too
 
@@ -114,9 +117,10 @@ def read_class_list(path: Path) -> ClassList | None:
     number 0, the order says nothing about mask values. Raises `ValueError` for a file that is no class list.
     """
     lines = [line for line in read_text(path).split("\n") if line.strip() and not COMMENT.match(line)]
-    is_table = path.suffix.lower() == ".csv"
-    entries = _pixel_values(path, lines) if is_table else _numbered_entries(lines) or _plain_entries(lines)
-    if entries is None:
+    colored = _colored_entries(lines)
+    is_table = not colored and path.suffix.lower() == ".csv"
+    plain = _pixel_values(path, lines) if is_table else _numbered_entries(lines) or _plain_entries(lines)
+    if (entries := colored or plain) is None:
         return None
     if bad := next((color for *_, color in entries if color is not None and max(color) > 255), None):
         raise ValueError(f"colors must be in 0..255, but {path} has {','.join(map(str, bad))}: correct it")
@@ -151,6 +155,23 @@ def _numbered_entries(lines: Sequence[str]) -> list[Entry]:
     return entries if counts and len({fold(name) for _, name, _ in entries}) == len(lines) else []
 
 
+def _colored_entries(lines: Sequence[str]) -> list[Entry]:
+    """Lines of a name and a color each, in either order, such as "cat 128 0 0"; [] if any is another."""
+    if lines and re.fullmatch(r"(name|class|label)\W+r(ed)?\W+g(reen)?\W+b(lue)?", fold(lines[0])):
+        lines = lines[1:]
+    color = r"(?P<r>[0-9]{1,3})[\s,;]+(?P<g>[0-9]{1,3})[\s,;]+(?P<b>[0-9]{1,3})"
+    found = [
+        re.fullmatch(rf"(?P<name>.*?[^\s,;:])[\s,;:]+{color}", line.strip(" ,;\t\n"))
+        or re.fullmatch(rf"{color}[\s,;:]+(?P<name>\D.*)", line.strip(" ,;\t\n"))
+        for line in lines
+    ]
+    entries: list[tuple[str, Color | None]] = []
+    for match in filter(None, found):
+        red, green, blue = (int(match[channel]) for channel in "rgb")
+        entries.append((_bare(match["name"]), (red, green, blue)))
+    return _positioned(entries) if len(entries) == len(lines) else []
+
+
 def _plain_entries(lines: Sequence[str]) -> list[Entry]:
     """Lines of a name each, or of CVAT's name:color:parts:actions."""
     names: list[str] = []
@@ -159,16 +180,25 @@ def _plain_entries(lines: Sequence[str]) -> list[Entry]:
         name, _, rest = line.partition(":")
         color = re.match(r"\s*([0-9]{1,9})\s*,\s*([0-9]{1,9})\s*,\s*([0-9]{1,9})\s*(:|$)", rest)
         cvat = color is not None or re.fullmatch(r"[^:]*:[^:]*:[^:]*:[^:]*", line) is not None
-        names.append((name if cvat else line).strip(", \t"))
+        names.append(_bare(name if cvat else line))
         colors.append(None if color is None else (int(color[1]), int(color[2]), int(color[3])))
-    head, second = is_void(names[0]) if names else False, any(map(is_background, names[1:2]))
+    return _positioned(list(zip(names, colors, strict=True)))
+
+
+def _bare(name: str) -> str:
+    """A name without surrounding blanks, commas and quotes."""
+    return re.sub(r"""^(["'])(.*)\1$""", r"\2", name.strip(", \t"))
+
+
+def _positioned(entries: Sequence[tuple[str, Color | None]]) -> list[Entry]:
+    """The entries with the mask values that their places mean."""
+    names = [name for name, _ in entries]
+    head, second = any(map(is_void, names[:1])), any(map(is_background, names[1:2]))
     if head and fold(names[0]) == "__ignore__":  # labelme's list begins with this one, as -1
         first = -1 if second else 0
-        return [
-            (first + i if i else None, name, color) for i, (name, color) in enumerate(zip(names, colors, strict=True))
-        ]
+        return [(first + i if i else None, *entry) for i, entry in enumerate(entries)]
     first = 0 if head or any(map(is_background, names[:1])) else 1
-    return [(first + i, name, color) for i, (name, color) in enumerate(zip(names, colors, strict=True))]
+    return [(first + i, *entry) for i, entry in enumerate(entries)]
 
 
 def _pixel_values(path: Path, lines: Sequence[str]) -> list[Entry] | None:

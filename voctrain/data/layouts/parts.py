@@ -8,7 +8,8 @@ from voctrain.data.class_names import fold
 from voctrain.data.image_files import ENDING
 
 PARTS = {
-    **{"train": "train", "training": "train", "test": "test", "testing": "test"},
+    **dict.fromkeys(("train", "training", "default"), "train"),  # CVAT's default
+    **dict.fromkeys(("test", "testing"), "test"),
     **dict.fromkeys(("valid", "val", "validation", "dev"), "val"),
 }
 IMAGES = ("images", "image", "imgs", "img", "jpegimages", "pngimages")
@@ -21,6 +22,7 @@ MASK_SUFFIX = re.compile(r"[_\-. ](masks?([_\-. ]?\d+)?|seg|segmentation|labels?
 
 def _words(name: str) -> list[str]:
     joined = re.sub(r"ground[_\-\s]truth", "groundtruth", fold(name))
+    joined = re.sub(r"(?<=\w)annot$", "_annot", joined)  # CamVid's trainannot
     return [word for word in re.split(r"[_\-\s.]+", joined) if word]
 
 
