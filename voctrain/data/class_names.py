@@ -67,11 +67,19 @@ def fold(name: str) -> str:
 
 
 def merged(names: Iterable[str]) -> tuple[str, ...]:
-    """Names that differ in case and blanks only as one, in alphabetical order; the most frequent spelling counts."""
+    """Names that differ in case and blanks only as one, in alphabetical order; the most frequent spelling counts.
+
+    Numbers in names are in the order of their size: cell 9, cell 10.
+    """
     spelled: dict[str, str] = {}
     for name, _ in sorted(Counter(names).items(), key=lambda item: (-item[1], item[0])):
         spelled.setdefault(fold(name), name)
-    return tuple(name for _, name in sorted(spelled.items()))
+    return tuple(spelled[name] for name in sorted(spelled, key=_by_number))
+
+
+def _by_number(name: str) -> list[str | tuple[int, str]]:
+    parts = re.split("([0-9]+)", name)  # texts and numbers in turn
+    return [(len(part.lstrip("0")), part) if i % 2 else part for i, part in enumerate(parts)]
 
 
 def canonical(names: Iterable[str]) -> tuple[str, ...]:

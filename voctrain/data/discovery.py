@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -128,6 +129,9 @@ def _by_content(
         if not values:  # `check_labels` refuses the masks, or they are bad
             return ClassList(canonical(names), "the annotations", forced=forced)
         return replace(_matched(listing, used, named, names, values), forced=forced)
+    if names and colored is None and not _in_vocs_order(used, named):
+        with suppress(ValueError):  # VOC's names in an order of one's own, or contradictions
+            return replace(_matched(listing, used, named, names, values), forced=forced)
     vocs = colored is not None or any(mask.vocs for mask in masks.values())
     if names or (vocs and (most <= len(VOC_CLASSES) or scattered)):
         return replace(VOC, forced=forced)
@@ -144,6 +148,12 @@ def _by_content(
         )
     unnamed = ("object",) if most == 1 else tuple(f"class_{i}" for i in range(1, most + 1))
     return ClassList(unnamed, "the values of the masks, which nothing names", forced=forced)
+
+
+def _in_vocs_order(used: Mapping[int, set[int]], named: Mapping[int, set[str]]) -> bool:
+    """Whether most masks, if any, have VOC's numbers of the names in the annotation of the same image."""
+    both = [(used[i], {VOC.number(name) for name in named[i]}) for i in used if i in named]
+    return 2 * sum(masked == annotated for masked, annotated in both) >= len(both)
 
 
 _ONLY_VOID = (

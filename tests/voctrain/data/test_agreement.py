@@ -87,10 +87,11 @@ class TestPalettesThatDisagree:
 
 class TestContradictions:
     def test_most_annotations_that_name_other_classes_are_refused(self, tmp_path):
-        """VOC's names, but in an order of one's own: mask value 1 is the dog."""
+        """Mask value 1 is the dog."""
         devkit(tmp_path, ("dog", "cat"), xml=True)
+        (tmp_path / "labels.txt").write_text("cat\ndog")
         message = refusal(tmp_path)
-        assert "annotations and masks must name the same classes, but 12 of 12 differ, such as img_00" in message
+        assert "annotations and masks must name the same classes, but 8 of 12 differ, such as img_01" in message
         assert "list the classes in the order of the mask values with --classes FILE" in message
 
     def test_some_are_a_warning(self, tmp_path):
@@ -151,6 +152,7 @@ class TestNothingToLearn:
 
 def test_describe_refuses_what_a_search_refuses(tmp_path, capsys):
     devkit(tmp_path, ("dog", "cat"), xml=True)
+    (tmp_path / "labels.txt").write_text("cat\ndog")
     assert main(["describe", str(tmp_path), "--sheet", str(tmp_path / "sheet.png")]) == 2
     captured = capsys.readouterr()
     assert "12 labeled" in captured.out

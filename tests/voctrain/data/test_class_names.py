@@ -266,6 +266,7 @@ class TestNames:
         assert not are_vocs(["cat", "zebra"])
 
     def test_spellings_are_merged(self):
+        assert merged(["cell 10", "cell 9", "cell", "10 cell"]) == ("10 cell", "cell", "cell 9", "cell 10")
         assert merged(["vest", "Helmet", "helmet", "HELMET", "helmet", "head"]) == ("head", "helmet", "vest")
 
     def test_contrast_starts_at_the_first_difference(self):

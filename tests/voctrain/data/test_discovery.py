@@ -50,6 +50,16 @@ class TestNamesOfAnnotations:
         repaint(tmp_path / "SegmentationClass", lambda mask, _: np.uint8([0, 5, 9, 200])[mask])
         assert_masks(tmp_path, OWN)
 
+    @pytest.mark.parametrize("paint", [lambda mask: mask, lambda mask: Image.fromarray(mask)], ids=["VOC", "gray"])
+    def test_some_of_vocs_names_in_an_order_of_ones_own(self, tmp_path, paint):
+        devkit(tmp_path, ("dog", "cat"), xml=True)
+        repaint(tmp_path / "SegmentationClass", lambda mask, _: paint(mask))
+        assert_masks(tmp_path, ("dog", "cat"))
+
+    def test_numbers_in_names_are_ordered_by_size(self, tmp_path):
+        devkit(tmp_path, [f"cell {i}" for i in range(1, 61)], n=60, xml=True)
+        assert_masks(tmp_path, [f"cell {i}" for i in range(1, 61)], n=60)
+
     def test_a_class_in_annotations_only(self, tmp_path):
         """Rust was never painted, and has the last number."""
         ids = devkit(tmp_path, OWN, xml=True)

@@ -6,7 +6,7 @@ multi-label export (_classes.csv in each part). Images that no table names are t
 
 from pathlib import Path
 
-from voctrain.data.class_names import ClassList, canonical, find_class_list, fold
+from voctrain.data.class_names import ClassList, canonical, find_class_list, fold, merged
 from voctrain.data.image_files import Index, files_below
 from voctrain.data.layouts.label_table import has_images, read_label_table
 from voctrain.data.layouts.listing import Example, Listing, checked, find_all
@@ -63,4 +63,4 @@ def _joined(lists: list[ClassList]) -> ClassList | None:
         for name in classes.names:
             names.setdefault(fold(name), name)
     same = len(names) == len(lists[0].names)
-    return ClassList(lists[0].names if same else canonical(sorted(names.values(), key=fold)), lists[0].source)
+    return ClassList(lists[0].names if same else canonical(merged(names.values())), lists[0].source)
