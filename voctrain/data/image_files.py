@@ -164,12 +164,15 @@ class Index:
         return names[0] if len(names) == 1 else None
 
     def _in_folders(self, name: str) -> str | None:
-        """The id at the end of a path."""
+        """The id at the end of a path, or the only id that the path is the end of."""
         path = PurePosixPath(name.replace("\\", "/"))
         parts = [part for part in path.parts if part not in ("/", "//", ".", "..")]
         for i in range(len(parts)):
             if (tail := "/".join(parts[i:])) in self.paths:
                 return tail
+        below = f"/{'/'.join(parts)}"
+        if len(deeper := [known for known in self.by_name.get(_name(below), []) if known.endswith(below)]) == 1:
+            return deeper[0]
         if parts and (len(parts) == 1 or path.is_absolute() or parts[0].endswith(":")):  # a path of another machine
             return self._alone(parts[-1])
         return None
