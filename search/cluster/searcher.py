@@ -37,8 +37,8 @@ class StudySearcher(NotPickled, Searcher):
     No configuration runs twice: if the sampler repeats one, a new one is drawn at random instead, and if none is left,
     the search is `exhausted`.
 
-    If the machine fails to write, here or on a worker, `halted` is the message and the study stays as it was: trials
-    that have not ended are unfinished.
+    If the machine fails to write, here or on a worker, or `on_change` raises, `halted` is the error and the study stays
+    as it was: trials that have not ended are unfinished.
     """
 
     def __init__(
@@ -70,14 +70,16 @@ class StudySearcher(NotPickled, Searcher):
                 self.known.setdefault(_key(config), known.number)
         self.failures: deque[str] = deque(maxlen=SAME_FAILURES)
         self.broken: str | None = None  # the message of the failures in a row
-        self.halted: str | None = None
+        self.halted: Exception | None = None
 
     @contextmanager
     def _halting(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:  # nothing may follow a journal line that was cut off
-            self.halted = str(StorageError.of(self.folder, error))
+            self.halted = StorageError.of(self.folder, error)
+        except Exception as error:  # Tune would blame the trial
+            self.halted = error
 
     def suggest(self, trial_id: str) -> Any:  # a job, or Searcher.FINISHED
         if self.halted or self.broken or self.exhausted or (not self.unfinished and self.asked >= self.trials):
@@ -134,7 +136,7 @@ class StudySearcher(NotPickled, Searcher):
             return
         result = result or {}
         if result.get("outcome") == INTERRUPTED:
-            self.halted = result["error"]
+            self.halted = StorageError(result["error"])
             return
         with self._halting():
             self._end(trial, result, error)

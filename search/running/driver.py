@@ -82,7 +82,7 @@ def _run(session: Session, study: optuna.Study, dashboard: str) -> Outcome:
                 ticker=Ticker(progress.training_starts, progress.tick),
             )
     if searcher.halted:
-        raise StorageError(searcher.halted)
+        raise searcher.halted
     seconds = stopwatch.save()
     publisher.update()
     broken = None

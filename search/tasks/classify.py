@@ -134,7 +134,7 @@ class Classify(PretrainedTask):
         if predictions is None:
             yield Text("val_predictions.npz is missing: classes and images cannot be shown.")
             return
-        classes = list(best.details["report"])[: predictions["y_true"].shape[1]]
+        classes = list(best.details["report"])[: predictions["y_true"].shape[1]]  # once followed by averages
         yield Table(CLASS_HEADS, _class_rows(predictions, best, classes), "Classes on the validation images")
         yield Text("The thresholds were fitted to these same images; the AP does not depend on them.")
         yield heat_map(

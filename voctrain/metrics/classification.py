@@ -107,17 +107,20 @@ def classify_report(
     """Confusion matrices and classification report of the decisions of `decide`, as plain values for JSON.
 
     multilabel_confusion: [[tn, fp], [fn, tp]] per class. co_confusion: see the function of that name. report:
-    precision, recall, f1-score and support per class and per average.
+    precision, recall, f1-score and support per class. averages: the same per average of the classes.
     """
     y_true = np.asarray(y_true, dtype=int)
     y_pred = decide(y_prob, thresholds, at_least_one=at_least_one(y_true)).astype(int)
-    options: dict[str, Any] = {"target_names": list(classes), "zero_division": 0}  # 0 is missing in the stubs
+    zero: Any = 0  # missing in the stubs
     # scikit-learn takes a single column for two exclusive classes: a second one, left out again, shows what is meant.
     wide = [np.pad(y, ((0, 0), (0, y.shape[1] == 1))) for y in (y_true, y_pred)]
-    report = classification_report(*wide, labels=np.arange(len(classes)), output_dict=True, **options)
-    assert isinstance(report, dict)
+    # Without target_names, so that no class takes the place of an average, such as "accuracy".
+    found = classification_report(*wide, labels=np.arange(len(classes)), output_dict=True, zero_division=zero)
+    assert isinstance(found, dict)
+    rows = {name: {key: float(value) for key, value in row.items()} for name, row in found.items()}
     return {
         "multilabel_confusion": multilabel_confusion_matrix(*wide)[: len(classes)].tolist(),
         "co_confusion": co_confusion(y_true, y_pred).tolist(),
-        "report": {name: {key: float(value) for key, value in row.items()} for name, row in report.items()},
+        "report": {name: rows.pop(str(c)) for c, name in enumerate(classes)},
+        "averages": rows,
     }

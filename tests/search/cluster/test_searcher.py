@@ -147,7 +147,7 @@ class TestTheMachineFails:
         searcher.suggest("b")
         self.full(searcher, monkeypatch)
         searcher.on_trial_result("a", report(1, 0.3))
-        assert searcher.halted.startswith("cannot write run: No space left on device (the disk at ")
+        assert str(searcher.halted).startswith("cannot write run: No space left on device (the disk at ")
         searcher.on_trial_complete("a", report(EPOCHS, 0.5, done=True))
         searcher.on_trial_result("b", report(1, 0.3))
         assert searcher.suggest("c") == Searcher.FINISHED
@@ -158,18 +158,32 @@ class TestTheMachineFails:
         searcher = make()
         self.full(searcher, monkeypatch)
         assert searcher.suggest("a") == Searcher.FINISHED
-        assert "No space left on device" in searcher.halted
+        assert "No space left on device" in str(searcher.halted)
 
     def test_a_worker_that_cannot_write_leaves_its_trial_unfinished(self):
         searcher = make(trials=9)
         searcher.suggest("a")
         searcher.on_trial_result("a", report(1, 0.3))
         searcher.on_trial_complete("a", {"done": True, "outcome": "interrupted", "error": "cannot write weights.pt: x"})
-        assert searcher.halted == "cannot write weights.pt: x"
+        assert str(searcher.halted) == "cannot write weights.pt: x"
         assert searcher.suggest("b") == Searcher.FINISHED
         [trial] = searcher.study.trials
         assert trial.state == TrialState.RUNNING
         assert make(searcher.study).suggest("a")["training"] == 0  # continued
+
+    def test_an_error_of_ours_ends_the_search_and_blames_no_trial(self):
+        broken = ZeroDivisionError("a figure")
+
+        def on_change(trial):
+            if trial.state.is_finished():
+                raise broken
+
+        searcher = make(trials=9)
+        searcher.on_change = on_change
+        searcher.suggest("a")
+        searcher.on_trial_complete("a", report(EPOCHS, 0.5, done=True))
+        assert searcher.halted is broken
+        assert searcher.suggest("b") == Searcher.FINISHED
 
 
 class TestNoConfigurationTwice:

@@ -155,3 +155,13 @@ def test_report_is_plain_and_uses_thresholds():
     assert report["co_confusion"] == [[1, 1], [1, 2]]
     assert report["report"]["cat"] == {"precision": 0.5, "recall": 0.5, "f1-score": 0.5, "support": 2.0}
     assert report["report"]["dog"]["f1-score"] == 1
+    assert report["averages"]["macro avg"]["recall"] == 0.75
+
+
+def test_a_class_may_be_named_like_an_average_or_a_number():
+    y_true = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 1]])
+    names = ("accuracy", "macro avg", "0")
+    report = classify_report(y_true, y_true / 2, 0.25, names)
+    assert list(report["report"]) == list(names)
+    assert [row["support"] for row in report["report"].values()] == [2, 2, 1]
+    assert report["averages"]["macro avg"]["support"] == 5
