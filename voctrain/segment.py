@@ -142,6 +142,7 @@ def new_model(config: SegmentConfig, data: Data) -> Segmenter:
     model = build_segmenter(
         config.architecture,
         num_classes=1 + len(data.classes),
+        image_size=config.image_size,
         width=config.width,
         depth=config.depth,
         weights=config.weights,
@@ -177,7 +178,11 @@ def restore(saved: dict, *, device: str | torch.device = "cpu") -> tuple[Segment
     """The model of a checkpoint in eval mode, which maps [0, 1] images to logits, and its configuration."""
     config = SegmentConfig.from_dict(saved["config"])
     model = build_segmenter(
-        config.architecture, num_classes=1 + len(saved["classes"]), width=config.width, depth=config.depth
+        config.architecture,
+        num_classes=1 + len(saved["classes"]),
+        image_size=saved["image_size"],
+        width=config.width,
+        depth=config.depth,
     )
     model.load_state_dict(saved["model"])
     return model.to(device).to(memory_format=torch.channels_last).eval(), config

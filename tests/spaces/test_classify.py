@@ -10,7 +10,7 @@ from optuna.trial import FixedTrial
 from spaces.classify import PORTFOLIO, architectures, suggest
 from voctrain.config import ClassifyConfig
 from voctrain.models import CLASSIFIERS
-from voctrain.models.weights import published_weights
+from voctrain.models.published import published
 
 DRAWS = 300
 PROBLEMS = [
@@ -138,7 +138,7 @@ def test_the_architectures_exist_and_have_the_weights(problem):
     assert len(set(names)) == len(names)
     assert set(names) <= set(CLASSIFIERS)
     if problem["weights"] == "imagenet":
-        assert all(published_weights(name) for name in names)
+        assert all(published(name) for name in names)
 
 
 @every_problem

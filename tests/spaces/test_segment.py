@@ -7,8 +7,8 @@ from optuna.trial import FixedTrial
 
 from spaces.segment import PORTFOLIO, architectures, suggest
 from voctrain.config import SegmentConfig
+from voctrain.models.published import published
 from voctrain.models.segmenters import SEGMENTERS, TORCHVISION
-from voctrain.models.weights import published_weights
 
 DRAWS = 300
 PROBLEMS = [
@@ -53,10 +53,10 @@ def test_the_architectures_exist_and_have_the_weights(problem):
     assert {config["architecture"] for config, _ in drawn(problem)} == set(names)
     assert set(names) <= set(SEGMENTERS)
     if problem["weights"] == "imagenet":
-        assert all(published_weights(name.partition("_")[2]) for name in names)
+        assert all(published(name.partition("_")[2]) for name in names)
     if problem["weights"] == "published":
         assert set(names) <= set(TORCHVISION)
-        assert all(published_weights(name) for name in names)
+        assert all(published(name) for name in names)
 
 
 def test_every_choice_is_drawn():
