@@ -21,6 +21,7 @@ from voctrain.models import Classifier, build_classifier
 from voctrain.models.auxiliary import outputs_of
 from voctrain.models.classifiers import check_name, input_size
 from voctrain.models.deployed import DeployedClassifier
+from voctrain.models.fine_tuning import fine_tune
 from voctrain.models.mask_heads import MaskHeads
 from voctrain.models.weights_file import file_origin
 from voctrain.precision import autocast
@@ -139,6 +140,7 @@ def new_model(config: ClassifyConfig, data: Data) -> Classifier:
     )
     if not model.own_normalization:
         model.set_normalization(*channel_statistics(data.images, data.train))
+    fine_tune(model, config)
     if config.mask_loss:
         model.mask_heads = MaskHeads(model.net, image_size=model.input_size, num_classes=len(data.classes))
     return model

@@ -24,6 +24,7 @@ from voctrain.metrics.segmentation import confusion, mask_dice, mask_metrics
 from voctrain.models import Segmenter, build_segmenter
 from voctrain.models.auxiliary import outputs_of
 from voctrain.models.deployed import DeployedSegmenter
+from voctrain.models.fine_tuning import fine_tune
 from voctrain.models.segmenters import check_name
 from voctrain.models.weights_file import file_origin
 from voctrain.precision import autocast
@@ -150,6 +151,7 @@ def new_model(config: SegmentConfig, data: Data) -> Segmenter:
     )
     if not model.own_normalization:
         model.set_normalization(*channel_statistics(data.images, data.train))
+    fine_tune(model, config)
     return model
 
 

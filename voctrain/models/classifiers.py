@@ -69,8 +69,11 @@ def build_classifier(
         )
     net = _build_net(name, num_classes, image_size, in_channels)
     model = Classifier(net, input_size=input_size(name, image_size), in_channels=in_channels)
+    head = Head(_last_tensors(name), None if classes is None else tuple(classes))
+    model.backbone = tuple(f"net.{part}." for part, _ in net.named_children() if part not in head.parts)
+    model.backbone += tuple(f"net.{name}" for name, _ in net.named_parameters(recurse=False))  # such as cls_token
+    model.last_layers = head.layers
     if weights != "none":
-        head = Head(_last_tensors(name), None if classes is None else tuple(classes))
         load_into(model, name, weights, head, image_size=image_size)
     return model
 

@@ -91,9 +91,11 @@ def build_segmenter(
         auxiliary = {} if name.startswith("lraspp") else {"aux_loss": True}
         options = {"weights": None, "weights_backbone": None, "num_classes": num_classes, **auxiliary}
         model = Segmenter(models.get_model(name, **options))
+    part = None if name == "unet" else "encoder" if decoded or name.startswith("fpn_") else "backbone"
+    model.backbone = () if part is None else (f"net.{part}.",)
+    head = Head(_last_tensors(model.net), None if classes is None else tuple(classes), background=1)
+    model.last_layers = head.layers
     if weights != "none":
-        part = None if name == "unet" else "encoder" if decoded or name.startswith("fpn_") else "backbone"
-        head = Head(_last_tensors(model.net), None if classes is None else tuple(classes), background=1)
         of_encoder = weights != "published" if is_named(weights) else is_of_encoder(weights, model.net, part, head)
         if of_encoder:
             if part is None:
