@@ -25,6 +25,7 @@ from voctrain.models.fine_tuning import fine_tune
 from voctrain.models.mask_heads import MaskHeads
 from voctrain.models.weights_file import file_origin
 from voctrain.precision import autocast
+from voctrain.probe import start_from_probe
 from voctrain.sampling import check_sampling, sampling_pool
 from voctrain.seeding import seed_epoch
 
@@ -56,6 +57,8 @@ def train(
     device = torch.device(device)
     seed_epoch(config.seed, 0)
     model = new_model(config, data)
+    if config.head_init == "probe" and resume is None:
+        start_from_probe(model, config, data, device)
     images = DeviceArray(data.images, device)
     masks = DeviceArray(data.masks, device) if config.mask_loss and data.masks is not None else None
     labels = DeviceArray(data.labels.astype(np.float32), device)
@@ -121,6 +124,8 @@ def check(config: ClassifyConfig, data: Data) -> None:
     check_name(config.architecture)
     if config.weights == "published":
         raise ValueError("weights=published is for segmenters: use weights=imagenet")
+    if config.head_init == "probe" and config.weights == "none":
+        raise ValueError("head_init=probe requires pretrained weights: set weights, or omit head_init")
     if config.mask_loss and data.masks is None:
         raise ValueError(f"mask_loss requires masks, but these data have none: omit mask_loss={config.mask_loss:g}")
     if config.mask_loss and config.architecture.startswith(TRANSFORMERS):

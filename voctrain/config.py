@@ -177,6 +177,10 @@ class LabeledConfig(TrainConfig):
 class ClassifyConfig(LabeledConfig):
     """Multi-label classification. The choices come from the course notebook; the losses cite their papers."""
 
+    head_init: str = choice(
+        "random", "probe"
+    )  # probe: of logistic regression on the frozen features, see voctrain.probe
+
     loss: str = choice("bce", "bce_weight", "focal", "asymmetric")
     reduction: str = choice("mean", "sum")  # over images and classes
     label_smoothing: float = number(0.0, 0, 0.5)  # targets become y (1 - s) + s / 2
