@@ -117,6 +117,14 @@ class SearchOptions(ResourceOptions):
         group="data",
         shown="300; 64 for the sample",
     )
+    store_size: int | None = option(
+        None,
+        "side of the images that random crops are taken from, in pixels",
+        parse=integer(28),
+        metavar="PX",
+        group="data",
+        shown="1.5 times --image-size",
+    )
     resize: str | None = option(
         None,
         "how images become squares: squash them, pad them with black, or crop their center",

@@ -71,8 +71,8 @@ def test_only_the_command_of_the_data_prints_and_reads_arguments(file):
 TRAINING_FLOORS = (
     ("config", "contact_sheet"),
     ("data",),
-    ("augment", "losses", "metrics", "models", "sampling", "precision", "overflow"),
-    ("images", "optim", "checkpoint", "device_array", "seeding", "submission", "weight_averaging"),
+    ("augment", "losses", "metrics", "device_array", "models", "sampling", "precision", "overflow"),
+    ("images", "optim", "checkpoint", "seeding", "submission", "weight_averaging"),
     ("features", "loop"),
     ("probe",),
     ("classify", "segment"),

@@ -13,7 +13,7 @@ from voctrain.checkpoint import pack_checkpoint
 from voctrain.config import ClassifyConfig
 from voctrain.data import Data
 from voctrain.device_array import DeviceArray
-from voctrain.images import EVAL_BATCH, channel_statistics, check_images, to_unit
+from voctrain.images import EVAL_BATCH, arrays_on, channel_statistics, check_images, to_unit
 from voctrain.loop import Epoch, fit
 from voctrain.losses.classification import classification_loss, object_cross_entropy
 from voctrain.metrics.classification import classify_metrics
@@ -57,10 +57,9 @@ def train(
     device = torch.device(device)
     seed_epoch(config.seed, 0)
     model = new_model(config, data)
-    if config.head_init == "probe" and resume is None:
+    if resume is None and config.head_init == "probe":
         start_from_probe(model, config, data, device)
-    images = DeviceArray(data.images, device)
-    masks = DeviceArray(data.masks, device) if config.mask_loss and data.masks is not None else None
+    images, _, train_images, masks = arrays_on(device, data, config, masks=bool(config.mask_loss))
     labels = DeviceArray(data.labels.astype(np.float32), device)
     criterion = classification_loss(config, data.labels[data.train]).to(device)
     pool = sampling_pool(data.labels[data.train], config, data.classes)
@@ -69,7 +68,7 @@ def train(
     def batch_loss(index: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         index = index.repeat(config.aug_repeats)
         mask = None if masks is None else masks[index]
-        batch, target, mask = vary(to_unit(images[index]), labels[index], config, mask)
+        batch, target, mask = vary(to_unit(train_images[index]), labels[index], config, mask)
         if mask is None or model.mask_heads is None:
             logits, *auxiliary = outputs_of(model(batch))
             mask_loss = 0.0
@@ -112,9 +111,9 @@ def vary(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Augment a batch for training, then mix it; for the shapes see `mix`."""
     if masks is None:
-        images = augment(images, config)
+        images = augment(images, config, size=config.image_size)
     else:
-        images, masks = augment(images, config, masks)
+        images, masks = augment(images, config, masks, size=config.image_size)
     return mix(images, target, config, masks)
 
 

@@ -17,7 +17,7 @@ from voctrain.data import Data
 from voctrain.data.class_names import VOID
 from voctrain.data.resizing import place, window
 from voctrain.device_array import DeviceArray
-from voctrain.images import EVAL_BATCH, channel_statistics, check_images, to_unit
+from voctrain.images import EVAL_BATCH, arrays_on, channel_statistics, check_images, to_unit
 from voctrain.loop import Epoch, fit
 from voctrain.losses.segmentation import MaskLoss
 from voctrain.metrics.segmentation import confusion, mask_dice, mask_metrics
@@ -47,7 +47,9 @@ def train(
     device = torch.device(device)
     seed_epoch(config.seed, 0)
     model = new_model(config, data)
-    images, masks = DeviceArray(data.images, device), DeviceArray(data.masks, device)
+    images, masks, train_images, train_masks = arrays_on(device, data, config, masks=True)
+    assert masks is not None
+    assert train_masks is not None
     num_classes = 1 + len(data.classes)
     criterion = MaskLoss(config, pixel_counts(data.masks, data.train, num_classes)).to(device)
     pool = sampling_pool(data.labels[data.train], config, data.classes)
@@ -56,7 +58,7 @@ def train(
 
     def batch_loss(index: Tensor) -> tuple[Tensor, Tensor]:
         index = index.repeat(config.aug_repeats)
-        batch, target = vary(to_unit(images[index]), masks[index], config, rarity)
+        batch, target = vary(to_unit(train_images[index]), train_masks[index], config, rarity)
         logits, *auxiliary = outputs_of(model(batch))
         loss = criterion(logits, target) + (config.aux_weight or 0) * sum(criterion(a, target) for a in auxiliary)
         return loss, confusion(target, logits.detach().argmax(1), num_classes)
@@ -108,7 +110,7 @@ def class_rarity(data: Data) -> Tensor:
 def vary(images: Tensor, masks: Tensor, config: SegmentConfig, rarity: Tensor) -> tuple[Tensor, Tensor]:
     """Augment images (B, 3, S, S) and masks (B, S, S) for training, then paste objects."""
     focus = draw_points(masks, rarity, config.crop_focus) if config.crop_focus else None
-    images, masks = augment(images, config, masks, focus)
+    images, masks = augment(images, config, masks, focus, size=config.image_size)
     return copy_paste(images, masks, rarity, config.copy_paste) if config.copy_paste else (images, masks)
 
 

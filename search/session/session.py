@@ -196,12 +196,14 @@ def _resolve(task: Task, options: SearchOptions) -> SearchOptions:
     sample, data, val = options.data == "sample", options.data, options.val
     if data not in ("sample", "voc2009", *DIGITS):
         data = str(Path(data).resolve())
+    image_size = options.image_size or (SAMPLE_IMAGE_SIZE if sample else IMAGE_SIZE)
     return replace(
         options,
         data=data,
         val=val if val in (None, OWN_VAL) or re.fullmatch(FOLD, val) else str(Path(val).resolve()),
         classes=options.classes and str(Path(options.classes).resolve()),
-        image_size=options.image_size or (SAMPLE_IMAGE_SIZE if sample else IMAGE_SIZE),
+        image_size=image_size,
+        store_size=options.store_size or image_size * 3 // 2,
         resize=options.resize or "squash",
         epochs=options.epochs or (SAMPLE_EPOCHS if sample else EPOCHS),
     )

@@ -156,12 +156,13 @@ class Classify(PretrainedTask):
 
         from search.pictures.batch import spread, tiles, to_bytes
         from voctrain import classify
-        from voctrain.images import to_unit
+        from voctrain.images import to_unit, training_arrays
 
         assert isinstance(config, ClassifyConfig)
         index = spread(data.train, count)
         labels = torch.tensor(data.labels[index], dtype=torch.float32)
-        seen, targets, _ = classify.vary(to_unit(torch.from_numpy(data.images[index])), labels, config)
+        images = torch.from_numpy(training_arrays(data, config)[0][index])
+        seen, targets, _ = classify.vary(to_unit(images), labels, config)
         named = [_target_names(target, data.classes) for target in targets.tolist()]
         rows = tiles(data.images[index], ["image"] * count) + tiles(to_bytes(seen), named)
         return rows, f"what each becomes, with its targets: {'; '.join(named)}"
@@ -223,7 +224,7 @@ def script(config: ClassifyConfig) -> Script:
     imports = {
         "voctrain.classify": "predict, vary",
         "voctrain.device_array": "DeviceArray",
-        "voctrain.images": "to_unit",
+        "voctrain.images": "to_unit, training_arrays",
         "voctrain.losses.classification": "classification_loss",
         "voctrain.metrics.classification": "classify_metrics",
         "voctrain.metrics.thresholds": "fit_thresholds",
@@ -237,14 +238,19 @@ def script(config: ClassifyConfig) -> Script:
         terms += "\nloss = loss + AUXILIARY * sum(criterion(a, target) for a in auxiliary)"
     if config.mask_loss:
         imports["voctrain.losses.classification"] += ", object_cross_entropy"
-        masks, maps = ", masks[index]", "\nmasks = DeviceArray(data.masks, device)"
+        masks, maps = ", masks[index]", "\nmasks = DeviceArray(train_masks, device)"
         forward = f"with model.mask_heads.watch(model.net) as maps:\n    {forward}"
         terms += "\nmask_losses = [object_cross_entropy(m, mask) for m in maps]"
         terms += "\nloss = loss + config.mask_loss * sum(mask_losses) / len(mask_losses)"
     mask = "mask" if masks else "_"
+    start = ""
+    if config.head_init == "probe":
+        imports["voctrain.probe"] = "start_from_probe"
+        start = "start_from_probe(model, config, data, device)\n"
     return Script(
         imports,
-        setup="images = DeviceArray(data.images, device)"
+        setup=f"{start}train_images, {'train_masks' if maps else '_'} = training_arrays(data, config)\n"
+        "images = DeviceArray(train_images, device)"
         f"{maps}\n"
         "labels = torch.tensor(data.labels, dtype=torch.float32, device=device)\n"
         "criterion = classification_loss(config, data.labels[data.train]).to(device)\n"

@@ -192,7 +192,7 @@ class Segment(PretrainedTask):
         return Script(
             {
                 "voctrain.device_array": "DeviceArray",
-                "voctrain.images": "to_unit",
+                "voctrain.images": "to_unit, training_arrays",
                 "voctrain.losses.segmentation": "MaskLoss",
                 "voctrain.metrics.segmentation": "confusion, mask_metrics",
                 "voctrain.models.auxiliary": "outputs_of",
@@ -200,7 +200,7 @@ class Segment(PretrainedTask):
                 "voctrain.segment": "class_rarity, pixel_counts, predict, vary, with_masks",
             },
             setup="data = with_masks(data)  # images without a mask teach nothing\n"
-            "images, masks = DeviceArray(data.images, device), DeviceArray(data.masks, device)\n"
+            "images, masks = (DeviceArray(part, device) for part in training_arrays(data, config))\n"
             "num_classes = 1 + len(data.classes)  # background first\n"
             "criterion = MaskLoss(config, pixel_counts(data.masks, data.train, num_classes)).to(device)\n"
             "rarity = class_rarity(data).to(device)\n"
@@ -221,13 +221,15 @@ class Segment(PretrainedTask):
         from search.pictures.batch import spread, tiles, to_bytes
         from voctrain import segment
         from voctrain.data.palette import voc_palette
-        from voctrain.images import to_unit
+        from voctrain.images import to_unit, training_arrays
 
         assert isinstance(config, SegmentConfig)
         data = segment.with_masks(data)
         assert data.masks is not None
         index = spread(data.train, count)
-        images, masks = to_unit(torch.from_numpy(data.images[index])), torch.from_numpy(data.masks[index])
+        images, masks = training_arrays(data, config)
+        assert masks is not None
+        images, masks = to_unit(torch.from_numpy(images[index])), torch.from_numpy(masks[index])
         seen, masks = segment.vary(images, masks, config, segment.class_rarity(data))
         rows = tiles(data.images[index], ["image"] * count) + tiles(to_bytes(seen), ["as trained on"] * count)
         return rows + tiles(voc_palette()[masks.numpy()], ["its mask"] * count), "what each becomes, with its mask"
