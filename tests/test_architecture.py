@@ -92,6 +92,7 @@ DATA_FLOORS = (
     ("mask_files",),
     ("layouts",),
     ("discovery",),
+    ("agreement",),
     ("content", "convert", "decode", "sample", "validation"),
     ("description", "digits", "named_sets"),
     ("__init__",),

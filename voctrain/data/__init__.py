@@ -2,10 +2,11 @@
 
 A module imports only from lower floors (tests/test_architecture.py checks this):
 
-    8  __main__
-    7  __init__
-    6  description, digits, named_sets
-    5  content, convert, decode, sample, validation
+    9  __main__
+    8  __init__
+    7  description, digits, named_sets
+    6  content, convert, decode, sample, validation
+    5  agreement
     4  discovery
     3  layouts
     2  mask_files

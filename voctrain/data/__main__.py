@@ -116,6 +116,7 @@ def _describe(folder: str, use_val: bool, classes: str | None, mask_value: list[
             f"every file must be readable, but {len(found.bad)} of {total} images are bad: repair them, or search with"
             " --skip-bad"
         )
+    found.check()
 
 
 if __name__ == "__main__":

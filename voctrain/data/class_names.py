@@ -21,8 +21,11 @@ VOID = 255  # mask value of pixels without a class: object borders and unlabeled
 MOST_MASK_CLASSES = VOID - 1  # masks are uint8
 BACKGROUND_NAMES = ("background", "bg")
 VOID_NAMES = ("ignore", "ignored", "void", "unlabeled", "unlabelled")
-# The class lists that CVAT, labelme, LabelImg, PaddlePaddle and Roboflow write or read, best source first.
-CLASS_LISTS = ("labelmap.txt", "class_names.txt", "classes.txt", "labels.txt", "label_list.txt", "_classes.csv")
+# The class lists that CVAT, CamVid, labelme, LabelImg, PaddlePaddle and Roboflow write or read, best source first.
+CLASS_LISTS = (
+    *("labelmap.txt", "label_colors.txt", "class_dict.csv", "class_names.txt", "classes.txt", "labels.txt"),
+    *("label_list.txt", "_classes.csv"),
+)
 
 COMMENT = re.compile(r"\s*(#|label\s*:\s*color)")  # CVAT's header, too
 
@@ -64,11 +67,19 @@ def fold(name: str) -> str:
 
 
 def merged(names: Iterable[str]) -> tuple[str, ...]:
-    """Names that differ in case and blanks only as one, in alphabetical order; the most frequent spelling counts."""
+    """Names that differ in case and blanks only as one, in alphabetical order; the most frequent spelling counts.
+
+    Numbers in names are in the order of their size: cell 9, cell 10.
+    """
     spelled: dict[str, str] = {}
     for name, _ in sorted(Counter(names).items(), key=lambda item: (-item[1], item[0])):
         spelled.setdefault(fold(name), name)
-    return tuple(name for _, name in sorted(spelled.items()))
+    return tuple(spelled[name] for name in sorted(spelled, key=_by_number))
+
+
+def _by_number(name: str) -> list[str | tuple[int, str]]:
+    parts = re.split("([0-9]+)", name)  # texts and numbers in turn
+    return [(len(part.lstrip("0")), part) if i % 2 else part for i, part in enumerate(parts)]
 
 
 def canonical(names: Iterable[str]) -> tuple[str, ...]:
@@ -114,9 +125,10 @@ def read_class_list(path: Path) -> ClassList | None:
     number 0, the order says nothing about mask values. Raises `ValueError` for a file that is no class list.
     """
     lines = [line for line in read_text(path).split("\n") if line.strip() and not COMMENT.match(line)]
-    is_table = path.suffix.lower() == ".csv"
-    entries = _pixel_values(path, lines) if is_table else _numbered_entries(lines) or _plain_entries(lines)
-    if entries is None:
+    colored = _colored_entries(lines)
+    is_table = not colored and path.suffix.lower() == ".csv"
+    plain = _pixel_values(path, lines) if is_table else _numbered_entries(lines) or _plain_entries(lines)
+    if (entries := colored or plain) is None:
         return None
     if bad := next((color for *_, color in entries if color is not None and max(color) > 255), None):
         raise ValueError(f"colors must be in 0..255, but {path} has {','.join(map(str, bad))}: correct it")
@@ -128,8 +140,10 @@ def read_class_list(path: Path) -> ClassList | None:
     def number(name: str) -> int:
         return 0 if is_background(name) else VOID if is_void(name) else order[fold(name)]
 
-    values = {value: number(name) for value, name, _ in entries if value is not None and value != number(name)}
     colors = {color: number(name) for _, name, color in entries if color is not None}
+    # Grays of the list, such as 128,128,128, are also what gray masks contain.
+    values = {color[0]: n for color, n in colors.items() if len({*color}) == 1 and color[0] >= len(entries)}
+    values |= {value: number(name) for value, name, _ in entries if value is not None and value != number(name)}
     if len(colors) < sum(color is not None for *_, color in entries):
         raise ValueError(f"each class must have its own color, but {path} gives one color twice: correct it")
     before = [name for _, name, _ in entries[: next((i for i, e in enumerate(entries) if is_background(e[1])), 0)]]
@@ -149,6 +163,23 @@ def _numbered_entries(lines: Sequence[str]) -> list[Entry]:
     return entries if counts and len({fold(name) for _, name, _ in entries}) == len(lines) else []
 
 
+def _colored_entries(lines: Sequence[str]) -> list[Entry]:
+    """Lines of a name and a color each, in either order, such as "cat 128 0 0"; [] if any is another."""
+    if lines and re.fullmatch(r"(name|class|label)\W+r(ed)?\W+g(reen)?\W+b(lue)?", fold(lines[0])):
+        lines = lines[1:]
+    color = r"(?P<r>[0-9]{1,3})[\s,;]+(?P<g>[0-9]{1,3})[\s,;]+(?P<b>[0-9]{1,3})"
+    found = [
+        re.fullmatch(rf"(?P<name>.*?[^\s,;:])[\s,;:]+{color}", line.strip(" ,;\t\n"))
+        or re.fullmatch(rf"{color}[\s,;:]+(?P<name>\D.*)", line.strip(" ,;\t\n"))
+        for line in lines
+    ]
+    entries: list[tuple[str, Color | None]] = []
+    for match in filter(None, found):
+        red, green, blue = (int(match[channel]) for channel in "rgb")
+        entries.append((_bare(match["name"]), (red, green, blue)))
+    return _positioned(entries) if len(entries) == len(lines) else []
+
+
 def _plain_entries(lines: Sequence[str]) -> list[Entry]:
     """Lines of a name each, or of CVAT's name:color:parts:actions."""
     names: list[str] = []
@@ -157,16 +188,25 @@ def _plain_entries(lines: Sequence[str]) -> list[Entry]:
         name, _, rest = line.partition(":")
         color = re.match(r"\s*([0-9]{1,9})\s*,\s*([0-9]{1,9})\s*,\s*([0-9]{1,9})\s*(:|$)", rest)
         cvat = color is not None or re.fullmatch(r"[^:]*:[^:]*:[^:]*:[^:]*", line) is not None
-        names.append((name if cvat else line).strip(", \t"))
+        names.append(_bare(name if cvat else line))
         colors.append(None if color is None else (int(color[1]), int(color[2]), int(color[3])))
-    head, second = is_void(names[0]) if names else False, any(map(is_background, names[1:2]))
+    return _positioned(list(zip(names, colors, strict=True)))
+
+
+def _bare(name: str) -> str:
+    """A name without surrounding blanks, commas and quotes."""
+    return re.sub(r"""^(["'])(.*)\1$""", r"\2", name.strip(", \t"))
+
+
+def _positioned(entries: Sequence[tuple[str, Color | None]]) -> list[Entry]:
+    """The entries with the mask values that their places mean."""
+    names = [name for name, _ in entries]
+    head, second = any(map(is_void, names[:1])), any(map(is_background, names[1:2]))
     if head and fold(names[0]) == "__ignore__":  # labelme's list begins with this one, as -1
         first = -1 if second else 0
-        return [
-            (first + i if i else None, name, color) for i, (name, color) in enumerate(zip(names, colors, strict=True))
-        ]
+        return [(first + i if i else None, *entry) for i, entry in enumerate(entries)]
     first = 0 if head or any(map(is_background, names[:1])) else 1
-    return [(first + i, name, color) for i, (name, color) in enumerate(zip(names, colors, strict=True))]
+    return [(first + i, *entry) for i, entry in enumerate(entries)]
 
 
 def _pixel_values(path: Path, lines: Sequence[str]) -> list[Entry] | None:

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from voctrain.data.agreement import check_labels, check_number, contradicting
 from voctrain.data.array_file import ArrayFile, Shapes, Write, open_arrays, write_arrays
 from voctrain.data.class_names import VOID, in_short
-from voctrain.data.discovery import check_labels, contradicting
 from voctrain.data.image_files import read_image
-from voctrain.data.layouts.listing import Listing
+from voctrain.data.layouts.listing import Listing, labels_in
 from voctrain.data.resizing import NEAREST, resize_square
 
 FORMAT = 2  # version of the cached arrays: increment it when their names or the way they are computed change
@@ -60,13 +60,9 @@ def decode_images(
     teach nothing.
     """
     num_labeled, num_test = len(listing.examples), len(listing.tests)
-    if num_labeled < 2:
-        raise ValueError(
-            f"a set must have at least 2 labeled images, to train and to validate, but {str(listing.root)!r} has"
-            f" {num_labeled}: add more"
-        )
+    check_number(listing)
     sizes, test_sizes = (np.empty((n, 2), np.int32) for n in (num_labeled, num_test))
-    labels = np.empty((num_labeled, len(listing.classes.names)), np.uint8)
+    labels, masked = (np.empty((num_labeled, len(listing.classes.names)), np.uint8) for _ in range(2))
 
     wanted = {("images", "masks"): image_size}
     if store_size > image_size:
@@ -74,6 +70,7 @@ def decode_images(
 
     def labeled(i: int) -> None:
         image, mask, labels[i] = listing.read(i)
+        masked[i] = labels_in(mask, labels[i])
         sizes[i] = image.shape[:2]
         if mask is None:
             mask = np.full(image.shape[:2], VOID, np.uint8)
@@ -92,10 +89,10 @@ def decode_images(
         reading = itertools.chain(pool.map(labeled, range(num_labeled)), pool.map(unlabeled, range(num_test)))
         for done, _ in enumerate(reading, 1):
             progress(done, num_labeled + num_test)
-    check_labels(listing, labels)
+    check_labels(listing, labels, masked)
     for name, array in (("labels", labels), ("sizes", sizes), ("test_sizes", test_sizes)):
         write(name, 0, array)
-    return contradictions(listing, labels)
+    return contradictions(listing, masked)
 
 
 def read_or_build(path: Path, shapes: Shapes, decode: Callable[[Write], tuple[str, ...]]) -> Decoded:
@@ -122,13 +119,14 @@ def read_or_build(path: Path, shapes: Shapes, decode: Callable[[Write], tuple[st
     return Decoded(arrays, (*decode(write), warning), None)
 
 
-def contradictions(listing: Listing, labels: np.ndarray) -> tuple[str, ...]:
-    """What the user should know if annotations and masks name different classes; labels (N, C)."""
-    found = contradicting(listing, labels)
+def contradictions(listing: Listing, masked: np.ndarray) -> tuple[str, ...]:
+    """What the user should know if annotations and masks name different classes; masked: see `check_labels`."""
+    found = contradicting(listing, masked)
     if not found:
         return ()
     differ = f"{len(found)} annotations and masks name different classes, such as {found[0]}"
-    return (f"{differ}: the masks count",)
+    table = any(example.names is not None for example in listing.examples)
+    return (f"{differ}: {'the table counts for classification' if table else 'the masks count'}",)
 
 
 def content_warnings(

@@ -8,13 +8,14 @@ import numpy as np
 from PIL import Image
 
 from voctrain.contact_sheet import Tile, sheet
+from voctrain.data.agreement import check_labels, check_number
 from voctrain.data.class_names import VOID, in_short
 from voctrain.data.decode import content_warnings, contradictions
 from voctrain.data.image_files import read_image
-from voctrain.data.layouts.listing import Listing
+from voctrain.data.layouts.listing import Listing, labels_in
 from voctrain.data.palette import voc_palette
 from voctrain.data.resizing import NEAREST, resize_square
-from voctrain.data.validation import Split
+from voctrain.data.validation import Split, check_parts
 
 SHOWN = 24  # images on the contact sheet
 THUMB = 128  # pixels
@@ -29,6 +30,7 @@ class Facts:
     mean: np.ndarray  # (3,) of the pixels, 0..255
     square_mean: np.ndarray  # (3,)
     labels: np.ndarray | None = None  # uint8 (C,)
+    masked: np.ndarray | None = None  # uint8 (C,), in the mask
     pixels: np.ndarray | None = None  # (256,) pixels of each mask value
 
 
@@ -41,11 +43,25 @@ class Description:
     test_facts: tuple[Facts, ...]
     bad: tuple[str, ...]  # a message for each bad image
 
+    def check(self) -> None:
+        """Raise `ValueError` for what a search refuses once all files are read."""
+        check_number(self.listing)
+        check_labels(self.listing, self._rows("labels"), self._rows("masked"))
+        check_parts(self._rows("labels"), *self._split())
+
+    def _rows(self, name: str) -> np.ndarray:
+        """This fact of all labeled images, uint8 (N, C)."""
+        rows = [getattr(fact, name) for fact in self.facts]
+        return np.array(rows, np.uint8).reshape(-1, len(self.listing.classes.names))
+
+    def _split(self) -> tuple[np.ndarray, np.ndarray]:
+        labels = self._rows("labels")
+        return Split(self.listing).indices(labels) if len(labels) > 1 else (np.arange(len(labels)), np.arange(0))
+
     def lines(self) -> Iterator[str]:
         """The description, for people."""
         listing, classes = self.listing, self.listing.classes
-        labels = np.array([fact.labels for fact in self.facts], np.uint8).reshape(-1, len(classes.names))
-        train, val = Split(listing).indices(labels) if len(labels) > 1 else (np.arange(len(labels)), np.arange(0))
+        labels, (train, val) = self._rows("labels"), self._split()
         yield f"{listing.root}: {listing.layout} layout"
         yield str(classes)
         yield (
@@ -64,7 +80,7 @@ class Description:
             yield f"pixels   {pixels[0] / pixels.sum():.1%} background, {pixels[VOID] / pixels.sum():.1%} void" + (
                 f"; below 0.1 %: {in_short(rare)}" if rare else ""
             )
-        for warning in (*content_warnings(listing, labels, train, val), *contradictions(listing, labels)):
+        for warning in (*content_warnings(listing, labels, train, val), *contradictions(listing, self._rows("masked"))):
             yield f"warning: {warning}"
 
     def _shapes(self) -> Iterator[str]:
@@ -105,7 +121,8 @@ def describe(listing: Listing, progress: Callable[[int, int], None] = lambda don
             image, mask, labels = listing.read(i)
         except ValueError as error:
             return str(error)
-        return _facts(image, labels, None if mask is None else np.bincount(mask.ravel(), minlength=256))
+        pixels = None if mask is None else np.bincount(mask.ravel(), minlength=256)
+        return _facts(image, labels, labels_in(mask, labels), pixels)
 
     def unlabeled(i: int) -> Facts | str:
         try:
@@ -130,8 +147,13 @@ def _good(found: Sequence[Facts | str]) -> tuple[Facts, ...]:
     return tuple(fact for fact in found if isinstance(fact, Facts))
 
 
-def _facts(image: np.ndarray, labels: np.ndarray | None = None, pixels: np.ndarray | None = None) -> Facts:
+def _facts(
+    image: np.ndarray,
+    labels: np.ndarray | None = None,
+    masked: np.ndarray | None = None,
+    pixels: np.ndarray | None = None,
+) -> Facts:
     colors = image[:: max(1, image.shape[0] // 256), :: max(1, image.shape[1] // 256)].reshape(-1, 3).astype(np.float32)
     share = np.full(len(colors), 1 / len(colors), np.float32)  # a product is ten times faster than a mean over rows
     height, width = image.shape[:2]
-    return Facts((height, width), share @ colors, share @ colors**2, labels, pixels)
+    return Facts((height, width), share @ colors, share @ colors**2, labels, masked, pixels)

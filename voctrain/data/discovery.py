@@ -1,8 +1,8 @@
-"""The classes of a set without a class list, and whether its labels agree: what only the content of the files tells."""
+"""The classes of a set without a class list: what only the content of its files tells."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -14,7 +14,6 @@ from voctrain.data.class_names import (
     VOC_CLASSES,
     VOID,
     ClassList,
-    Color,
     are_vocs,
     canonical,
     fold,
@@ -23,7 +22,7 @@ from voctrain.data.class_names import (
     object_names,
 )
 from voctrain.data.layouts.listing import Listing
-from voctrain.data.mask_files import Seen, is_lossy, look, open_mask, palette_bytes, palette_numbers
+from voctrain.data.mask_files import Seen, is_lossy, look
 
 VOC = ClassList(VOC_CLASSES, "VOC's list")
 WHITE_MARKS = ", marked by mask value 255"
@@ -79,8 +78,9 @@ def _seen(masks: Mapping[int, Path], forced: Mapping[int, int]) -> dict[int, See
             seen = look(path)
         except ValueError:  # it is reported where the masks are read for their content
             return None
-        values = seen.values and tuple(sorted({forced.get(value, value) for value in seen.values}))
-        return replace(seen, values=values)
+        void = {value: forced.get(VOID, VOID) for value in (65535, -1)}  # in deep masks
+        meaning = {**void, **forced}
+        return replace(seen, values=seen.values and tuple(sorted({meaning.get(v, v) for v in seen.values})))
 
     with ThreadPoolExecutor() as pool:
         found = zip(masks, pool.map(read, masks.values()), strict=True)
@@ -94,6 +94,13 @@ def _only_void(seen: Iterable[Seen]) -> bool:
     return VOID in used and used <= {0, VOID} and None not in values
 
 
+def check_void(listing: Listing) -> None:
+    """Raise `ValueError` if the masks of a listing with classes contain void but no class."""
+    masks = {i: e.mask for i, e in enumerate(listing.examples) if isinstance(e.mask, Path)}
+    if _only_void(_seen(masks, listing.classes.forced).values()):
+        raise ValueError(_ONLY_VOID.format(str(listing.root)))
+
+
 def _by_content(
     listing: Listing,
     masks: Mapping[int, Seen],
@@ -101,7 +108,7 @@ def _by_content(
     names: tuple[str, ...],
     forced: Mapping[int, int],
 ) -> ClassList:
-    used = {i: {*mask.values} - {0, VOID, 65535, -1} for i, mask in masks.items() if mask.values is not None}
+    used = {i: {*mask.values} - {0, VOID} for i, mask in masks.items() if mask.values is not None}
     values = sorted(set().union(*used.values()))
     most = max(values, default=0)
     if not values and _only_void(masks.values()):
@@ -119,18 +126,34 @@ def _by_content(
     if lossy is not None and (scattered or len(values) > max(len(names), 1)):
         raise ValueError(f"masks must keep their values, but {lossy} is a JPEG: save masks as PNG")
     if names and not are_vocs(names):
+        if not values:  # `check_labels` refuses the masks, or they are bad
+            return ClassList(canonical(names), "the annotations", forced=forced)
         return replace(_matched(listing, used, named, names, values), forced=forced)
+    if names and colored is None and not _in_vocs_order(used, named):
+        with suppress(ValueError):  # VOC's names in an order of one's own, or contradictions
+            return replace(_matched(listing, used, named, names, values), forced=forced)
     vocs = colored is not None or any(mask.vocs for mask in masks.values())
     if names or (vocs and (most <= len(VOC_CLASSES) or scattered)):
         return replace(VOC, forced=forced)
     if most == 0 or most > MOST_MASK_CLASSES or scattered:
-        has = f"{len(values)} values up to {most}" if most else "no classes"
+        has, repair = "are all background", "check the masks"
+        if values:
+            has = f"have the value{'s' * (len(values) > 1)} {in_short([str(value) for value in values])}"
+            repair = f"say what {'each means' if len(values) > 1 else 'it means'} with --mask-value {values[0]}=NAME"
+        elif not masks:
+            has, repair = "cannot be read", "list the classes with --classes FILE to see what is wrong with each"
         raise ValueError(
             f"the classes must be known, but {str(listing.root)!r} has neither a class list nor names, and its masks"
-            f" have {has}: list the classes with --classes FILE"
+            f" {has}: {repair}"
         )
     unnamed = ("object",) if most == 1 else tuple(f"class_{i}" for i in range(1, most + 1))
     return ClassList(unnamed, "the values of the masks, which nothing names", forced=forced)
+
+
+def _in_vocs_order(used: Mapping[int, set[int]], named: Mapping[int, set[str]]) -> bool:
+    """Whether most masks, if any, have VOC's numbers of the names in the annotation of the same image."""
+    both = [(used[i], {VOC.number(name) for name in named[i]}) for i in used if i in named]
+    return 2 * sum(masked == annotated for masked, annotated in both) >= len(both)
 
 
 _ONLY_VOID = (
@@ -149,11 +172,11 @@ def _matched(
     """The names in annotations in the order of the mask values that occur in the same images."""
     both = [(used[i], {fold(name) for name in named[i]}) for i in used if i in named]
     folded = [fold(name) for name in names]
-    masked = np.array([[v in here for v in values] for here, _ in both], float).reshape(-1, len(values))
-    annotated = np.array([[n in here for n in folded] for _, here in both], float).reshape(-1, len(names))
+    masked = np.array([[v in here for v in values] for here, _ in both], float).reshape(len(both), len(values))
+    annotated = np.array([[n in here for n in folded] for _, here in both], float).reshape(len(both), len(names))
     together = masked.T @ annotated
     overlap = together / np.maximum(masked.sum(0)[:, None] + annotated.sum(0) - together, 1)  # (values, names)
-    if len(values) == 0 or len(values) > len(names) or (len(names) > 1 and not both):
+    if len(values) > len(names) or (len(names) > 1 and not both):
         raise ValueError(
             f"the order of the classes must be known, but {str(listing.root)!r} has {len(values)} mask values and"
             f" annotations of {in_short(names)}: list the names in the order of the values with --classes FILE"
@@ -190,88 +213,3 @@ def _matched(
         unsure > 0
     )
     return ClassList(tuple(ordered), source, numbers)
-
-
-def check_labels(listing: Listing, labels: np.ndarray) -> None:
-    """Raise `ValueError` if labels (N, C) and masks teach nothing, or contradict each other."""
-    masks = {i: e.mask for i, e in enumerate(listing.examples) if isinstance(e.mask, Path)}
-    kinds = _kinds(listing)
-    if (not labels.any() or kinds == {0}) and _only_void(_seen(masks, listing.classes.forced).values()):
-        raise ValueError(_ONLY_VOID.format(str(listing.root)))
-    if not labels.any():
-        raise ValueError(
-            f"a set must have a labeled image with a class, but in {str(listing.root)!r} no image has any of"
-            f" {in_short(listing.classes.names)}: check the masks, the annotations or the table"
-        )
-    if listing.masked and len(kinds) < 2:
-        kind = " and ".join("background" if kind == 0 else listing.classes.names[kind - 1] for kind in kinds) or "void"
-        raise ValueError(
-            f"masks must have pixels of at least two kinds, but all in {str(listing.root)!r} are {kind}: check the"
-            " masks, or remove them to learn from the labels alone"
-        )
-    _check_palettes(list(masks.values()), listing.classes)
-    wrong = contradicting(listing, labels)
-    compared = sum(example.mask is not None and example.annotation is not None for example in listing.examples)
-    if len(wrong) > compared / 2 and compared > 2:
-        raise ValueError(
-            f"annotations and masks must name the same classes, but {len(wrong)} of {compared} differ, such as"
-            f" {wrong[0]}: list the classes in the order of the mask values with --classes FILE"
-        )
-
-
-def _kinds(listing: Listing) -> set[int]:
-    """The class numbers in the masks without void, until there are two."""
-    kinds: set[int] = set()
-    for i, example in enumerate(listing.examples):
-        if example.mask is not None and len(kinds) < 2:
-            mask = listing.read(i)[1]
-            kinds |= set() if mask is None else {*np.unique(mask).tolist()} - {VOID}
-    return kinds
-
-
-def _check_palettes(paths: Sequence[Path], classes: ClassList) -> None:
-    """Raise `ValueError` if masks are read by value, although a color has other values, or a value other colors, in
-    other files. Colors that fill several entries of a palette say nothing, and grays may be the values themselves.
-    """
-
-    def told(path: Path) -> tuple[bool, list[tuple[int, Color]]]:
-        """Whether a mask is read by value, and the values with their colors."""
-        raw = open_mask(path)
-        entries = Counter(() if raw.palette is None else map(tuple, raw.palette.tolist()))
-        pairs = [(value, color) for value, color in raw.colors() if entries[color] == 1]
-        return palette_numbers(raw, classes) is None, pairs
-
-    with ThreadPoolExecutor() as pool:
-        if len({*pool.map(palette_bytes, paths)} - {None}) < 2:
-            return
-        palettes = list(zip(paths, pool.map(told, paths), strict=True))
-    first: dict[Color, tuple[int, Path, bool]] = {}
-    meant: dict[int, tuple[Color, Path]] = {}
-    repair = "list the colors in a labelmap.txt, one name:red,green,blue:: per line"
-    for path, (by_value, pairs) in palettes:
-        for value, color in pairs:
-            other, origin, too = first.setdefault(color, (value, path, by_value))
-            if other != value and (by_value or too):
-                raise ValueError(
-                    f"a color must have the same value in all masks, but {color} is {other} in {origin} and {value} in"
-                    f" {path}: {repair}"
-                )
-            if by_value and len({*color}) > 1 and (known := meant.setdefault(value, (color, path)))[0] != color:
-                raise ValueError(
-                    f"a value must have the same color in all masks, but {value} is {known[0]} in {known[1]} and"
-                    f" {color} in {path}: {repair}"
-                )
-
-
-def contradicting(listing: Listing, labels: np.ndarray) -> list[str]:
-    """The examples whose annotation names other classes than their mask, each with the names; labels (N, C)."""
-    both = [i for i, example in enumerate(listing.examples) if example.mask is not None and example.names is None]
-    named = annotated_names(listing, both)
-    found = []
-    for i, names in named.items():
-        annotated = {fold(name) for name in names}
-        masked = {fold(name) for name, positive in zip(listing.classes.names, labels[i], strict=True) if positive}
-        if annotated != masked:
-            there, here = (", ".join(sorted(side)) or "no class" for side in (annotated, masked))
-            found.append(f"{listing.examples[i].id} ({there} against {here})")
-    return found

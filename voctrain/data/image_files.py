@@ -4,7 +4,7 @@ import math
 import os
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -125,12 +125,15 @@ def _leads_back(folder: str, here: str) -> bool:
 class Index:
     """Files below a folder, found by id: the relative path without the ending, in any of the forms that lists use."""
 
-    def __init__(self, folder: Path, files: Iterable[Path] | None = None):
+    def __init__(
+        self, folder: Path, files: Iterable[Path] | None = None, rename: Callable[[str], str] = lambda name: name
+    ):
+        """files: by default the images below the folder. rename: takes and returns an id."""
         self.folder = folder
         self.paths: dict[str, Path] = {}
         self.by_name: dict[str, list[str]] = {}
         for path in image_files(folder) if files is None else files:
-            name = composed(os.path.splitext(_below(folder, path))[0])
+            name = rename(composed(os.path.splitext(_below(folder, path))[0]))
             if (other := self.paths.setdefault(name, path)) is not path:
                 raise ValueError(f"an image must have one file, but there are {other} and {path}: remove one")
             self.by_name.setdefault(_name(name), []).append(name)
@@ -161,12 +164,15 @@ class Index:
         return names[0] if len(names) == 1 else None
 
     def _in_folders(self, name: str) -> str | None:
-        """The id at the end of a path."""
+        """The id at the end of a path, or the only id that the path is the end of."""
         path = PurePosixPath(name.replace("\\", "/"))
         parts = [part for part in path.parts if part not in ("/", "//", ".", "..")]
         for i in range(len(parts)):
             if (tail := "/".join(parts[i:])) in self.paths:
                 return tail
+        below = f"/{'/'.join(parts)}"
+        if len(deeper := [known for known in self.by_name.get(_name(name), []) if known.endswith(below)]) == 1:
+            return deeper[0]
         if parts and (len(parts) == 1 or path.is_absolute() or parts[0].endswith(":")):  # a path of another machine
             return self._alone(parts[-1])
         return None

@@ -80,8 +80,7 @@ def read_mask(path: Path, classes: ClassList) -> np.ndarray:
         return numbers[raw.pixels]
     if not classes.forced:
         _check_background(raw)
-    mapped = [value for value in (*classes.values, *classes.forced) if value < VOID]
-    return _by_value(_gray_values(raw, max([len(classes.names), *mapped])), classes)
+    return _by_value(gray_values(raw, classes), classes)
 
 
 def color_numbers(classes: ClassList) -> dict[Color, int]:
@@ -204,6 +203,12 @@ def palette_numbers(raw: RawMask, classes: ClassList) -> np.ndarray | None:
     return numbers
 
 
+def gray_values(raw: RawMask, classes: ClassList) -> RawMask:
+    """A mask whose palette is of the grays of mask values, with these values; any other mask itself."""
+    mapped = [value for value in (*classes.values, *classes.forced) if value < VOID]
+    return _gray_values(raw, max([len(classes.names), *mapped]))
+
+
 def _gray_values(raw: RawMask, most: int) -> RawMask:
     """The grays of a mask whose palette is of grays, if these are the numbers 0..most and 255; else the mask itself.
 
@@ -220,7 +225,7 @@ def _gray_values(raw: RawMask, most: int) -> RawMask:
 def _by_value(raw: RawMask, classes: ClassList) -> np.ndarray:
     values, most = raw.pixels, len(classes.names) if classes.ordered else 0
     deepest = np.iinfo(values.dtype).max
-    mapped: Mapping[int, int] = {65535: VOID} if values.max() == 65535 else {}
+    mapped: Mapping[int, int] = {65535: classes.forced.get(VOID, VOID)} if values.max() == 65535 else {}
     mapped = {**mapped, **(classes.values if classes.ordered else {}), **classes.forced}
     known = ((values >= 0) & (values <= most)) | (values == VOID) | (values == -1)
     for value in mapped:
@@ -233,8 +238,8 @@ def _by_value(raw: RawMask, classes: ClassList) -> np.ndarray:
                 f" does not, and {raw.path} has the value {wrong}: move it, or save the masks in the list's colors"
             )
         raise ValueError(
-            f"mask values must be 0 (background), 1..{most} ({in_short(classes.names, 3)}) or 255 (void), but"
-            f" {raw.path} has {wrong}: "
+            f"mask values must be 0 (background), {'1..' * (most > 1)}{most} ({in_short(classes.names, 3)}) or 255"
+            f" (void), but {raw.path} has {wrong}: "
             + (_lossy(raw.path) or f"renumber it, add the class, or pass --mask-value {wrong}=CLASS")
         )
     out = np.where(values == -1, VOID, values).astype(np.uint8)

@@ -88,6 +88,12 @@ class TestCvat:
             tmp_path / "middle"
         )
 
+    @pytest.mark.parametrize("values", [(0, 128, 200, 255), (255, 9, 10, 11)])
+    def test_gray_masks_in_the_grays_of_the_list(self, tmp_path, values):
+        lines = [f"{name}:{v},{v},{v}::" for name, v in zip(("background", *THREE), values, strict=True)]
+        self.draw(tmp_path, lines, lambda mask: Image.fromarray(np.uint8(values)[mask]))
+        assert_masks(tmp_path, THREE)
+
     def test_labels_that_are_ignored_parts_and_actions(self, tmp_path):
         lines = [*LABELMAP[:3], "ignored:224,224,192::", "rust:16,60,200:edge,rim:grow"]
         self.draw(tmp_path, lines, end="\r\n", encoding="utf-8-sig")

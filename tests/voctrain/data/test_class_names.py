@@ -27,6 +27,8 @@ LISTS = {
     "labels.txt": "__ignore__\n_background_\nweld\ncrack\n",
     "classes.txt": " weld \n\ncrack,\n",
     "label_list.txt": "background\nweld\ncrack\n",
+    "label_colors.txt": "0 0 0 background\n48 112 32\tweld\n176 112 32\tcrack\n",
+    "class_dict.csv": "name,r,g,b\nbackground,0,0,0\nweld,48,112,32\ncrack,176,112,32\n",
     "_classes.csv": "Pixel Value, Class\n0, background\n1, weld\n2, crack\n",
 }
 
@@ -52,6 +54,22 @@ class TestReading:
 
     def test_colors_of_a_labelmap(self, tmp_path):
         assert read(tmp_path, CVAT).colors == {(0, 0, 0): 0, (48, 112, 32): 1, (176, 112, 32): 2}
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            *("{} {} {} {}", "{},{},{},{}", "{}: {}, {}, {}", '"{}";{};{};{}'),
+            *("{1}\t{2}\t{3}\t\t{0}", "{1} {2} {3} '{0}'", "{1},{2},{3},{0}"),
+        ],
+    )
+    def test_colors_beside_names(self, tmp_path, line):
+        rows = [("sea ice", 0, 128, 255), ("background", 9, 9, 9), ("crack 2", 1, 2, 3)]
+        found = read(tmp_path, "\n".join(line.format(*row) for row in rows))
+        assert (found.names, found.ordered) == (("sea ice", "crack 2"), False)
+        assert found.colors == {(0, 128, 255): 1, (9, 9, 9): 0, (1, 2, 3): 2}
+
+    def test_quotes_around_names(self, tmp_path):
+        assert read(tmp_path, '"weld",\n\'crack\'\npipe 5"').names == (*OWN, 'pipe 5"')
 
     def test_background_and_void_anywhere_in_a_labelmap(self, tmp_path):
         found = read(tmp_path, "weld:1,2,3::\nbackground:9,9,9::\nIgnored:7,7,7::\ncrack:4,5,6::\n")
@@ -248,6 +266,7 @@ class TestNames:
         assert not are_vocs(["cat", "zebra"])
 
     def test_spellings_are_merged(self):
+        assert merged(["cell 10", "cell 9", "cell", "10 cell"]) == ("10 cell", "cell", "cell 9", "cell 10")
         assert merged(["vest", "Helmet", "helmet", "HELMET", "helmet", "head"]) == ("head", "helmet", "vest")
 
     def test_contrast_starts_at_the_first_difference(self):

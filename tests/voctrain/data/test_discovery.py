@@ -1,4 +1,4 @@
-"""The classes that only the content of a set tells, and sets that contradict themselves or teach nothing."""
+"""The classes that only the content of a set tells."""
 
 import shutil
 
@@ -10,18 +10,14 @@ from tests.voctrain.data.drawing import (
     assert_masks,
     classes_of,
     devkit,
-    folders,
     listed,
-    masks_of,
     refusal,
     repaint,
     save_mask,
-    scene,
     write_xml,
 )
 from voctrain.data import load
 from voctrain.data.class_names import VOC_CLASSES
-from voctrain.data.discovery import contradicting
 from voctrain.data.palette import voc_palette
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -54,6 +50,16 @@ class TestNamesOfAnnotations:
         repaint(tmp_path / "SegmentationClass", lambda mask, _: np.uint8([0, 5, 9, 200])[mask])
         assert_masks(tmp_path, OWN)
 
+    @pytest.mark.parametrize("paint", [lambda mask: mask, lambda mask: Image.fromarray(mask)], ids=["VOC", "gray"])
+    def test_some_of_vocs_names_in_an_order_of_ones_own(self, tmp_path, paint):
+        devkit(tmp_path, ("dog", "cat"), xml=True)
+        repaint(tmp_path / "SegmentationClass", lambda mask, _: paint(mask))
+        assert_masks(tmp_path, ("dog", "cat"))
+
+    def test_numbers_in_names_are_ordered_by_size(self, tmp_path):
+        devkit(tmp_path, [f"cell {i}" for i in range(1, 61)], n=60, xml=True)
+        assert_masks(tmp_path, [f"cell {i}" for i in range(1, 61)], n=60)
+
     def test_a_class_in_annotations_only(self, tmp_path):
         """Rust was never painted, and has the last number."""
         ids = devkit(tmp_path, OWN, xml=True)
@@ -76,6 +82,16 @@ class TestNamesOfAnnotations:
         assert listed(tmp_path).classes.source == "the annotations, marked by mask value 255"
         write_xml(tmp_path / f"Annotations/{ids[0]}.xml", "lesion", "mole")
         assert "contain only 0 and 255" in refusal(tmp_path)
+
+    def test_one_name_for_deep_masks_of_0_and_65535(self, tmp_path):
+        devkit(tmp_path, ["cell"], xml=True)
+        repaint(tmp_path / "SegmentationClass", lambda mask, _: Image.fromarray(mask.astype(np.uint16) * 65535))
+        assert_masks(tmp_path, ["cell"])
+
+    def test_names_beside_masks_of_background_alone(self, tmp_path):
+        devkit(tmp_path, OWN, xml=True)
+        repaint(tmp_path / "SegmentationClass", lambda mask, _: mask * 0)
+        assert "no image has any of cell, debris, nucleus: check the masks" in refusal(tmp_path)
 
     def test_names_that_always_occur_together_are_refused(self, tmp_path):
         ids = devkit(tmp_path, ("a", "b"), xml=True)
@@ -145,118 +161,21 @@ class TestWithoutNames:
     def test_scattered_values_are_no_classes(self, tmp_path):
         devkit(tmp_path, OWN)
         repaint(tmp_path / "SegmentationClass", lambda mask, _: Image.fromarray(np.uint8([0, 60, 120, 180])[mask]))
-        assert "and its masks have 3 values up to 180: list the classes with --classes FILE" in refusal(tmp_path)
+        assert "its masks have the values 60, 120, 180: say what each means with --mask-value 60=NAME" in refusal(
+            tmp_path
+        )
+
+    def test_masks_that_cannot_be_read_tell_nothing(self, tmp_path):
+        devkit(tmp_path, OWN)
+        repaint(tmp_path / "SegmentationClass", lambda mask, _: Image.fromarray(mask.astype(np.float32)), ".tif")
+        assert "its masks cannot be read: list the classes with --classes FILE" in refusal(tmp_path)
+        (tmp_path / "class_names.txt").write_text("\n".join(OWN))
+        assert "img_00.tif is float32 (20, 24): convert it" in refusal(tmp_path)
 
     def test_a_bad_mask_is_named_and_not_its_classes(self, tmp_path):
         devkit(tmp_path, VOC_CLASSES, n=20)
         (tmp_path / "SegmentationClass/img_07.png").write_bytes(b"")
         assert "img_07.png is not" in refusal(tmp_path)
-
-
-class TestPalettesThatDisagree:
-    """Each file has the colors of its own, so that an index says nothing, and no list names the colors."""
-
-    COLORS = np.uint8([(0, 0, 0), (200, 30, 30), (30, 200, 30), (30, 30, 200)])
-
-    def test_colors_of_several_values_are_refused(self, tmp_path):
-        devkit(tmp_path, OWN)
-        for i, path in enumerate(sorted((tmp_path / "SegmentationClass").iterdir())):
-            order = [[0, 1, 2, 3], [0, 2, 3, 1]][i % 2]
-            save_mask(path, np.uint8(np.argsort(order))[np.array(Image.open(path))], self.COLORS[order])
-        (tmp_path / "class_names.txt").write_text("_background_\n" + "\n".join(OWN))
-        message = refusal(tmp_path)
-        assert "a color must have the same value in all masks, but (" in message
-        assert "list the colors in a labelmap.txt" in message
-
-    def test_values_of_several_colors_are_refused(self, tmp_path):
-        """Each file has one class, and its palette the colors of background and class."""
-        devkit(tmp_path, OWN)
-        for i, path in enumerate(sorted((tmp_path / "SegmentationClass").iterdir())):
-            save_mask(path, np.uint8(scene(i, 3)[1] > 0), self.COLORS[[0, 1 + i % 3]])
-        (tmp_path / "class_names.txt").write_text("_background_\n" + "\n".join(OWN))
-        message = refusal(tmp_path)
-        assert "a value must have the same color in all masks, but 1 is (200, 30, 30) in" in message
-        assert "and (30, 200, 30) in" in message
-
-    def test_a_labelmap_repairs_it(self, tmp_path):
-        self.test_colors_of_several_values_are_refused(tmp_path)
-        lines = (
-            f"{n}:{','.join(map(str, c))}::" for n, c in zip(("background", *OWN), self.COLORS.tolist(), strict=True)
-        )
-        (tmp_path / "labelmap.txt").write_text("\n".join(lines))
-        assert_masks(tmp_path, OWN)
-        load(tmp_path, image_size=8)
-
-    def test_the_same_palette_in_all_is_read_by_index(self, tmp_path):
-        devkit(tmp_path, OWN)
-        for path in (tmp_path / "SegmentationClass").iterdir():
-            save_mask(path, np.array(Image.open(path)), self.COLORS)
-        (tmp_path / "class_names.txt").write_text("_background_\n" + "\n".join(OWN))
-        assert_masks(tmp_path, OWN)
-        load(tmp_path, image_size=8)
-
-    def test_palettes_that_say_nothing_may_differ(self, tmp_path):
-        devkit(tmp_path, OWN)
-        for i, path in enumerate(sorted((tmp_path / "SegmentationClass").iterdir())):
-            palette = [voc_palette(), voc_palette()[:5], np.repeat(np.arange(256)[:, None], 3, 1)][i % 3]
-            save_mask(path, np.array(Image.open(path)), palette)
-        (tmp_path / "class_names.txt").write_text("_background_\n" + "\n".join(OWN))
-        assert_masks(tmp_path, OWN)
-        load(tmp_path, image_size=8)
-
-
-class TestContradictions:
-    def test_most_annotations_that_name_other_classes_are_refused(self, tmp_path):
-        """VOC's names, but in an order of one's own: mask value 1 is the dog."""
-        devkit(tmp_path, ("dog", "cat"), xml=True)
-        message = refusal(tmp_path)
-        assert "annotations and masks must name the same classes, but 12 of 12 differ, such as img_00" in message
-        assert "list the classes in the order of the mask values with --classes FILE" in message
-
-    def test_some_are_a_warning(self, tmp_path):
-        ids = devkit(tmp_path, VOC_CLASSES, 20, xml=True)
-        write_xml(tmp_path / f"Annotations/{ids[1]}.xml", "person", "BIRD")
-        write_xml(tmp_path / f"Annotations/{ids[2]}.xml")
-        (tmp_path / f"Annotations/{ids[4]}.xml").write_text("<annotation><object>")  # the mask says what is there
-        listing = listed(tmp_path)
-        assert contradicting(listing, np.array([listing.read(i)[2] for i in range(20)])) == [
-            "img_01 (bird, person against bicycle)",
-            "img_02 (no class against bird)",
-        ]
-        warning = "2 annotations and masks name different classes, such as img_01 (bird, person against bicycle)"
-        assert any(line.startswith(warning) for line in load(tmp_path, image_size=8).warnings)
-
-
-class TestNothingToLearn:
-    def test_masks_of_one_kind_are_refused(self, tmp_path):
-        devkit(tmp_path, VOC_CLASSES, xml=True)
-        repaint(tmp_path / "SegmentationClass", lambda mask, _: mask * 0 + np.uint8(2))
-        assert f"must have pixels of at least two kinds, but all in '{tmp_path}' are bicycle: check" in refusal(
-            tmp_path
-        )
-        repaint(tmp_path / "SegmentationClass", lambda mask, _: mask * 0)
-        assert "no image has any of aeroplane" in refusal(tmp_path)
-
-    def test_a_class_that_fills_each_image_is_enough_beside_another(self, tmp_path):
-        for i, name in enumerate(devkit(tmp_path, ("cell", "nucleus"))):
-            save_mask(tmp_path / f"SegmentationClass/{name}.png", np.full((20, 24), 1 + i % 2, np.uint8))
-        assert load(tmp_path, image_size=8).labels.sum(0)[:2].tolist() == [6, 6]
-
-    def test_annotations_without_objects_are_refused(self, tmp_path):
-        for name in devkit(tmp_path, OWN, masks=False, xml=True):
-            write_xml(tmp_path / f"Annotations/{name}.xml")
-        assert "no image has any of aeroplane" in refusal(tmp_path)
-
-    def test_masks_of_void_alone_are_refused(self, tmp_path):
-        folders(tmp_path, change=lambda mask: mask * 0 + 255)
-        assert "contain only 0 and 255" in refusal(tmp_path)
-
-    def test_some_images_without_objects_are_welcome(self, tmp_path):
-        ids = devkit(tmp_path, OWN, xml=True)
-        write_xml(tmp_path / f"Annotations/{ids[1]}.xml")
-        save_mask(tmp_path / f"SegmentationClass/{ids[1]}.png", np.zeros((20, 24), np.uint8))
-        assert not masks_of(tmp_path)[ids[1]].any()
-        assert load(tmp_path, image_size=8).labels[1].sum() == 0
 
 
 def test_more_classes_than_mask_values_are_refused_with_masks_only(tmp_path):

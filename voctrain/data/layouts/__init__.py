@@ -4,9 +4,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from voctrain.data.class_names import ClassList, read_class_list, with_mask_values
+from voctrain.data.class_names import ClassList, find_class_list, read_class_list, with_mask_values
+from voctrain.data.image_files import IMAGE_ENDINGS
 from voctrain.data.layouts import coco, devkit, folders, kaggle, table
 from voctrain.data.layouts.listing import Listing
+
+LABEL_ENDINGS = (".xml", ".csv", ".tsv", ".json")
 
 
 def read_layout(
@@ -44,6 +47,13 @@ def read_layout(
     return replace(listing, class_list=with_mask_values(given or listing.class_list, mask_values))
 
 
+def _only_folder(folder: Path) -> Path | None:
+    """The only folder in this one, if nothing beside it is part of a set: what unpacking an archive leaves."""
+    shown = [path for path in folder.iterdir() if not path.name.startswith((".", "__MACOSX"))]
+    inside = [path for path in shown if path.is_dir() or path.suffix.lower() in (*IMAGE_ENDINGS, *LABEL_ENDINGS)]
+    return inside[0] if len(inside) == 1 and inside[0].is_dir() else None
+
+
 def _read_given(path: Path) -> ClassList:
     if not path.is_file():
         raise ValueError(f"--classes must be a file with a class name per line, but there is no file {str(path)!r}")
@@ -66,9 +76,9 @@ def _detect(folder: Path, use_val: bool, own_val: bool, classes: tuple[str, ...]
             unused = f"{tables[0].name} is not used: the masks say what is in the images"
             return folders.read_pairs(folder, pairs, (unused,))
         return table.read_tables(folder, tables, classes)
-    inside = [path for path in folder.iterdir() if not path.name.startswith((".", "__MACOSX"))]
-    if len(inside) == 1 and inside[0].is_dir():  # an archive that was unpacked into a folder of its own
-        return _detect(inside[0], use_val, own_val, classes)
+    if inside := _only_folder(folder):
+        listing = _detect(inside, use_val, own_val, classes)
+        return replace(listing, class_list=listing.class_list or find_class_list(folder))
     if pairs.images and (pairs.masks or pairs.images.keys() & pairs.annotations.keys()):
         return folders.read_pairs(folder, pairs)
     raise ValueError(

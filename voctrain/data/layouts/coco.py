@@ -6,6 +6,7 @@ Drawing shapes needs pycocotools.
 
 import importlib.util
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,7 +126,15 @@ def read_coco(root: Path, files: list[Path]) -> Listing:
         if name not in used and not pair_key(path.relative_to(root))[1]
     ]
     found = checked(examples, str(files[0]))
-    return Listing("coco", root, found, checked([*tests, *others], str(root), allow_none=True), classes)
+    notes = tuple(note for path, _, content in parts for note in _unused(path, content))
+    return Listing("coco", root, found, checked([*tests, *others], str(root), allow_none=True), classes, notes)
+
+
+def _unused(path: Path, content: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
+    known = {image["id"] for image in content["images"]}
+    lost = [a["image_id"] for a in content["annotations"] if a["image_id"] not in known]
+    if lost:
+        yield f"{len(lost)} annotations in {path} belong to no image, such as one of image {lost[0]}: they are not used"
 
 
 def _read(path: Path) -> dict[str, list[dict[str, Any]]]:
@@ -137,6 +146,9 @@ def _read(path: Path) -> dict[str, list[dict[str, Any]]]:
                     raise TypeError(f"an entry of {kind} has no valid {wrong}")
                 if not isinstance(entry.get("area") or 0, (int, float)):
                     raise TypeError(f"an area of {kind} is no number")
+        for number, count in Counter(image["id"] for image in content["images"]).items():
+            if count > 1:
+                raise ValueError(f"{count} images have the id {number}")
     return content
 
 
@@ -181,6 +193,7 @@ def _examples(
             (VOID if a.get("iscrowd") or is_void(category) else numbers.get(category, 0), a["segmentation"])
             for a, category in shapes
         )
-        mask = Drawing(path, text, (image.get("height"), image.get("width")), layers) if drawn else None
+        whole = drawn and len(shapes) == len(found)  # an object without a shape would be background
+        mask = Drawing(path, text, (image.get("height"), image.get("width")), layers) if whole else None
         labels = frozenset(category for _, category in found if category in numbers)
         yield Example(name, index.paths[name], mask, names=labels, in_val=part == "val")

@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from voctrain.data.class_names import ClassList, canonical, find_class_list, in_short, merged
-from voctrain.data.image_files import Index, files_below
+from voctrain.data.image_files import ENDING, IMAGE_ENDINGS, Index, files_below
 from voctrain.data.layouts.listing import Example, Listing, checked
+from voctrain.data.layouts.parts import MASK_SUFFIX
 from voctrain.data.text_files import read_lines
 
 YEARS = ("VOC[0-9]*", "VOCdevkit/VOC[0-9]*", "TrainVal/VOCdevkit/VOC[0-9]*")  # where VOC's archives put a year
 LIST_FOLDERS = ("ImageSets/Segmentation", "ImageSets/Main", "ImageSets", ".")
-MASK_FOLDERS = ("SegmentationClass", "SegmentationClassPNG", "SegmentationClassRaw", "SegmentationClassAug")
+MASK_FOLDERS = tuple(f"SegmentationClass{kind}" for kind in ("", "PNG", "Npy", "Raw", "Aug"))
 SIDES = ("train", "val", "trainval", "test")
 
 
@@ -113,9 +114,11 @@ def _read_lists(root: Path, images: Index, use_val: bool, own_val: bool) -> _Lis
 def _read_year(root: Path, top: Path, use_val: bool, own_val: bool) -> Listing:
     images = Index(part(root, "JPEGImages"))
     mask_folder = next((f for name in MASK_FOLDERS if (f := part(root, name)).is_dir()), root / MASK_FOLDERS[0])
-    masks = Index(mask_folder) if mask_folder.is_dir() else Index(mask_folder, ())
     xml_folder = part(root, "Annotations")
-    xmls = Index(xml_folder, files_below(xml_folder, [".xml"]))
+    masks, xmls = (
+        Index(folder, files_below(folder, endings), lambda name: _image_of(name, images))
+        for folder, endings in ((mask_folder, IMAGE_ENDINGS), (xml_folder, (".xml",)))
+    )
     lists = _read_lists(root, images, use_val, own_val)
     files = {name: (masks.partner(name, images), xmls.partner(name, images)) for name in images.paths}
     class_lists = _class_lists(lists.folders) if any(files[n] == (None, None) for n in lists.train or files) else []
@@ -148,7 +151,11 @@ def _read_year(root: Path, top: Path, use_val: bool, own_val: bool) -> Listing:
     if class_list is None and class_lists and not xmls.paths:
         names = merged(name for name, _ in class_lists)
         class_list = ClassList(canonical(names), "the lists in ImageSets/Main")
+    used = {path for found in files.values() for path in found}
+    unused = [path for path in (*masks.paths.values(), *xmls.paths.values()) if path not in used]
     notes = []
+    if unused:
+        notes.append(f"{len(unused)} masks or annotations belong to no image, such as {unused[0]}: they are not used")
     if lists.held_back and labeled.issuperset(tests):
         notes.append(
             f"the {len(tests)} images of val.txt are the test images, although they have labels: --use-val adds them to"
@@ -156,6 +163,12 @@ def _read_year(root: Path, top: Path, use_val: bool, own_val: bool) -> Listing:
         )
     tested = tuple(Example(name, images.paths[name]) for name in tests)
     return Listing("devkit", root, checked(examples, str(root)), tested, class_list, tuple(notes))
+
+
+def _image_of(name: str, images: Index) -> str:
+    """The id of the image that a mask or an annotation is named after: x for x, x_mask and x.jpg."""
+    short = ENDING.sub("", MASK_SUFFIX.sub("", name))
+    return short if short in images.paths and name not in images.paths else name
 
 
 def _joined(lists: Iterable[list[str]]) -> list[str]:

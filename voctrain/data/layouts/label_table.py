@@ -10,13 +10,13 @@ from voctrain.data.text_files import read_header, read_table
 
 # How the columns are called that are not classes.
 FILE_COLUMNS = (
-    *("id", "filename", "file", "filepath", "path", "image", "img"),
+    *("id", "filename", "fname", "file", "filepath", "path", "image", "img"),
     *("imageid", "imagename", "imagefile", "imagepath"),
 )  # without blanks, underscores and hyphens
-NAME_COLUMNS = ("label", "class", "tag", "category", "class_name")  # one name per row
-NAMES_COLUMNS = ("labels", "classes", "tags", "categories", "class_names")
+NAME_COLUMNS = ("label", "class", "tag", "category", "choice", "class_name")  # one name per row
+NAMES_COLUMNS = ("labels", "classes", "tags", "categories", "choices", "class_names")
 GROUPS = ("group", "groupid", "patient", "patientid", "subject", "subjectid", "video", "videoid", "sequence")
-SIDES = ("split", "subset", "partition")
+SIDES = ("split", "subset", "partition", "isvalid")  # the last one is fastai's, of True and False
 YES, NO, EMPTY = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no"), ("", "nan", "null", "n/a", "na", "-1")
 
 
@@ -67,14 +67,16 @@ def read_label_table(path: Path, classes: Sequence[str] | None, *, labeled: bool
 
     def listed(row: Sequence[str], names: Sequence[str]) -> LabelRow:
         together = None if group is None else row[group] or None
-        return LabelRow(row[file], frozenset(names), together, None if side is None else fold(row[side]))
+        said = None if side is None else fold(row[side])
+        part = "val" if said in YES else "train" if said in NO else said
+        return LabelRow(row[file], frozenset(names), together, part)
 
     if not labeled:
         return LabelTable(tuple(listed(row, ()) for row in rows), None)
     free = [i for i in range(len(header)) if i not in others]
     names = _names_column(header, free, rows)
     if names is not None:
-        cells = _split([row[names] for row in rows], fold(header[names]) in NAMES_COLUMNS)
+        cells = _split(path, [row[names] for row in rows], fold(header[names]) in NAMES_COLUMNS)
         found = canonical(merged(name for cell in cells for name in cell))
         source = f"column {header[names]!r} of {path.name}"
         rows, cells = _together(rows, cells, file)
@@ -113,12 +115,18 @@ def _names_column(header: Sequence[str], free: Sequence[int], rows: Sequence[Seq
     return None
 
 
-def _split(cells: Sequence[str], several: bool) -> list[list[str]]:
+def _split(path: Path, cells: Sequence[str], several: bool) -> list[list[str]]:
     """The names in each cell, which are separated by commas, semicolons or bars if any cell has these, else by blanks.
 
     Names may contain blanks: these separate names only if the column is called after `several` names, or each word is
     a name elsewhere.
     """
+    cells = [re.sub(r'^\{\s*"choices"\s*:(.*)\}$', r"\1", cell) for cell in cells]  # Label Studio's
+    if wrong := next((cell for cell in cells if "{" in cell and ":" in cell), None):
+        raise ValueError(
+            f"cells of class names must be names, or a list of names, but {path} has {wrong[:80]!r}: export the names"
+            " of the classes alone"
+        )
     if any(re.search(r"[,;|]", cell) for cell in cells):
         separator = r"[,;|]"
     else:

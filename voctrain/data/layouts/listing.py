@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from voctrain.data.class_names import ClassList, are_vocs, in_short, object_names
+from voctrain.data.class_names import VOID, ClassList, are_vocs, in_short, object_names
 from voctrain.data.image_files import Index, read_image
 from voctrain.data.mask_files import read_mask
 from voctrain.data.text_files import naming_file
@@ -138,6 +138,11 @@ class Listing:
 def classes_in(mask: np.ndarray, num_classes: int) -> np.ndarray:
     """The labels, uint8 (num_classes,), of a label map: 1 for each class with at least one pixel."""
     return (np.bincount(mask.ravel(), minlength=256)[1 : num_classes + 1] > 0).astype(np.uint8)
+
+
+def labels_in(mask: np.ndarray | None, labels: np.ndarray) -> np.ndarray:
+    """The labels, uint8 (C,), in the mask of an image; without one, or if all of it is void, the image's labels."""
+    return labels if mask is None or (mask == VOID).all() else classes_in(mask, len(labels))
 
 
 def read_objects(path: Path, classes: ClassList) -> np.ndarray:

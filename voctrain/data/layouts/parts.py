@@ -5,21 +5,24 @@ from collections.abc import Sequence
 from pathlib import PurePath
 
 from voctrain.data.class_names import fold
+from voctrain.data.image_files import ENDING
 
 PARTS = {
-    **{"train": "train", "training": "train", "test": "test", "testing": "test"},
+    **dict.fromkeys(("train", "training", "default"), "train"),  # CVAT's default
+    **dict.fromkeys(("test", "testing"), "test"),
     **dict.fromkeys(("valid", "val", "validation", "dev"), "val"),
 }
-IMAGES = ("images", "image", "imgs", "img", "jpegimages")
+IMAGES = ("images", "image", "imgs", "img", "jpegimages", "pngimages")
 MASKS = (
     *("masks", "mask", "labels", "label", "annotations", "annotation", "annot", "segmentation", "segmentations"),
     *("segmentationclass", "seg", "gt", "groundtruth", "trimaps", "trimap", "xmls", "xml"),
 )
-MASK_SUFFIX = re.compile(r"[_\-. ](masks?|seg|segmentation|labels?|gt|groundtruth)$", re.IGNORECASE)
+MASK_SUFFIX = re.compile(r"[_\-. ](masks?([_\-. ]?\d+)?|seg|segmentation|labels?|gt|groundtruth)$", re.IGNORECASE)
 
 
 def _words(name: str) -> list[str]:
     joined = re.sub(r"ground[_\-\s]truth", "groundtruth", fold(name))
+    joined = re.sub(r"(?<=\w)annot$", "_annot", joined)  # CamVid's trainannot
     return [word for word in re.split(r"[_\-\s.]+", joined) if word]
 
 
@@ -56,4 +59,4 @@ def pair_key(path: PurePath) -> tuple[str, bool]:
     folders, masks = place(path.parts[:-1])
     stem = MASK_SUFFIX.sub("", path.stem)
     masks = masks or stem != path.stem
-    return "/".join((*folders, stem if masks else path.stem)), masks
+    return "/".join((*folders, ENDING.sub("", stem if masks else path.stem))), masks

@@ -6,7 +6,7 @@ multi-label export (_classes.csv in each part). Images that no table names are t
 
 from pathlib import Path
 
-from voctrain.data.class_names import ClassList, canonical, find_class_list, fold
+from voctrain.data.class_names import ClassList, canonical, find_class_list, fold, merged
 from voctrain.data.image_files import Index, files_below
 from voctrain.data.layouts.label_table import has_images, read_label_table
 from voctrain.data.layouts.listing import Example, Listing, checked, find_all
@@ -16,7 +16,7 @@ from voctrain.data.layouts.parts import PARTS, pair_key, part_of, part_of_folder
 def tables_in(folder: Path) -> list[Path]:
     """The tables of labels in a folder and its parts."""
     parts = [folder, *(path for path in sorted(folder.iterdir()) if path.is_dir() and part_of(path.name))]
-    found = [path for part in parts for path in files_below(part, [".csv"], deep=False) if has_images(path)]
+    found = [path for part in parts for path in files_below(part, [".csv", ".tsv"], deep=False) if has_images(path)]
     found = [path for path in found if "submission" not in fold(path.stem)]  # Kaggle's example of what to hand in
     return found if any(_part(folder, path) != "test" for path in found) else []
 
@@ -63,4 +63,4 @@ def _joined(lists: list[ClassList]) -> ClassList | None:
         for name in classes.names:
             names.setdefault(fold(name), name)
     same = len(names) == len(lists[0].names)
-    return ClassList(lists[0].names if same else canonical(sorted(names.values(), key=fold)), lists[0].source)
+    return ClassList(lists[0].names if same else canonical(merged(names.values())), lists[0].source)

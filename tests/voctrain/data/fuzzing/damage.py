@@ -10,9 +10,11 @@ import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from voctrain.data.discovery import check_labels, with_classes
+from voctrain.data.agreement import check_labels
+from voctrain.data.discovery import with_classes
 from voctrain.data.image_files import read_image
 from voctrain.data.layouts import read_layout
+from voctrain.data.layouts.listing import labels_in
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "40"))
 fuzz = settings(
@@ -105,4 +107,5 @@ def read_all(root):
     for test in listing.tests:
         check_image(answer(read_image, test.image))
     if None not in found and found:
-        answer(check_labels, listing, np.array([labels for *_, labels in found]))
+        masked = [labels_in(mask, labels) for _, mask, labels in found]
+        answer(check_labels, listing, np.array([labels for *_, labels in found]), np.array(masked))

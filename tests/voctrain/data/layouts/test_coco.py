@@ -88,6 +88,14 @@ class TestMasks:
         assert listing.masked == 0
         assert [listing.read(i)[2].tolist() for i in range(3)] == [[0, 1], [1, 0], [0, 0]]
 
+    def test_an_image_with_an_object_without_a_shape_has_no_mask(self, tmp_path):
+        draw(
+            tmp_path,
+            [annotation(100, 90), annotation(100, 7, rectangle(0, 0, 5, 5)), annotation(101, 7, rectangle(0, 0, 5, 5))],
+        )
+        assert [mask is not None for mask in masks_of(tmp_path).values()] == [False, True, True, True]
+        assert listed(tmp_path).read(0)[2].tolist() == [1, 1]
+
     def test_without_pycocotools_boxes_are_read_and_shapes_refused(self, tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, "pycocotools", None)
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -130,6 +138,19 @@ class TestCategories:
         draw(tmp_path, [annotation(100, 7)])
         (tmp_path / "classes.txt").write_text("dog\n")
         assert "has the category 'cat', which classes.txt does not list: add it" in refusal(tmp_path)
+
+
+class TestImages:
+    def test_two_of_one_id_are_refused(self, tmp_path):
+        draw(tmp_path, [annotation(100, 7)], image1={"id": 100})
+        assert "2 images have the id 100" in refusal(tmp_path)
+
+    def test_annotations_without_one_are_counted(self, tmp_path):
+        draw(tmp_path, [annotation(100, 7), annotation(101, 90), annotation("100", 7), annotation(999, 7)])
+        assert listed(tmp_path).notes == (
+            f"2 annotations in {tmp_path}/_annotations.coco.json belong to no image, such as one of image 100: they are"
+            " not used",
+        )
 
 
 class TestPlaces:

@@ -186,7 +186,8 @@ class TestYears:
         drawing.devkit(tmp_path / "archive/export", OWN)
         (tmp_path / "__MACOSX").mkdir()
         (tmp_path / ".DS_Store").touch()
-        write_lines(tmp_path / "archive/export/labels.txt", OWN)
+        (tmp_path / "README.md").touch()
+        write_lines(tmp_path / "archive/labels.txt", OWN)
         assert_masks(tmp_path, OWN)
 
 
@@ -197,7 +198,7 @@ class TestFiles:
             (tmp_path / name).rename(tmp_path / name.lower())
         assert_masks(tmp_path, OWN)
 
-    @pytest.mark.parametrize("name", ["SegmentationClassPNG", "SegmentationClassRaw"])
+    @pytest.mark.parametrize("name", ["SegmentationClassPNG", "SegmentationClassNpy"])
     def test_other_names_of_the_folder_of_masks(self, tmp_path, name):
         drawing.devkit(tmp_path, OWN, xml=True)
         (tmp_path / "SegmentationClass").rename(tmp_path / name)
@@ -214,6 +215,22 @@ class TestFiles:
         listing = read_layout(tmp_path)
         assert [name.partition("/")[0] for name in listing.ids] == ["second"] * 12
         assert [name.partition("/")[0] for name in listing.test_ids] == ["first"] * 12
+
+    @pytest.mark.parametrize("name", ["{}.jpg", "{}_mask", "{}.JPG_gt"])
+    def test_masks_and_annotations_named_after_files(self, tmp_path, name):
+        drawing.devkit(tmp_path, OWN, xml=True)
+        for path in [*(tmp_path / "SegmentationClass").iterdir(), *(tmp_path / "Annotations").iterdir()]:
+            path.rename(path.with_name(name.format(path.stem) + path.suffix))
+        assert_masks(tmp_path, OWN)
+
+    def test_masks_without_an_image_are_named(self, tmp_path):
+        drawing.devkit(tmp_path, OWN, xml=True)
+        for path in sorted((tmp_path / "SegmentationClass").iterdir()):
+            path.rename(path.with_name(f"mask_{path.name}"))
+        warning = "12 masks or annotations belong to no image, such as "
+        assert load(tmp_path, image_size=8).warnings == (
+            f"{warning}{tmp_path}/SegmentationClass/mask_img_00.png: they are not used",
+        )
 
     def test_masks_in_one_folder_of_images_in_several(self, tmp_path):
         ids = drawing.devkit(tmp_path, OWN)

@@ -26,6 +26,8 @@ THREE = ("cell", "nucleus", "debris")
         ("{}.jpg", "masks/{}.png"),
         ("images/{}.jpg", "ground_truth/{}.tif"),
         ("images/{}.jpg", "annotations/trimaps/{}.png"),
+        ("PNGImages/{}.png", "masks/{}.png_mask_1.png"),
+        ("images/{}.jpg", "masks/{}.jpg.png"),
         ("train/{}.jpg", "train_masks/{}_mask.gif"),
         ("train_images/{}.jpg", "train_masks/{}.png"),
         ("train/images/{}.jpg", "train/masks/{}.png"),
@@ -102,6 +104,19 @@ class TestAnnotations:
         shutil.rmtree(tmp_path / "masks")
         listing = listed(tmp_path)
         assert (listing.masked, len(listing.ids), listing.test_ids) == (0, 3, ("x03",))
+
+
+def test_camvid(tmp_path):
+    """Folders such as train and trainannot, and a list of colors before names."""
+    colors = np.uint8([(0, 0, 0), (48, 112, 32), (176, 112, 32), (16, 60, 200)])
+    for part, n in (("train", 4), ("val", 3)):
+        places = {"images": part + "/{}.png", "masks": part + "annot/{}.png"}
+        drawn = folders(tmp_path, n, 3, change=lambda mask: colors[mask], **places)
+    lines = (f"{r} {g} {b} {name}" for (r, g, b), name in zip(colors.tolist(), ("background", *THREE), strict=True))
+    (tmp_path / "label_colors.txt").write_text("\n".join(lines))
+    listing = listed(tmp_path)
+    assert (listing.classes.names, len(listing.ids), listing.val_ids[0]) == (THREE, 7, "val/x00")
+    np.testing.assert_array_equal(masks_of(tmp_path)["val/x02"], drawn[2])
 
 
 def test_roboflows_masks(tmp_path):

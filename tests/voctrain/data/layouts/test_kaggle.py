@@ -120,9 +120,11 @@ def test_warnings_about_classes_without_enough_images(kaggle):
     table["sofa"] = 0
     table["train"] = (table.Id == 5).astype(int)
     table.to_csv(kaggle / "train/train_set.csv", index=False)
-    sofa, train = load(kaggle, image_size=4).warnings
+    sofa, train, masks = load(kaggle, image_size=4).warnings
     assert sofa == "class 'sofa' has no positive image: it is left out of the scores"
     assert train.startswith("class 'train' has no positive image in validation")
+    assert "annotations and masks name different classes" in masks
+    assert masks.endswith(": the table counts for classification")
 
 
 def write_masks(root, change):

@@ -89,6 +89,10 @@ class TestAColumnPerClass:
         assert listing.test_ids == ("images/4",)
         assert listing.groups == ("group p1", "group p1", "image images/2", "group p2")
 
+    def test_the_validation_column_of_fastai(self, tmp_path):
+        draw(tmp_path, A, "labels.tsv")("fname\tis_valid\tlabels", "x.jpg\tTrue\tcat", "y.png\tFalse\tdog")
+        assert listed(tmp_path).val_ids == ("images/x",)
+
 
 class TestAColumnOfNames:
     @pytest.mark.parametrize(
@@ -101,12 +105,23 @@ class TestAColumnOfNames:
             ("filename,tags", "x.jpg,['cat']", "y.png,\"['cat', 'wild dog']\""),
             ("filename,what", "x.jpg,cat", 'y.png,"wild dog, CAT"'),
             ("filename,width,class,xmin", "x.jpg,9,cat,1", "y.png,9,cat,1", "y.png,9,wild dog,5"),
+            ("fname,labels,is_valid", "x.jpg,cat,False", 'y.png,"cat,wild dog",True'),
+            (
+                "annotator,choice,id,image",
+                "1,cat,7,/data/upload/3/x.jpg",
+                '1,"{""choices"": [""cat"", ""wild dog""]}",8,/data/upload/3/y.png',
+            ),
         ],
     )
     def test_ways_to_write_it(self, tmp_path, lines):
         draw(tmp_path, A)(*lines)
         names, found = labels(tmp_path)
         assert ([name.casefold() for name in names], [len(row) for row in found]) == (["cat", "wild dog"], [1, 2])
+
+    def test_boxes_in_a_column_of_names_are_refused(self, tmp_path):
+        box = '"[{""x"": 1, ""rectanglelabels"": [""cat""]}]"'
+        draw(tmp_path, A)("image,label", f"x.jpg,{box}", f"y.png,{box}")
+        assert "cells of class names must be names, or a list of names, but" in refusal(tmp_path)
 
     def test_blanks_separate_names_in_a_column_of_labels(self, tmp_path):
         draw(tmp_path, A)("filename,labels", "x.jpg,scab", "y.png,scab frog_eye")
