@@ -219,8 +219,9 @@ class PretrainedOptions(SearchOptions):
     """The options of a task whose networks may start from pretrained weights."""
 
     weights: str = option(
-        "none",
-        "initial weights: none, imagenet, published (whole segmenters), a weights file, or a run",
+        "imagenet",
+        "initial weights: imagenet, the tag of such weights in torchvision or timm, none, published (whole segmenters),"
+        " a weights file, or a run",
         metavar="W",
         group="model",
         resumable=True,

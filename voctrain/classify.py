@@ -13,6 +13,7 @@ from voctrain.checkpoint import pack_checkpoint
 from voctrain.config import ClassifyConfig
 from voctrain.data import Data
 from voctrain.device_array import DeviceArray
+from voctrain.features import last_linear
 from voctrain.images import EVAL_BATCH, arrays_on, channel_statistics, check_images, to_unit
 from voctrain.loop import Epoch, fit
 from voctrain.losses.classification import classification_loss, object_cross_entropy
@@ -145,6 +146,8 @@ def new_model(config: ClassifyConfig, data: Data) -> Classifier:
     if not model.own_normalization:
         model.set_normalization(*channel_statistics(data.images, data.train))
     fine_tune(model, config)
+    if config.head_init == "probe":
+        last_linear(model)  # raises if it has none
     if config.mask_loss:
         model.mask_heads = MaskHeads(model.net, image_size=model.input_size, num_classes=len(data.classes))
     return model

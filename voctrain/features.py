@@ -30,7 +30,10 @@ def last_linear(model: Classifier) -> nn.Linear:
     name = next(name for name in model.last_layers if not is_auxiliary(name))
     layer = model.net.get_submodule(name)
     if not isinstance(layer, nn.Linear):
-        raise ValueError(f"a probe requires a network with a linear last layer, but it ends in {layer}: use another")
+        raise ValueError(
+            f"a probe requires a network with a linear last layer, but it ends in {layer}: use another, or"
+            " head_init=random"
+        )
     return layer
 
 

@@ -53,6 +53,7 @@ class RunRecord:
     git: str | None
     created: str
     seconds: float = 0.0  # of wall-clock time, over all parts of the run
+    left_out: tuple[str, ...] = ()  # architectures whose weights were unavailable when the run began
 
     @property
     def epochs(self) -> int:

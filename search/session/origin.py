@@ -32,6 +32,7 @@ def new_record(options: SearchOptions, data: Data, problem: Problem) -> RunRecor
         digests=digests(problem),
         device=problem.info["device"],
         resized_to={name: seen for name, seen in resized.items() if seen != size},
+        left_out=problem.left_out,
         track=PUBLISHED if problem.fixed.get("weights") == "published" else None,
         versions=versions(),
         git=git_revision(),

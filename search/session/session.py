@@ -129,13 +129,14 @@ def _open(
         space=options.space,
         settings=settings,
         device=device if before is None else before.device,  # the choices of a study must stay what they are
+        left_out=None if before is None else before.left_out,
         seed=options.seed,
         epochs=options.epochs,
         image_size=options.image_size,
         **task.fixed_fields(options, data),
     )
-    if problem.loaded is not None:
-        say.status(problem.loaded)
+    for note in problem.notes:
+        say.status(note)
     if before is None:
         record, ended = new_record(options, data, problem), 0
         if record.track is not None:

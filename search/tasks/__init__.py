@@ -111,6 +111,13 @@ class Task:
         """The architecture that a weights file names; None if it does not."""
         return None
 
+    def has_weights(self, architecture: str | None, weights: str) -> bool:
+        """Whether an architecture has these published weights; None: any of several."""
+        return True
+
+    def download(self, architecture: str, weights: str) -> None:
+        """Get published weights. Raises `ValueError` if they are unavailable."""
+
     def baseline(self, data: Data, fields: Configuration) -> dict[str, float]:
         """The metrics of a trivial method."""
         raise NotImplementedError

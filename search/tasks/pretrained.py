@@ -13,7 +13,8 @@ from search.run_folder.records import Configuration
 from search.tasks import Task, find_task
 
 MASKS = "COCO's masks of VOC's classes. COCO's annotations are under CC BY 4.0; its images are Flickr users'."
-IMAGENET = "ImageNet, whose terms of access allow non-commercial research and education only."
+IMAGENET = "imagenet"  # the best published weights of each network
+IMAGES = "ImageNet, whose terms of access allow non-commercial research and education only."
 
 if TYPE_CHECKING:
     from voctrain.data import Data
@@ -41,6 +42,16 @@ class PretrainedTask(Task):
         assert isinstance(options, PretrainedOptions)
         return {"weights": options.weights}
 
+    def has_weights(self, architecture: str | None, weights: str) -> bool:
+        from voctrain.models.published import published
+
+        return architecture is None or published(self.encoder(architecture), weights) is not None
+
+    def download(self, architecture: str, weights: str) -> None:
+        from voctrain.models.weights import download
+
+        download(architecture if weights == "published" else self.encoder(architecture), weights)
+
     def architecture_of(self, file: str) -> str | None:
         module: Any = self.module
         return module.file_architecture(file)
@@ -66,7 +77,7 @@ class PretrainedTask(Task):
         whole = weights == "published"
         found = published(architecture if whole else self.encoder(architecture), weights)
         assert found is not None
-        return f"It started from {found.name} ({found.license}), trained on {MASKS if whole else IMAGENET}"
+        return f"It started from {found.name} ({found.license}), trained on {MASKS if whole else IMAGES}"
 
 
 def is_named(weights: str) -> bool:

@@ -78,7 +78,12 @@ class Segment(PretrainedTask):
         return metrics
 
     def encoder(self, architecture: str) -> str:
-        return architecture.partition("_")[2]  # fpn_resnet18, deeplabv3_resnet50
+        """fpn/resnet18 is built on timm's, fpn_resnet18 and fcn_resnet18 on torchvision's."""
+        from voctrain.models.decoders import split_name
+        from voctrain.models.timm_networks import PREFIX
+
+        decoded = split_name(architecture)
+        return architecture.partition("_")[2] if decoded is None else PREFIX + decoded[1]
 
     def class_table(self, predictions: Sequence[Predictions], saved: Checkpoint) -> Table:
         import numpy as np

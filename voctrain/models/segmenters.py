@@ -127,7 +127,7 @@ def _last_tensors(net: nn.Module) -> frozenset[str]:
     if isinstance(net, UNet | FPN):
         layers = ["head"]
     elif isinstance(net, SegmentationModel):
-        layers = ["segmentation_head.0"]
+        layers = [name for name, layer in net.named_modules() if isinstance(layer, nn.Conv2d)][-1:]
     else:  # torchvision's: sequences that end with it, or two such layers
         sequences = [
             name for name in ("classifier", "aux_classifier") if isinstance(getattr(net, name, None), nn.Sequential)

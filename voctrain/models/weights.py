@@ -22,6 +22,20 @@ def is_named(weights: str) -> bool:
     return weights in PUBLISHED or (weights in tags() and not Path(weights).exists())
 
 
+def download(
+    architecture: str, weights: str, *, image_size: int | None = None
+) -> tuple[Mapping[str, Tensor], tuple[str, ...]]:
+    """The state dict of published weights, and the names of its classes, if they are known.
+
+    image_size: see `published`. Raises `ValueError` if there are none, or they are unavailable.
+    """
+    chosen = published(architecture, weights, image_size=image_size)
+    if chosen is None:
+        kind = "published weights" if weights in PUBLISHED else f"weights {weights}"
+        raise ValueError(f"{architecture} has no {kind}: use --weights none or another --set architecture=NAME")
+    return chosen.get(), chosen.classes
+
+
 def load_into(model: Normalized, architecture: str, weights: str, head: Head, *, image_size: int | None = None) -> None:
     """Load published weights ("imagenet", or "published" for segmenters) or a file into `model`, with normalization.
 
@@ -78,11 +92,8 @@ def is_of_encoder(weights: str, net: nn.Module, encoder: str | None, head: Head)
 def _read(weights: str, architecture: str, image_size: int | None = None) -> WeightsFile:
     """These weights of an architecture."""
     if is_named(weights):
-        chosen = published(architecture, weights, image_size=image_size)
-        if chosen is None:
-            kind = "published weights" if weights in PUBLISHED else f"weights {weights}"
-            raise ValueError(f"{architecture} has no {kind}: use --weights none or another --set architecture=NAME")
-        return read_state(f"the published file of {architecture}", chosen.get(), classes=chosen.classes or None)
+        state, classes = download(architecture, weights, image_size=image_size)
+        return read_state(f"the published file of {architecture}", state, classes=classes or None)
     file = read_file(weights)
     if file.task and file.architecture and not same_network(file.architecture, architecture):
         raise ValueError(
