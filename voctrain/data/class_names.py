@@ -122,7 +122,7 @@ def read_class_list(path: Path) -> ClassList | None:
 
     Entries for background and void are recognized. If the first entry is one, a mask value is an entry's position, as
     labelme and CVAT count; otherwise the first entry has mask value 1. If the background comes later, or a class has
-    number 0, the order says nothing about mask values. Raises `ValueError` for a file that is no class list.
+    number 0, the order says nothing about mask values. Raises `ValueError` for a file that is not a class list.
     """
     lines = [line for line in read_text(path).split("\n") if line.strip() and not COMMENT.match(line)]
     colored = _colored_entries(lines)

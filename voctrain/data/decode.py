@@ -125,7 +125,7 @@ def contradictions(listing: Listing, masked: np.ndarray) -> tuple[str, ...]:
     if not found:
         return ()
     differ = f"{len(found)} annotations and masks name different classes, such as {found[0]}"
-    table = any(example.names is not None for example in listing.examples)
+    table = any(example.names is not None and example.mask is not None for example in listing.examples)
     return (f"{differ}: {'the table counts for classification' if table else 'the masks count'}",)
 
 

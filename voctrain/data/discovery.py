@@ -130,7 +130,7 @@ def _by_content(
             return ClassList(canonical(names), "the annotations", forced=forced)
         return replace(_matched(listing, used, named, names, values), forced=forced)
     if names and colored is None and not _in_vocs_order(used, named):
-        with suppress(ValueError):  # VOC's names in an order of one's own, or contradictions
+        with suppress(ValueError):  # some of VOC's names in another order, or contradictions
             return replace(_matched(listing, used, named, names, values), forced=forced)
     vocs = colored is not None or any(mask.vocs for mask in masks.values())
     if names or (vocs and (most <= len(VOC_CLASSES) or scattered)):

@@ -17,7 +17,7 @@ IMAGE_ENDINGS = (
 )  # in any case
 DEPTHS = (255, 4095, 65535)  # largest gray values of cameras and scanners: 8, 12 and 16 bits
 ENDING = re.compile(rf"({'|'.join(map(re.escape, (*IMAGE_ENDINGS, '.xml')))})$", re.IGNORECASE)  # of a line in a list
-LONGEST_PATH = 4096  # characters; a longer text in a list is no file
+LONGEST_PATH = 4096  # characters; a longer text in a list is not a file name
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -83,7 +83,7 @@ def read_npy(path: Path) -> np.ndarray:
         shape, by_column, dtype = readers[np.lib.format.read_magic(file)](file)
         count, left = math.prod(shape), path.stat().st_size - file.tell()
         if dtype.hasobject or dtype.itemsize == 0 or min(shape, default=0) < 0 or count * dtype.itemsize > left:
-            raise ValueError(f"{left} bytes are no {shape} of {dtype}")
+            raise ValueError(f"{left} bytes cannot hold {shape} values of {dtype}")
         return np.fromfile(file, dtype, count).reshape(shape, order="F" if by_column else "C")
 
 
@@ -171,7 +171,7 @@ class Index:
             if (tail := "/".join(parts[i:])) in self.paths:
                 return tail
         below = f"/{'/'.join(parts)}"
-        if len(deeper := [known for known in self.by_name.get(_name(name), []) if known.endswith(below)]) == 1:
+        if len(deeper := [known for known in self.by_name.get(_name(below), []) if known.endswith(below)]) == 1:
             return deeper[0]
         if parts and (len(parts) == 1 or path.is_absolute() or parts[0].endswith(":")):  # a path of another machine
             return self._alone(parts[-1])

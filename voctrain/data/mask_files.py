@@ -71,7 +71,7 @@ def read_mask(path: Path, classes: ClassList) -> np.ndarray:
     """Read a label map, uint8 (H, W): class numbers, 0 for background and 255 for void.
 
     RGB masks, and palettes in which every used color is a class's, are read by color; all others by index. Raises
-    `ValueError` for a bad file, and for a value or a color that is no class's.
+    `ValueError` for a bad file, and for a value or a color that belongs to no class.
     """
     raw = open_mask(path)
     if raw.pixels.ndim == 3:
@@ -117,7 +117,7 @@ class Seen:
 
 
 def look(path: Path) -> Seen:
-    """Read a mask before the classes are known. Raises `ValueError` for a file that is no mask."""
+    """Read a mask before the classes are known. Raises `ValueError` for a file that is not a mask."""
     raw = open_mask(path)
     if raw.pixels.ndim == 3:
         try:
@@ -195,8 +195,8 @@ def palette_numbers(raw: RawMask, classes: ClassList) -> np.ndarray | None:
             if wrong and not classes.forced:
                 raise ValueError(
                     f"a mask must be in class colors or in class numbers, but in {raw.path} value {wrong[0]} has the"
-                    f" color of class {table[dict(pairs)[wrong[0]]]}, and the color of value {value} is no class's: set"
-                    " each pixel to its class's number"
+                    f" color of class {table[dict(pairs)[wrong[0]]]}, and that of value {value} belongs to no class:"
+                    " set each pixel to the number of its class"
                 )
             return None
         numbers[value] = classes.forced.get(value, table[color])

@@ -50,7 +50,7 @@ class Split:
                 )
         elif val is not None and self.fold is None:
             if unknown := set(val).difference(listing.ids):
-                raise ValueError(f"val must contain ids of labeled images, but {min(unknown)!r} is none: remove it")
+                raise ValueError(f"val must contain ids of labeled images, but {min(unknown)!r} is not one: remove it")
             chosen = set(val)
             self.val = np.array([i for i, name in enumerate(listing.ids) if name in chosen], np.int64)
 
@@ -127,7 +127,7 @@ def _listed(listing: Listing, path: Path, skipped: Sequence[str]) -> np.ndarray:
         tests = _index(listing.test_ids)
         hidden = next((name for line in unknown if (name := tests.find(line))), None)
         raise ValueError(
-            f"--val must list labeled images, but {len(unknown)} of {len(found)} lines of {path} are none, such as"
+            f"--val must list labeled images, but {len(unknown)} of {len(found)} lines of {path} are not, such as"
             f" {unknown[0][:80]!r}: "
             + ("remove them" if hidden is None else f"remove them, or add labels ({hidden} is a test image)")
         )

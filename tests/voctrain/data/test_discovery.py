@@ -51,7 +51,7 @@ class TestNamesOfAnnotations:
         assert_masks(tmp_path, OWN)
 
     @pytest.mark.parametrize("paint", [lambda mask: mask, lambda mask: Image.fromarray(mask)], ids=["VOC", "gray"])
-    def test_some_of_vocs_names_in_an_order_of_ones_own(self, tmp_path, paint):
+    def test_some_of_vocs_names_in_another_order(self, tmp_path, paint):
         devkit(tmp_path, ("dog", "cat"), xml=True)
         repaint(tmp_path / "SegmentationClass", lambda mask, _: paint(mask))
         assert_masks(tmp_path, ("dog", "cat"))
@@ -71,7 +71,7 @@ class TestNamesOfAnnotations:
         devkit(tmp_path, OWN, xml=True)
         repaint(
             tmp_path / "SegmentationClass",
-            lambda mask, _: Image.fromarray(voc_palette()[mask]) if colors else requantised(mask),
+            lambda mask, _: Image.fromarray(voc_palette()[mask]) if colors else requantized(mask),
         )
         assert_masks(tmp_path, OWN)
 
@@ -135,13 +135,13 @@ class TestNamesOfAnnotations:
         assert "has colors that are not VOC's: list them in a labelmap.txt" in refusal(tmp_path)
 
 
-def requantised(mask):
+def requantized(mask):
     """The mask as an image editor saves it: the palette has the colors of this file, by frequency."""
     return Image.fromarray(voc_palette()[mask]).quantize(8, dither=Image.Dither.NONE)
 
 
 class TestWithoutNames:
-    @pytest.mark.parametrize("change", [None, requantised, lambda mask: Image.fromarray(voc_palette()[mask])])
+    @pytest.mark.parametrize("change", [None, requantized, lambda mask: Image.fromarray(voc_palette()[mask])])
     def test_vocs_colors_are_vocs_classes(self, tmp_path, change):
         devkit(tmp_path, VOC_CLASSES, n=20)
         if change is not None:

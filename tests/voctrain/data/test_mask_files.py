@@ -214,7 +214,7 @@ class TestPalettes:
         palette = COLORS.copy()
         palette[1:4] = COLORS[2], COLORS[1], (9, 9, 9)
         message = error(tmp_path, MASK, palette=palette)
-        assert "value 1 has the color of class 2, and the color of value 3 is no class's: set each pixel" in message
+        assert "value 1 has the color of class 2, and that of value 3 belongs to no class: set each pixel" in message
 
     def test_a_black_that_is_not_the_first_of_unknown_colors_is_refused(self, tmp_path):
         """An editor put the object first."""

@@ -42,8 +42,8 @@ class TestList:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("3\nx7\n", r"2 lines .* are none, such as 'x7': remove them$"),
-            ("3\n900\n", "1 of 2 lines .* are none, such as '900'"),
+            ("3\nx7\n", r"2 lines .* are not, such as 'x7': remove them$"),
+            ("3\n900\n", "1 of 2 lines .* are not, such as '900'"),
             ("", "has 0 of 44"),
             ("\n".join(map(str, range(44))), "has 44 of 44"),
         ],
@@ -74,7 +74,7 @@ class TestList:
     def test_ids_may_be_given_by_a_program(self, kaggle):
         assert split_ids(load(kaggle, image_size=4, val=["5", "3"])) == ["3", "5"]
         assert len(load(kaggle, image_size=4, val=()).train) == 44
-        with pytest.raises(ValueError, match="'x' is none"):
+        with pytest.raises(ValueError, match="'x' is not one"):
             load(kaggle, image_size=4, val=["x"])
 
 

@@ -131,6 +131,7 @@ def read_coco(root: Path, files: list[Path]) -> Listing:
 
 
 def _unused(path: Path, content: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
+    """What the user should know of annotations of images that the file does not list."""
     known = {image["id"] for image in content["images"]}
     lost = [a["image_id"] for a in content["annotations"] if a["image_id"] not in known]
     if lost:
@@ -145,7 +146,7 @@ def _read(path: Path) -> dict[str, list[dict[str, Any]]]:
                 if wrong := next((key for key, types in keys.items() if not isinstance(entry.get(key), types)), None):
                     raise TypeError(f"an entry of {kind} has no valid {wrong}")
                 if not isinstance(entry.get("area") or 0, (int, float)):
-                    raise TypeError(f"an area of {kind} is no number")
+                    raise TypeError(f"an area in {kind} is not a number")
         for number, count in Counter(image["id"] for image in content["images"]).items():
             if count > 1:
                 raise ValueError(f"{count} images have the id {number}")

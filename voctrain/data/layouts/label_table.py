@@ -119,7 +119,7 @@ def _split(path: Path, cells: Sequence[str], several: bool) -> list[list[str]]:
     """The names in each cell, which are separated by commas, semicolons or bars if any cell has these, else by blanks.
 
     Names may contain blanks: these separate names only if the column is called after `several` names, or each word is
-    a name elsewhere.
+    a name elsewhere. Raises `ValueError` for a cell of anything but names, such as boxes.
     """
     cells = [re.sub(r'^\{\s*"choices"\s*:(.*)\}$', r"\1", cell) for cell in cells]  # Label Studio's
     if wrong := next((cell for cell in cells if "{" in cell and ":" in cell), None):

@@ -153,7 +153,7 @@ def read_objects(path: Path, classes: ClassList) -> np.ndarray:
 
 
 def numbered(names: Sequence[str] | frozenset[str], classes: ClassList, origin: str) -> np.ndarray:
-    """Class names as labels, uint8 (C,). Raises `ValueError` for a name that is no class."""
+    """Class names as labels, uint8 (C,). Raises `ValueError` for a name that is not a class."""
     labels = np.zeros(len(classes.names), np.uint8)
     for name in names:
         number = classes.number(name)

@@ -229,7 +229,7 @@ def test_shapes_of_an_image_of_another_size_are_refused(tmp_path):
         (lambda c: c["images"].append(5), "is not .AttributeError"),
         (lambda c: c["annotations"][0].update(category_id=8), "an annotation of category 8, which it does not list"),
         (lambda c: c["annotations"][0].update(category_id={}), "an entry of annotations has no valid category_id"),
-        (lambda c: c["annotations"][0].update(area="large"), "an area of annotations is no number"),
+        (lambda c: c["annotations"][0].update(area="large"), "an area in annotations is not a number"),
         (lambda c: c["categories"].clear(), "at least one class, but .* lists none"),
         (lambda c: c["categories"].append({"id": 5, "name": "Cat"}), "names must differ, but .* 'Cat' and 'cat'"),
         (lambda c: c["categories"][0].update(name=None), "an entry of categories has no valid name"),

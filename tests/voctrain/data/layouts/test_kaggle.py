@@ -73,7 +73,7 @@ def test_columns_in_another_order_and_other_case(kaggle):
     np.testing.assert_array_equal(after.labels, before.labels)
 
 
-def test_classes_of_ones_own(kaggle):
+def test_own_classes(kaggle):
     """They are numbered in the order of the columns."""
     table = pd.read_csv(kaggle / "train/train_set.csv").rename(columns={"aeroplane": "Zebra", "sofa": "okapi"})
     table.to_csv(kaggle / "train/train_set.csv", index=False)
