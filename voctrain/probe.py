@@ -88,6 +88,13 @@ def start_from_probe(model: Classifier, config: ClassifyConfig, data: Data, devi
         layer.bias.copy_(torch.from_numpy(probe.bias.copy()))
 
 
+def probe_metrics(config: ClassifyConfig, data: Data, *, device: str | torch.device = "cpu") -> dict[str, float]:
+    """The validation metrics of the probe of the training images, see `features` and `classify_metrics`."""
+    views, _ = features(config, data, device=device)
+    probe = _kept(views[:, data.train], data.labels[data.train])
+    return classify_metrics(data.labels[data.val], probe.probabilities(views[:1, data.val]))
+
+
 def _kept(views: np.ndarray, labels: np.ndarray) -> Probe:
     """`fit_probe`, from the cache if another training has fitted it before."""
     key = hashlib.sha256(repr((FORMAT, STRENGTHS, views.shape)).encode() + views.tobytes() + labels.tobytes())

@@ -45,6 +45,7 @@ class RunRecord:
     classes: tuple[str, ...]
     split: Split
     baseline: dict[str, float]
+    baseline_name: str
     digests: dict[str, str]  # of the files that configuration fields name, by field
     device: str  # that the search space was told
     resized_to: dict[str, int]  # input size of the architectures that need another one than image_size
@@ -190,6 +191,7 @@ class FinalRecord:
     winner: str
     seeds: int
     baseline: dict[str, float]
+    baseline_name: str
     original_size: dict[str, float]
     details: Details
     candidates: list[Candidate]

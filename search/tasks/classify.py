@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from search.result_options import PredictOptions
 from search.run_folder.files import read_arrays, replacing
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import BestRecord, Checkpoint, Configuration, Details, RunRecord
-from search.tasks import Batch, Job, Predictions, Predictor, Score
+from search.tasks import Baseline, Batch, Job, Predictions, Predictor, Score
 from search.tasks.pretrained import PretrainedTask
 from search.tasks.script import Script
 from voctrain.config import ClassifyConfig, TrainConfig
@@ -32,15 +32,24 @@ class Classify(PretrainedTask):
 
     name = "classify"
     config = ClassifyConfig
-    baseline_name = "random labels"
     submits = "labels"
     predicted = "predictions.csv"
     averages = ("flip",)
 
-    def baseline(self, data: Data, fields: Configuration) -> dict[str, float]:
+    def baseline(self, data: Data, fields: Configuration) -> Baseline:
+        """A linear probe of pretrained weights; without any, random labels."""
+        from search.trial.device import pick_device
         from voctrain.metrics.classification import random_baseline
+        from voctrain.probe import probe_metrics
 
-        return random_baseline(data.labels[data.train], data.labels[data.val], fields["seed"])
+        if fields.get("weights", "none") != "none" and "architecture" in fields:
+            config = ClassifyConfig(**{name: fields[name] for name in ("architecture", "weights", "image_size")})
+            with suppress(ValueError):  # a network without a linear last layer
+                metrics = probe_metrics(config, data, device=pick_device(1))
+                return Baseline(f"linear probe of {config.architecture}", metrics)
+        return Baseline(
+            "random labels", random_baseline(data.labels[data.train], data.labels[data.val], fields["seed"])
+        )
 
     def calibrate(self, predictions: Predictions) -> Details:
         from voctrain.metrics.classification import at_least_one

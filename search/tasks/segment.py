@@ -12,7 +12,7 @@ from search.reporter import Reporter
 from search.result_options import PredictOptions
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import BestRecord, Checkpoint, Configuration, Details, RunRecord
-from search.tasks import Batch, Job, Predictions, Predictor, Score
+from search.tasks import Baseline, Batch, Job, Predictions, Predictor, Score
 from search.tasks.pretrained import PretrainedTask
 from search.tasks.script import Script
 from voctrain.config import SegmentConfig, TrainConfig
@@ -36,19 +36,19 @@ class Segment(PretrainedTask):
 
     name = "segment"
     config = SegmentConfig
-    baseline_name = "all background"
     submits = "masks"
     predicted = "masks"
     averages = ("flip", "scales")
     conclusion = "pictures/classes.png"
 
-    def baseline(self, data: Data, fields: Configuration) -> dict[str, float]:
+    def baseline(self, data: Data, fields: Configuration) -> Baseline:
         from voctrain import segment
         from voctrain.metrics.segmentation import all_background
 
         data = segment.with_masks(data)
         assert data.masks is not None
-        return all_background((data.masks[i] for i in data.val), 1 + len(data.classes))
+        metrics = all_background((data.masks[i] for i in data.val), 1 + len(data.classes))
+        return Baseline("all background", metrics)
 
     def describe(self, predictions: Predictions, saved: Checkpoint) -> Details:
         import numpy as np
