@@ -138,7 +138,8 @@ def content_warnings(
     """
     lines = list(listing.notes)
     if skipped:
-        lines.append(f"{len(skipped)} images are left out because their files are bad: {in_short(skipped)}")
+        images = "1 image with a bad file is" if len(skipped) == 1 else f"{len(skipped)} images with bad files are"
+        lines.append(f"{images} left out: {in_short(skipped)}")
     trained, validated = (labels[side].sum(0) > 0 for side in (train, val))
     for absent, where, why in (
         (~trained & ~validated, "", "left out of the scores"),

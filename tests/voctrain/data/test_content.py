@@ -99,4 +99,4 @@ def test_bad_files_are_found_once(kaggle, cache, reads, settled, monkeypatch):
     monkeypatch.setattr(content, "_bad_files", lambda listing: pytest.fail("they were searched again"))
     second = load(kaggle, image_size=8, skip_bad=True)
     assert second.warnings == first.warnings
-    assert "2 images are left out because their files are bad: 5, 1" in first.warnings
+    assert "2 images with bad files are left out: 5, 1" in first.warnings

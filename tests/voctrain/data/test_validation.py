@@ -69,7 +69,7 @@ class TestList:
         (tmp_path / "list.txt").write_text("3\n5\n40")
         data = load(kaggle, image_size=4, val=tmp_path / "list.txt", skip_bad=True)
         assert split_ids(data) == ["3", "40"]
-        assert "1 images are left out because their files are bad: 5" in data.warnings
+        assert "1 image with a bad file is left out: 5" in data.warnings
 
     def test_ids_may_be_given_by_a_program(self, kaggle):
         assert split_ids(load(kaggle, image_size=4, val=["5", "3"])) == ["3", "5"]
