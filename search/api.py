@@ -241,7 +241,7 @@ def _tell(session: Session, outcome: Outcome) -> None:
     say, task, run = session.reporter.result, session.task, shell_path(session.paths.folder)
     if outcome.best is not None:
         say(f"best {task.metric} {describe_trial(outcome.best)}")
-        say(f"{task.baseline_name} {session.record.baseline[task.metric]:.4f} | run folder {run}")
+        say(f"{session.record.baseline_name} {session.record.baseline[task.metric]:.4f} | run folder {run}")
     if outcome.broken is not None:
         raise SearchFailed(outcome.broken)
     if outcome.exhausted:
@@ -266,7 +266,7 @@ def _tell_final(selection: Selection, record: FinalRecord, seconds: float) -> No
     say, task = selection.reporter.result, selection.task
     say(
         f"{record.metric} {with_error(record.score, record.standard_error)} over {record.seeds} seeds"
-        f" ({task.baseline_name} {record.baseline[record.metric]:.4f}), {record.winner}, {record.epochs} epochs"
+        f" ({record.baseline_name} {record.baseline[record.metric]:.4f}), {record.winner}, {record.epochs} epochs"
     )
     for name, value in record.original_size.items():
         say(f"at the images' original sizes {name} {value:.4f}")

@@ -117,6 +117,14 @@ class SearchOptions(ResourceOptions):
         group="data",
         shown="300; 64 for the sample",
     )
+    store_size: int | None = option(
+        None,
+        "side of the images that random crops are taken from, in pixels",
+        parse=integer(28),
+        metavar="PX",
+        group="data",
+        shown="1.5 times --image-size",
+    )
     resize: str | None = option(
         None,
         "how images become squares: squash them, pad them with black, or crop their center",
@@ -211,8 +219,9 @@ class PretrainedOptions(SearchOptions):
     """The options of a task whose networks may start from pretrained weights."""
 
     weights: str = option(
-        "none",
-        "initial weights: none, imagenet, published (whole segmenters), a weights file, or a run",
+        "imagenet",
+        "initial weights: imagenet, the tag of such weights in torchvision or timm, none, published (whole segmenters),"
+        " a weights file, or a run",
         metavar="W",
         group="model",
         resumable=True,

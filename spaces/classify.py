@@ -12,24 +12,62 @@ from typing import Any
 SMALL = ("simple", "complex", "resnet9", "resnet18", "resnet34", "mobilenet_v3_small")
 # Those with which a CPU can afford several augmented copies of each image per epoch.
 LIGHT = ("simple", "complex", "resnet9", "mobilenet_v3_small")
-# Worth their time only with published weights or on a GPU.
+# Worth their time only on a GPU.
 LARGE = ("resnet50", "mobilenet_v3_large", "efficientnet_b0", "regnet_y_800mf", "convnext_tiny", "tinyvgg")
-PRETRAINED = (
-    *("resnet18", "resnet34", "resnet50"),
-    *("mobilenet_v3_large", "efficientnet_b0", "regnet_y_800mf", "convnext_tiny"),
+# Pretrained backbones, the best known for their price first. The weights of the first come with a package, offline.
+FAST = ("tf_efficientnet_lite0", "tf_efficientnet_lite2", "mobilenet_v3_large", "resnet18", "resnet50")
+STRONG = (
+    *("convnext_tiny.in12k_ft_in1k", "vit_small_patch14_dinov2.lvd142m"),
+    *("swin_tiny_patch4_window7_224.ms_in22k_ft_in1k", "timm/resnet50.a1_in1k", "tf_efficientnet_lite0"),
 )
 
 
 def architectures(problem: dict[str, Any]) -> tuple[str, ...]:
-    """The architectures worth trying: with ImageNet weights those that have some, otherwise small ones on a CPU."""
-    if problem["weights"] == "imagenet":
-        return PRETRAINED
+    """The architectures worth trying: pretrained backbones, or small networks from scratch; larger ones on a GPU."""
+    if problem["weights"] != "none":
+        return FAST if problem["device"] == "cpu" else STRONG
     return SMALL if problem["device"] == "cpu" else SMALL + LARGE
 
 
 def suggest(trial: Any, problem: dict[str, Any]) -> dict[str, Any]:
     """Draw the searched fields of a `ClassifyConfig`."""
-    scratch = problem["weights"] == "none"
+    return _scratch(trial, problem) if problem["weights"] == "none" else _transfer(trial, problem)
+
+
+def _transfer(trial: Any, problem: dict[str, Any]) -> dict[str, Any]:
+    """Fine-tuning of a pretrained backbone whose head starts as a linear probe."""
+    config: dict[str, Any] = {
+        "architecture": trial.suggest_categorical("architecture", architectures(problem)),
+        "head_init": "probe",
+        "schedule": "one_cycle",
+        "batch_size": trial.suggest_categorical("batch_size", (16, 32)),
+        "optimizer": trial.suggest_categorical("optimizer", ("adamw", "sgd")),
+        # From the head alone, nearly, to all layers alike. BEiT and ConvNeXt use 0.65 to 0.9.
+        "layer_decay": trial.suggest_float("layer_decay", 0.65, 1),
+        # Small batches of few images spoil the statistics of millions.
+        "freeze_norm": trial.suggest_categorical("freeze_norm", (True, False)),
+    }
+    if config["optimizer"] == "sgd":  # its decay is L2, and thirty times smaller at thirty times the rate
+        config["lr"] = trial.suggest_float("lr_sgd", 1e-3, 3e-2, log=True)
+        config["weight_decay"] = trial.suggest_float("weight_decay_sgd", 1e-5, 1e-3, log=True)
+    else:  # above, features are destroyed; below, an epoch changes nothing
+        config["lr"] = trial.suggest_float("lr", 3e-5, 1e-3, log=True)
+        config["weight_decay"] = trial.suggest_float("weight_decay", 1e-3, 0.3, log=True)
+    # One number for all: from mirrored images alone to crops of a fifth of the area and strong colors.
+    strength = trial.suggest_float("augmentation_strength", 0, 1)
+    color = 0.4 * max(0.0, strength - 0.5)  # weak ones spare the colors, which often tell the class
+    config |= {"hflip": 0.5, "crop_scale": 1 - 0.8 * strength}
+    config |= {"brightness": color, "contrast": color, "saturation": color}
+    config["loss"] = trial.suggest_categorical("loss", ("bce", "asymmetric"))
+    mixing = trial.suggest_categorical("mixing", ("none", "mixup", "cutmix"))
+    if mixing != "none":
+        config[mixing] = 0.2
+    if trial.suggest_categorical("ema", (False, True)):
+        config["ema_decay"] = 1 - 1 / 50  # averages over about 50 steps
+    return config
+
+
+def _scratch(trial: Any, problem: dict[str, Any]) -> dict[str, Any]:
     config: dict[str, Any] = {
         "architecture": trial.suggest_categorical("architecture", architectures(problem)),
         # For small sets: below 8 batch normalization is noisy, above 32 an epoch has too few steps.
@@ -38,14 +76,12 @@ def suggest(trial: Any, problem: dict[str, Any]) -> dict[str, Any]:
         # From no effect to about the most that training from scratch on few images tolerates.
         "weight_decay": trial.suggest_float("weight_decay", 1e-5, 0.3, log=True),
     }
-    if config["optimizer"] == "sgd":  # ten times the adaptive lr; fine-tuning needs less
-        low, high = (1e-3, 0.2) if scratch else (1e-4, 0.05)
-        config["lr"] = trial.suggest_float("lr_sgd", low, high, log=True)
+    if config["optimizer"] == "sgd":  # ten times the adaptive lr
+        config["lr"] = trial.suggest_float("lr_sgd", 1e-3, 0.2, log=True)
         config["momentum"] = trial.suggest_float("momentum", 0.8, 0.98)
     else:
-        low, high = (1e-4, 1e-2) if scratch else (1e-5, 3e-3)
-        config["lr"] = trial.suggest_float("lr", low, high, log=True)
-    if scratch and (problem["device"] != "cpu" or config["architecture"] in LIGHT):
+        config["lr"] = trial.suggest_float("lr", 1e-4, 1e-2, log=True)
+    if problem["device"] != "cpu" or config["architecture"] in LIGHT:
         # Training from scratch on few images benefits from repeats; each adds the time of one epoch to an epoch.
         config["aug_repeats"] = trial.suggest_int("aug_repeats", 1, 4)
     config |= _schedule(trial, problem) | _augmentation(trial) | _loss(trial, problem) | _regularization(trial)
@@ -143,10 +179,34 @@ _MODERN = {
     "pos_weight_cap": 1.0,
 }
 
-# Parameters to try first: the best known ones, then the notebook's three recipes, the slowest last. Two faults of the
-# recipes are corrected: `weight=` scaled positives and negatives alike, so positive weights replace it; and augmented
-# copies of all images do not change the class balance, so plain shuffling replaces them.
-PORTFOLIO: tuple[dict[str, Any], ...] = (
+_PROBED = {
+    "architecture": FAST[0],
+    "batch_size": 32,
+    "optimizer": "adamw",
+    "layer_decay": 0.85,
+    "freeze_norm": True,
+    "lr": 3e-4,
+    "weight_decay": 0.05,
+    "augmentation_strength": 0.6,
+    "loss": "bce",
+    "mixing": "none",
+    "ema": False,
+}
+
+# Parameters to try first with pretrained weights: LP-FT (Kumar et al., 2022) with small steps and frozen batch
+# normalization.
+TRANSFER: tuple[dict[str, Any], ...] = (
+    _PROBED,
+    {**_PROBED, "lr": 1e-4, "ema": True},
+    {**_PROBED, "architecture": STRONG[0], "lr": 1e-4},
+    {**_PROBED, "architecture": STRONG[1], "lr": 5e-5, "layer_decay": 0.75},
+    {**_PROBED, "architecture": FAST[1]},
+)
+
+# From scratch: the best known ones, then the notebook's three recipes, the slowest last. Two faults of the recipes are
+# corrected: `weight=` scaled positives and negatives alike, so positive weights replace it; and augmented copies of all
+# images do not change the class balance, so plain shuffling replaces them.
+SCRATCH: tuple[dict[str, Any], ...] = (
     {  # for few images: a small network, each image often repeated, supervised by the masks as well
         **_MODERN,
         "architecture": "resnet9",
@@ -220,3 +280,10 @@ PORTFOLIO: tuple[dict[str, Any], ...] = (
         "pos_weight_cap": 50.0,
     },
 )
+
+PORTFOLIO = TRANSFER + SCRATCH
+
+
+def portfolio(problem: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    """The recipes that a search begins with, if they fit: those for pretrained weights, or those from scratch."""
+    return SCRATCH if problem["weights"] == "none" else TRANSFER

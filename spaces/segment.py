@@ -10,21 +10,66 @@ from typing import Any
 # For training from scratch on few images: networks small enough for a CPU. "unet" comes from the course notebook this
 # project grew from.
 SMALL = ("fpn_resnet9", "fpn_resnet18", "unet", "lraspp_mobilenet_v3_large")
-# Worth their time only with published weights or on a GPU.
+# Worth their time only on a GPU.
 LARGE = ("fpn_resnet50", "fcn_resnet50", "deeplabv3_mobilenet_v3_large", "deeplabv3_resnet50")
-PRETRAINED = ("fpn_resnet18", "fpn_resnet34", "lraspp_mobilenet_v3_large", *LARGE)
+# Whole segmenters, trained on COCO's masks of VOC's classes.
 PUBLISHED = ("lraspp_mobilenet_v3_large", "fcn_resnet50", "deeplabv3_mobilenet_v3_large", "deeplabv3_resnet50")
+# Decoders on pretrained encoders, the best known for their price first. The weights of the first come with a package.
+FAST = tuple(f"{decoder}/tf_efficientnet_lite0" for decoder in ("fpn", "unet", "deeplabv3plus", "segformer"))
+FAST += ("fpn/tf_efficientnet_lite2", "fpn/resnet50.a1_in1k")
+STRONG = (
+    *("upernet/convnext_tiny.in12k_ft_in1k", "dpt/vit_small_patch14_dinov2.lvd142m"),
+    *("fpn/resnet50.a1_in1k", "fpn/tf_efficientnet_lite0"),
+)
 
 
 def architectures(problem: dict[str, Any]) -> tuple[str, ...]:
-    """The architectures worth trying: with given weights those that have them, otherwise small ones on a CPU."""
-    if problem["weights"] in ("imagenet", "published"):
-        return PRETRAINED if problem["weights"] == "imagenet" else PUBLISHED
+    """The architectures worth trying: pretrained ones, or small ones from scratch; on a GPU also larger ones."""
+    if problem["weights"] == "published":
+        return PUBLISHED
+    if problem["weights"] != "none":
+        return FAST if problem["device"] == "cpu" else STRONG
     return SMALL if problem["device"] == "cpu" else SMALL + LARGE
 
 
 def suggest(trial: Any, problem: dict[str, Any]) -> dict[str, Any]:
     """Draw the searched fields of a `SegmentConfig`."""
+    whole = problem["weights"] in ("none", "published")
+    return _whole(trial, problem) if whole else _transfer(trial, problem)
+
+
+def _transfer(trial: Any, problem: dict[str, Any]) -> dict[str, Any]:
+    """Fine-tuning of a pretrained encoder below a new decoder."""
+    config: dict[str, Any] = {
+        "architecture": trial.suggest_categorical("architecture", architectures(problem)),
+        "optimizer": "adamw",
+        "schedule": "one_cycle",
+        "batch_size": trial.suggest_categorical("batch_size", (8, 16)),
+        # Of the encoder: above, features are destroyed; below, an epoch changes nothing.
+        "lr": trial.suggest_float("lr", 5e-5, 1e-3, log=True),
+        "head_lr": trial.suggest_float("head_lr", 1, 10, log=True),  # the decoder starts at random
+        "layer_decay": trial.suggest_float("layer_decay", 0.65, 1),
+        "weight_decay": trial.suggest_float("weight_decay", 1e-3, 0.1, log=True),
+        # Small batches of few images spoil the statistics of millions.
+        "freeze_norm": trial.suggest_categorical("freeze_norm", (True, False)),
+        "hflip": 0.5,
+        "crop_focus": trial.suggest_float("crop_focus", 0, 1),
+        "copy_paste": trial.suggest_float("copy_paste", 0, 0.5),
+    }
+    # One number for all: from crops of nearly everything to crops of a fifth of the area and strong colors.
+    strength = trial.suggest_float("augmentation_strength", 0.1, 1)
+    color = 0.4 * max(0.0, strength - 0.5)  # weak ones spare the colors, which often tell the class
+    config |= {"crop_scale": 1 - 0.8 * strength, "brightness": color, "contrast": color, "saturation": color}
+    config["loss"] = trial.suggest_categorical("loss", ("cross_entropy", "cross_entropy+dice", "object_cross_entropy"))
+    if config["loss"].startswith("cross_entropy"):  # 100 background pixels per pixel of a rare class
+        config["class_balance"] = trial.suggest_float("class_balance", 0, 0.8)
+    if trial.suggest_categorical("ema", (False, True)):
+        config["ema_decay"] = 1 - 1 / 50  # averages over about 50 steps
+    return config
+
+
+def _whole(trial: Any, problem: dict[str, Any]) -> dict[str, Any]:
+    """Training from scratch, or of a published segmenter."""
     architecture = trial.suggest_categorical("architecture", architectures(problem))
     config: dict[str, Any] = {
         "architecture": architecture,
@@ -127,8 +172,34 @@ _NOTEBOOK = {
     "class_balance": 0.5,
 }
 
-# Parameters to try first: the best known ones, starting with the cheapest, then the notebook's recipe.
-PORTFOLIO: tuple[dict[str, Any], ...] = (
+# A plain feature pyramid, with a decoder that learns five times as fast as the encoder.
+_PYRAMID = {
+    "architecture": FAST[0],
+    "batch_size": 16,
+    "lr": 4e-4,
+    "head_lr": 5.0,
+    "layer_decay": 1.0,
+    "weight_decay": 0.01,
+    "freeze_norm": True,
+    "crop_focus": 0.0,
+    "copy_paste": 0.0,
+    "augmentation_strength": 0.6,
+    "loss": "cross_entropy",
+    "class_balance": 0.0,
+    "ema": False,
+}
+
+# Parameters to try first, with pretrained encoders.
+TRANSFER: tuple[dict[str, Any], ...] = (
+    _PYRAMID,
+    {**_PYRAMID, "crop_focus": 0.5, "ema": True, "class_balance": 0.3},
+    {**_PYRAMID, "architecture": STRONG[0], "lr": 1e-4, "layer_decay": 0.9, "head_lr": 10.0},
+    {**_PYRAMID, "architecture": STRONG[1], "lr": 5e-5, "layer_decay": 0.75, "head_lr": 10.0},
+    {**_PYRAMID, "architecture": FAST[1]},
+)
+
+# From scratch: the best known ones, starting with the cheapest, then the notebook's recipe.
+SCRATCH: tuple[dict[str, Any], ...] = (
     {**_MODERN, "architecture": "fpn_resnet9", "lr": 2e-3},
     {
         **_MODERN,
@@ -143,3 +214,10 @@ PORTFOLIO: tuple[dict[str, Any], ...] = (
     _NOTEBOOK,
     {**_NOTEBOOK, "unet_width": 64},  # with a GPU
 )
+
+PORTFOLIO = TRANSFER + SCRATCH
+
+
+def portfolio(problem: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    """The recipes that a search begins with, if they fit: those for pretrained encoders, or the others."""
+    return SCRATCH if problem["weights"] in ("none", "published") else TRANSFER

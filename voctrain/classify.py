@@ -13,7 +13,8 @@ from voctrain.checkpoint import pack_checkpoint
 from voctrain.config import ClassifyConfig
 from voctrain.data import Data
 from voctrain.device_array import DeviceArray
-from voctrain.images import EVAL_BATCH, channel_statistics, check_images, to_unit
+from voctrain.features import last_linear
+from voctrain.images import EVAL_BATCH, arrays_on, channel_statistics, check_images, to_unit
 from voctrain.loop import Epoch, fit
 from voctrain.losses.classification import classification_loss, object_cross_entropy
 from voctrain.metrics.classification import classify_metrics
@@ -21,9 +22,11 @@ from voctrain.models import Classifier, build_classifier
 from voctrain.models.auxiliary import outputs_of
 from voctrain.models.classifiers import check_name, input_size
 from voctrain.models.deployed import DeployedClassifier
+from voctrain.models.fine_tuning import fine_tune
 from voctrain.models.mask_heads import MaskHeads
 from voctrain.models.weights_file import file_origin
 from voctrain.precision import autocast
+from voctrain.probe import start_from_probe
 from voctrain.sampling import check_sampling, sampling_pool
 from voctrain.seeding import seed_epoch
 
@@ -55,8 +58,9 @@ def train(
     device = torch.device(device)
     seed_epoch(config.seed, 0)
     model = new_model(config, data)
-    images = DeviceArray(data.images, device)
-    masks = DeviceArray(data.masks, device) if config.mask_loss and data.masks is not None else None
+    if resume is None and config.head_init == "probe":
+        start_from_probe(model, config, data, device)
+    images, _, train_images, masks = arrays_on(device, data, config, masks=bool(config.mask_loss))
     labels = DeviceArray(data.labels.astype(np.float32), device)
     criterion = classification_loss(config, data.labels[data.train]).to(device)
     pool = sampling_pool(data.labels[data.train], config, data.classes)
@@ -65,7 +69,7 @@ def train(
     def batch_loss(index: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         index = index.repeat(config.aug_repeats)
         mask = None if masks is None else masks[index]
-        batch, target, mask = vary(to_unit(images[index]), labels[index], config, mask)
+        batch, target, mask = vary(to_unit(train_images[index]), labels[index], config, mask)
         if mask is None or model.mask_heads is None:
             logits, *auxiliary = outputs_of(model(batch))
             mask_loss = 0.0
@@ -108,9 +112,9 @@ def vary(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Augment a batch for training, then mix it; for the shapes see `mix`."""
     if masks is None:
-        images = augment(images, config)
+        images = augment(images, config, size=config.image_size)
     else:
-        images, masks = augment(images, config, masks)
+        images, masks = augment(images, config, masks, size=config.image_size)
     return mix(images, target, config, masks)
 
 
@@ -120,6 +124,8 @@ def check(config: ClassifyConfig, data: Data) -> None:
     check_name(config.architecture)
     if config.weights == "published":
         raise ValueError("weights=published is for segmenters: use weights=imagenet")
+    if config.head_init == "probe" and config.weights == "none":
+        raise ValueError("head_init=probe requires pretrained weights: set weights, or omit head_init")
     if config.mask_loss and data.masks is None:
         raise ValueError(f"mask_loss requires masks, but these data have none: omit mask_loss={config.mask_loss:g}")
     if config.mask_loss and config.architecture.startswith(TRANSFORMERS):
@@ -139,6 +145,9 @@ def new_model(config: ClassifyConfig, data: Data) -> Classifier:
     )
     if not model.own_normalization:
         model.set_normalization(*channel_statistics(data.images, data.train))
+    fine_tune(model, config)
+    if config.head_init == "probe":
+        last_linear(model)  # raises if it has none
     if config.mask_loss:
         model.mask_heads = MaskHeads(model.net, image_size=model.input_size, num_classes=len(data.classes))
     return model

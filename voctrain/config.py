@@ -157,6 +157,12 @@ class LabeledConfig(TrainConfig):
     batch_size: int = number(32, 2)  # batch normalization needs two
     weights: str = "none"  # none, imagenet, or the path of a weights file; for segmenters also `published`
 
+    freeze: float = number(0.0, 0, 1)  # this part of the backbone's layers, from the input on, stays as it is
+    freeze_norm: bool = False  # the backbone's batch normalization stays as it is, in statistics and parameters
+    layer_decay: float = number(1.0, 0.1, 1)  # of lr from layer to layer toward the input, of 12, see fine_tuning
+    head_lr: float = number(1.0, 0.01, 100)  # factor of lr for all that is not backbone
+    dropout: float = number(0.0, 0, 0.9)  # probability, of the inputs of the last layer
+
     sampling: str = choice("shuffle", "copies", "weighted", "oversample", "undersample")  # see voctrain.sampling
     extra_copies: int | None = only_with("sampling", ("copies",), 4, 1)  # of each image, in the pool of an epoch
     copies_except: str | None = None  # with sampling=copies: the class whose images are not copied
@@ -170,6 +176,10 @@ class LabeledConfig(TrainConfig):
 @dataclass(frozen=True, kw_only=True)
 class ClassifyConfig(LabeledConfig):
     """Multi-label classification. The choices come from the course notebook; the losses cite their papers."""
+
+    head_init: str = choice(
+        "random", "probe"
+    )  # probe: of logistic regression on the frozen features, see voctrain.probe
 
     loss: str = choice("bce", "bce_weight", "focal", "asymmetric")
     reduction: str = choice("mean", "sum")  # over images and classes

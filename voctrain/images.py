@@ -1,11 +1,15 @@
 """Batches of images as models take them, and what a training needs to know about its images."""
 
+from typing import NamedTuple
+
 import numpy as np
+import torch
 from torch import Tensor
 
 from voctrain.augment.transforms import NEED_COLOR
 from voctrain.config import TrainConfig
 from voctrain.data import Data
+from voctrain.device_array import DeviceArray
 
 EVAL_BATCH = 64  # images per batch of a prediction; fixed, so that a later prediction equals the one that was scored
 
@@ -13,6 +17,34 @@ EVAL_BATCH = 64  # images per batch of a prediction; fixed, so that a later pred
 def to_unit(images: Tensor) -> Tensor:
     """uint8 (B, H, W, C) → float32 (B, C, H, W) in [0, 1], channels last in memory."""
     return images.permute(0, 3, 1, 2).float().div_(255)
+
+
+def training_arrays(data: Data, config: TrainConfig) -> tuple[np.ndarray, np.ndarray | None]:
+    """The images and masks to train on: the larger ones, if there are any and random crops can show their detail."""
+    if data.detail is None or config.crop_scale == 1:
+        return data.images, data.masks
+    return data.detail, data.detail_masks
+
+
+class Arrays(NamedTuple):
+    """The images and masks of a set on the device, and those to train on."""
+
+    images: DeviceArray
+    masks: DeviceArray | None
+    train_images: DeviceArray
+    train_masks: DeviceArray | None
+
+
+def arrays_on(device: torch.device, data: Data, config: TrainConfig, *, masks: bool) -> Arrays:
+    """masks: whether the training needs any."""
+
+    def pair(images: np.ndarray, of_images: np.ndarray | None) -> tuple[DeviceArray, DeviceArray | None]:
+        there = None if of_images is None or not masks else DeviceArray(of_images, device)
+        return DeviceArray(images, device), there
+
+    whole, train = (data.images, data.masks), training_arrays(data, config)
+    here = pair(*whole)
+    return Arrays(*here, *(here if train[0] is data.images else pair(*train)))
 
 
 def channel_statistics(images: np.ndarray, index: np.ndarray) -> tuple[list[float], list[float]]:

@@ -1,26 +1,40 @@
 """Optimizers and learning-rate schedules of a configuration."""
 
 import sys
+from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import lr_scheduler
 
-from voctrain.config import TrainConfig, given
+from voctrain.config import LabeledConfig, TrainConfig, given
+from voctrain.models.fine_tuning import layers, learning_rate_factor
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """The optimizer of `config`, fused. Weight decay applies to weights, not to biases and normalization (1-D)."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    """The optimizer of `config`, fused. Weight decay applies to weights, not to biases and normalization (1-D).
+
+    Each group of parameters has its own `factor` of the learning rate, see `learning_rate_factor`.
+    """
+    parts = layers(model)
+    members: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            factor = learning_rate_factor(parts.get(name), config) if isinstance(config, LabeledConfig) else 1.0
+            members.setdefault((factor, parameter.ndim > 1), []).append(parameter)
+    groups: list[dict[str, Any]] = [
+        {
+            "params": members[factor, decayed],
+            "lr": config.lr * factor,
+            "weight_decay": config.weight_decay if decayed else 0.0,
+            "factor": factor,
+        }
+        for factor, decayed in sorted(members, reverse=True)
     ]
-    groups = [group for group in groups if group["params"]]
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=given(config.momentum), fused=True)
     optimizers = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "adagrad": torch.optim.Adagrad}
-    fused = None if config.optimizer == "adagrad" and parameters[0].device.type != "cpu" else True
+    fused = None if config.optimizer == "adagrad" and groups[0]["params"][0].device.type != "cpu" else True
     return optimizers[config.optimizer](groups, lr=config.lr, fused=fused)
 
 
@@ -52,8 +66,9 @@ class Schedule:
             case "one_cycle":
                 # One step more than there are batches, because the scheduler is also stepped after the last batch.
                 # The momentum stays as configured; Adagrad has none to cycle.
+                peaks = [group["lr"] for group in optimizer.param_groups]
                 return lr_scheduler.OneCycleLR(
-                    optimizer, config.lr, total + 1, div_factor=given(config.div_factor), cycle_momentum=False
+                    optimizer, peaks, total + 1, div_factor=given(config.div_factor), cycle_momentum=False
                 )
             case "cosine":
                 return lr_scheduler.CosineAnnealingLR(optimizer, total)
@@ -75,7 +90,9 @@ class Schedule:
 
     @property
     def lr(self) -> float:
-        return self.optimizer.param_groups[0]["lr"]
+        """That of a parameter whose factor is 1."""
+        group = self.optimizer.param_groups[0]
+        return group["lr"] / group["factor"]
 
     def step(self) -> None:
         self.batch.step()

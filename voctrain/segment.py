@@ -17,13 +17,14 @@ from voctrain.data import Data
 from voctrain.data.class_names import VOID
 from voctrain.data.resizing import place, window
 from voctrain.device_array import DeviceArray
-from voctrain.images import EVAL_BATCH, channel_statistics, check_images, to_unit
+from voctrain.images import EVAL_BATCH, arrays_on, channel_statistics, check_images, to_unit
 from voctrain.loop import Epoch, fit
 from voctrain.losses.segmentation import MaskLoss
 from voctrain.metrics.segmentation import confusion, mask_dice, mask_metrics
 from voctrain.models import Segmenter, build_segmenter
 from voctrain.models.auxiliary import outputs_of
 from voctrain.models.deployed import DeployedSegmenter
+from voctrain.models.fine_tuning import fine_tune
 from voctrain.models.segmenters import check_name
 from voctrain.models.weights_file import file_origin
 from voctrain.precision import autocast
@@ -46,7 +47,9 @@ def train(
     device = torch.device(device)
     seed_epoch(config.seed, 0)
     model = new_model(config, data)
-    images, masks = DeviceArray(data.images, device), DeviceArray(data.masks, device)
+    images, masks, train_images, train_masks = arrays_on(device, data, config, masks=True)
+    assert masks is not None
+    assert train_masks is not None
     num_classes = 1 + len(data.classes)
     criterion = MaskLoss(config, pixel_counts(data.masks, data.train, num_classes)).to(device)
     pool = sampling_pool(data.labels[data.train], config, data.classes)
@@ -55,7 +58,7 @@ def train(
 
     def batch_loss(index: Tensor) -> tuple[Tensor, Tensor]:
         index = index.repeat(config.aug_repeats)
-        batch, target = vary(to_unit(images[index]), masks[index], config, rarity)
+        batch, target = vary(to_unit(train_images[index]), train_masks[index], config, rarity)
         logits, *auxiliary = outputs_of(model(batch))
         loss = criterion(logits, target) + (config.aux_weight or 0) * sum(criterion(a, target) for a in auxiliary)
         return loss, confusion(target, logits.detach().argmax(1), num_classes)
@@ -107,7 +110,7 @@ def class_rarity(data: Data) -> Tensor:
 def vary(images: Tensor, masks: Tensor, config: SegmentConfig, rarity: Tensor) -> tuple[Tensor, Tensor]:
     """Augment images (B, 3, S, S) and masks (B, S, S) for training, then paste objects."""
     focus = draw_points(masks, rarity, config.crop_focus) if config.crop_focus else None
-    images, masks = augment(images, config, masks, focus)
+    images, masks = augment(images, config, masks, focus, size=config.image_size)
     return copy_paste(images, masks, rarity, config.copy_paste) if config.copy_paste else (images, masks)
 
 
@@ -142,6 +145,7 @@ def new_model(config: SegmentConfig, data: Data) -> Segmenter:
     model = build_segmenter(
         config.architecture,
         num_classes=1 + len(data.classes),
+        image_size=config.image_size,
         width=config.width,
         depth=config.depth,
         weights=config.weights,
@@ -149,6 +153,7 @@ def new_model(config: SegmentConfig, data: Data) -> Segmenter:
     )
     if not model.own_normalization:
         model.set_normalization(*channel_statistics(data.images, data.train))
+    fine_tune(model, config)
     return model
 
 
@@ -177,7 +182,11 @@ def restore(saved: dict, *, device: str | torch.device = "cpu") -> tuple[Segment
     """The model of a checkpoint in eval mode, which maps [0, 1] images to logits, and its configuration."""
     config = SegmentConfig.from_dict(saved["config"])
     model = build_segmenter(
-        config.architecture, num_classes=1 + len(saved["classes"]), width=config.width, depth=config.depth
+        config.architecture,
+        num_classes=1 + len(saved["classes"]),
+        image_size=saved["image_size"],
+        width=config.width,
+        depth=config.depth,
     )
     model.load_state_dict(saved["model"])
     return model.to(device).to(memory_format=torch.channels_last).eval(), config

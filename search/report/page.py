@@ -120,7 +120,7 @@ def _result(source: Source) -> list[tuple[str, object]]:
         if (final := read_json(source.paths.final_record)) is not None:
             value = f"{with_error(final['score'], final['standard_error'])}, mean of {final['seeds']} seeds"
             rows.append(("search.final", f"{value} ({final['winner']})"))
-    return [*rows, (source.task.baseline_name.capitalize(), f"{metric} {record.baseline[metric]:.4f}")]
+    return [*rows, (record.baseline_name.capitalize(), f"{metric} {record.baseline[metric]:.4f}")]
 
 
 def _search(source: Source) -> list[Block]:

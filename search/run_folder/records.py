@@ -45,6 +45,7 @@ class RunRecord:
     classes: tuple[str, ...]
     split: Split
     baseline: dict[str, float]
+    baseline_name: str
     digests: dict[str, str]  # of the files that configuration fields name, by field
     device: str  # that the search space was told
     resized_to: dict[str, int]  # input size of the architectures that need another one than image_size
@@ -53,6 +54,7 @@ class RunRecord:
     git: str | None
     created: str
     seconds: float = 0.0  # of wall-clock time, over all parts of the run
+    left_out: tuple[str, ...] = ()  # architectures whose weights were unavailable when the run began
 
     @property
     def epochs(self) -> int:
@@ -189,6 +191,7 @@ class FinalRecord:
     winner: str
     seeds: int
     baseline: dict[str, float]
+    baseline_name: str
     original_size: dict[str, float]
     details: Details
     candidates: list[Candidate]

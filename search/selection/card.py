@@ -52,7 +52,7 @@ def write_card(
         saved=saved,
         score=with_error(record.score, record.standard_error),
         interval=_interval(task, winner, record, held_out),
-        baseline=task.baseline_name,
+        baseline=record.baseline_name,
         tables=tables,
         source=source,
         labeled=len(data.ids),

@@ -28,7 +28,7 @@ from search.selection.retraining import Result, Retraining, Retrainings, Selecti
 from search.session.images import load_images
 from search.study.journal import read_study
 from search.study.trials import Attr, rank_trials, started_trials
-from search.tasks import Task, find_task
+from search.tasks import Baseline, Task, find_task
 from voctrain.config import TrainConfig
 from voctrain.data import Data, load
 
@@ -43,7 +43,7 @@ class Selection:
     data: Data
     candidates: list[tuple[str, TrainConfig]]  # each with its name
     seeds: int
-    baseline: dict[str, float]
+    baseline: Baseline
     address: str | None
     resources: Resources
     reporter: Reporter
@@ -169,7 +169,8 @@ def _choose(selection: Selection, trainings: Retrainings, results: dict[str, Res
         epochs=winner.epochs,
         winner=winner.name,
         seeds=selection.seeds,
-        baseline=selection.baseline,
+        baseline=selection.baseline.metrics,
+        baseline_name=selection.baseline.name,
         original_size=winner.original_size,
         details=selection.task.calibrate(together),
         candidates=candidates,

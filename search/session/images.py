@@ -36,6 +36,7 @@ def _load(
     return load(
         place,
         image_size=options.image_size,
+        store_size=options.store_size or 0,  # runs of earlier versions have none
         use_val=options.use_val,
         val=val,
         group_by=group_by,

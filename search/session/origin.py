@@ -20,6 +20,9 @@ PUBLISHED = "published segmentation weights, trained on COCO's masks of VOC's cl
 def new_record(options: SearchOptions, data: Data, problem: Problem) -> RunRecord:
     """run.json of a new run."""
     task, size = problem.task, problem.fixed["image_size"]
+    first = next((entry for _, entry in problem.portfolio()), {})
+    recipe = {name: first[name] for name in ("architecture",) if name in first}
+    baseline = task.baseline(data, {**recipe, **problem.fixed})
     resized = {name: task.module.input_size(name, size) for name in problem.architectures}
     return RunRecord(
         task=task.name,
@@ -28,10 +31,12 @@ def new_record(options: SearchOptions, data: Data, problem: Problem) -> RunRecor
         data=SetRecord(data.fingerprint, len(data.ids), len(data.test_ids)),
         classes=data.classes,
         split=Split(tuple(data.ids[i] for i in data.train), tuple(data.ids[i] for i in data.val)),
-        baseline=task.baseline(data, problem.fixed),
+        baseline=baseline.metrics,
+        baseline_name=baseline.name,
         digests=digests(problem),
         device=problem.info["device"],
         resized_to={name: seen for name, seen in resized.items() if seen != size},
+        left_out=problem.left_out,
         track=PUBLISHED if problem.fixed.get("weights") == "published" else None,
         versions=versions(),
         git=git_revision(),

@@ -1,7 +1,7 @@
 """The search problem of a run: what is fixed, what is searched, and what the user pinned."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any
@@ -15,10 +15,11 @@ from search.session.settings import load_space
 from search.study.sampler import SeededSampler
 from search.study.trials import PORTFOLIO
 from search.tasks import Task
-from search.tasks.pretrained import is_named
+from search.tasks.pretrained import IMAGENET, is_named
 from voctrain.config import TrainConfig
 from voctrain.data import Data
 
+ARCHITECTURE = "architecture"  # the parameter that chooses one
 PROBES = 200  # random configurations that a space is checked with before it is searched
 
 
@@ -32,21 +33,27 @@ class Problem:
     pins: Configuration  # values of searched parameters
     info: Configuration  # what `suggest` of the space gets as its problem
     idle: Configuration = field(default_factory=dict)  # parameters that only feed fixed fields, each with a value
+    left_out: tuple[str, ...] = ()  # architectures that the space may suggest, but whose weights are unavailable
     architectures: tuple[str, ...] = ()  # that the space may suggest
-    loaded: str | None = None  # what a network takes from the weights file
+    notes: tuple[str, ...] = ()  # what the user should know about the weights
 
     def config(self, trial: Any) -> TrainConfig:
         """The configuration that the space suggests to an Optuna trial. Raises `ValueError` for an impossible one."""
-        suggested = self.space.suggest(_Answering(trial, self.idle) if self.idle else trial, dict(self.info))
+        suggested = self.space.suggest(_Asked(trial, self.idle, self.left_out), dict(self.info))
         if not isinstance(suggested, Mapping):
             raise ValueError(f"suggest of the space must return a dict, but it returned {suggested!r}")
         applicable = {k: v for k, v in suggested.items() if self.task.config.applies(k, self.fixed)}
         return self.task.config.from_dict({**applicable, **self.fixed})
 
     def portfolio(self) -> list[tuple[str, Configuration]]:
-        """The configurations of the space's PORTFOLIO that are possible here, without duplicates, with their names."""
+        """The configurations of the space's portfolio that are possible here, without duplicates, with their names.
+
+        It is what `portfolio(problem)` of the space returns, or else its PORTFOLIO.
+        """
+        of_problem = getattr(self.space, "portfolio", None)
+        recipes = getattr(self.space, "PORTFOLIO", ()) if of_problem is None else of_problem(dict(self.info))
         entries: dict[str, Configuration] = {}
-        for number, params in enumerate(getattr(self.space, "PORTFOLIO", ()), 1):
+        for number, params in enumerate(recipes, 1):
             entry = self.fitting(params)
             if entry is not None and entry not in entries.values():  # pins may make two equal
                 entries[f"{PORTFOLIO} {number}"] = entry
@@ -68,11 +75,14 @@ class Problem:
         return {name: value for name, value in entry.items() if name in trial.params}
 
 
-class _Answering:
-    """An Optuna trial that answers for some parameters itself, so that they are neither searched nor recorded."""
+class _Asked:
+    """An Optuna trial that answers for some parameters itself, so that they are neither searched nor recorded.
 
-    def __init__(self, trial: Any, answers: Mapping[str, Any]):
-        self._trial, self._answers = trial, answers
+    left_out: architectures that it does not offer.
+    """
+
+    def __init__(self, trial: Any, answers: Mapping[str, Any], left_out: Collection[str]):
+        self._trial, self._answers, self._left_out = trial, answers, left_out
 
     def __getattr__(self, attribute: str) -> Any:
         found = getattr(self._trial, attribute)
@@ -82,33 +92,53 @@ class _Answering:
             self._answers[name] if name in self._answers else found(name, *args, **options)
         )
 
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        if name in self._answers:
+            return self._answers[name]
+        if name == ARCHITECTURE:
+            choices = [choice for choice in choices if choice not in self._left_out]
+        return self._trial.suggest_categorical(name, choices)
+
 
 def make_problem(
-    task: Task, data: Data, *, space: str | None, settings: Configuration, device: str, **fixed: Any
+    task: Task,
+    data: Data,
+    *,
+    space: str | None,
+    settings: Configuration,
+    device: str,
+    left_out: tuple[str, ...] | None = None,
+    **fixed: Any,
 ) -> Problem:
     """The problem of a run. Its space is checked: every configuration that it draws can be built.
 
-    fixed: configuration fields that the command line decides. Downloads the weights. Raises `ValueError` for a space, a
-    setting or a file that cannot be used.
+    left_out: those of a run that has begun. fixed: configuration fields that the command line decides.
+    Downloads the weights. Raises `ValueError` for a space, a setting or a file that cannot be used.
     """
     module = load_space(space, task)
-    of_data = {"classes": len(data.classes), "masks": data.masks is not None, "channels": data.images.shape[-1]}
-    info = {**fixed, **of_data, "device": device}
-    weights = fixed.get("weights", "none")
     for name in fixed:
         if name in settings:
             raise ValueError(f"--set {name} must be given as {flag(name)}")
+    weights, notes = fixed.get("weights", "none"), ()
     of_file = not is_named(weights)
     if of_file and (architecture := task.architecture_of(weights)):
-        settings = {"architecture": architecture, **settings}
+        settings = {ARCHITECTURE: architecture, **settings}
+    if weights == IMAGENET and not task.has_weights(settings.get(ARCHITECTURE), weights):
+        notes = (f"{settings[ARCHITECTURE]} has no published weights: it is trained from scratch",)
+        fixed["weights"] = weights = "none"
+    of_data = {"classes": len(data.classes), "masks": data.masks is not None, "channels": data.images.shape[-1]}
+    info = {**fixed, **of_data, "device": device}
     searched = _searched(module, info)
+    if left_out is None:
+        left_out, missing = ((), ()) if of_file or ARCHITECTURE in settings else _unavailable(task, searched, weights)
+        notes += missing
     for name, value in settings.items():  # "none" is a choice of some parameters, and None of some fields
         if value is None and any(_contains(d, "none") for d in searched.get(name, ())):
             settings = {**settings, name: "none"}
     pins = {k: v for k, v in settings.items() if any(_contains(d, v) for d in searched.get(k, ()))}
     # A value outside of the space is as fixed as a field that is not searched.
     fixed |= {k: v for k, v in settings.items() if k not in pins}
-    problem = Problem(task, module, fixed, pins, info)
+    problem = Problem(task, module, fixed, pins, info, left_out=left_out)
     study = optuna.create_study(sampler=SeededSampler("random", 0, pins))
     trials = [study.ask() for _ in range(PROBES)]
     configs: list[Any] = [problem.config(trial) for trial in trials]
@@ -119,17 +149,39 @@ def make_problem(
         task.module.check(config, data)
     if unused := pins.keys() - {name for trial in trials for name in trial.params}:
         raise ValueError(f"--set {min(unused)} has no effect beside the other settings: leave it out or change those")
-    if settings.keys() - pins.keys():
-        problem = replace(problem, idle=_idle(problem, trials, configs))
+    idle = _idle(problem, trials, configs) if settings.keys() - pins.keys() else {}
     one_each = {c.architecture: c for c in configs}
-    if of_file and "architecture" not in settings and len(one_each) > 1:
+    if of_file and ARCHITECTURE not in settings and len(one_each) > 1:
         raise ValueError(
             f"{weights} does not name its architecture, and {len(one_each)} are searched: give --set architecture=NAME"
         )
-    loaded = None
-    for config in one_each.values() if weights != "none" else ():  # downloads them, and raises for what does not fit
-        loaded = str(task.module.new_model(config, data).loaded)
-    return replace(problem, architectures=tuple(sorted(one_each)), loaded=loaded if of_file else None)
+    if weights != "none":  # raises for what does not fit
+        loaded = [str(task.module.new_model(config, data).loaded) for config in one_each.values()]
+        notes += tuple(loaded) if of_file else ()
+    return replace(problem, idle=idle, architectures=tuple(sorted(one_each)), notes=notes)
+
+
+def _unavailable(
+    task: Task, searched: Mapping[str, Sequence[BaseDistribution]], weights: str
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Download the weights of the architectures that are searched; returns those without, and a line about them.
+
+    Raises `ValueError` if there are weights for none.
+    """
+    names = list(dict.fromkeys(n for d in searched.get(ARCHITECTURE, ()) for n in getattr(d, "choices", ())))
+    reasons: dict[str, str] = {}
+    for name in names if weights != "none" else ():
+        try:
+            task.download(name, weights)
+        except ValueError as error:
+            reasons[name] = str(error)
+    if not reasons:
+        return (), ()
+    first = next(iter(reasons.values()))
+    if len(reasons) == len(names):
+        raise ValueError(first)
+    line = f"searching without {', '.join(reasons)}: {first.partition(': ')[0]}"
+    return tuple(reasons), (line,)
 
 
 def _idle(problem: Problem, trials: Sequence[optuna.Trial], configs: Sequence[TrainConfig]) -> Configuration:

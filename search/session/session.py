@@ -129,13 +129,14 @@ def _open(
         space=options.space,
         settings=settings,
         device=device if before is None else before.device,  # the choices of a study must stay what they are
+        left_out=None if before is None else before.left_out,
         seed=options.seed,
         epochs=options.epochs,
         image_size=options.image_size,
         **task.fixed_fields(options, data),
     )
-    if problem.loaded is not None:
-        say.status(problem.loaded)
+    for note in problem.notes:
+        say.status(note)
     if before is None:
         record, ended = new_record(options, data, problem), 0
         if record.track is not None:
@@ -196,12 +197,14 @@ def _resolve(task: Task, options: SearchOptions) -> SearchOptions:
     sample, data, val = options.data == "sample", options.data, options.val
     if data not in ("sample", "voc2009", *DIGITS):
         data = str(Path(data).resolve())
+    image_size = options.image_size or (SAMPLE_IMAGE_SIZE if sample else IMAGE_SIZE)
     return replace(
         options,
         data=data,
         val=val if val in (None, OWN_VAL) or re.fullmatch(FOLD, val) else str(Path(val).resolve()),
         classes=options.classes and str(Path(options.classes).resolve()),
-        image_size=options.image_size or (SAMPLE_IMAGE_SIZE if sample else IMAGE_SIZE),
+        image_size=image_size,
+        store_size=options.store_size or image_size * 3 // 2,
         resize=options.resize or "squash",
         epochs=options.epochs or (SAMPLE_EPOCHS if sample else EPOCHS),
     )

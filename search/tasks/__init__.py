@@ -33,6 +33,13 @@ Predictions = dict[str, "np.ndarray"]  # of the validation images, as a training
 Score = Callable[[Any], float]  # the score over the validation images with these indices
 
 
+class Baseline(NamedTuple):
+    """What every score is shown beside."""
+
+    name: str
+    metrics: dict[str, float]
+
+
 class Batch(NamedTuple):
     """Images to predict, at the size of a model."""
 
@@ -74,7 +81,6 @@ class Task:
     needed: ClassVar[tuple[str, ...]] = ()  # those of them that evaluating a model needs
     digits: ClassVar[bool] = False  # whether it takes the sets of digits
     worst: ClassVar[float] = 0.0  # score of a trial that diverged or ran out of memory
-    baseline_name: ClassVar[str]  # shown beside every score
     predicted: ClassVar[str]  # what `predictor` writes
     averages: ClassVar[tuple[str, ...]] = ()  # the test-time augmentations that it takes
     submits: ClassVar[Literal["labels", "masks"] | None] = None  # what the competition takes of its predictions
@@ -111,8 +117,15 @@ class Task:
         """The architecture that a weights file names; None if it does not."""
         return None
 
-    def baseline(self, data: Data, fields: Configuration) -> dict[str, float]:
-        """The metrics of a trivial method."""
+    def has_weights(self, architecture: str | None, weights: str) -> bool:
+        """Whether an architecture has these published weights; None: any of several."""
+        return True
+
+    def download(self, architecture: str, weights: str) -> None:
+        """Get published weights. Raises `ValueError` if they are unavailable."""
+
+    def baseline(self, data: Data, fields: Configuration) -> Baseline:
+        """A method that takes no training; fields: of a configuration, at least those that all trials share."""
         raise NotImplementedError
 
     # With a trained model.

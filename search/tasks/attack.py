@@ -17,7 +17,7 @@ from search.result_options import PredictOptions
 from search.run_folder.files import read_json
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import BestRecord, Checkpoint, Configuration, RunRecord
-from search.tasks import Batch, Job, Predictions, Predictor, Score, Task
+from search.tasks import Baseline, Batch, Job, Predictions, Predictor, Score, Task
 from search.tasks.script import Script
 from voctrain.config import AttackConfig, TrainConfig
 
@@ -87,7 +87,6 @@ class Attack(Task):
     files = needed = ("victim",)
     digits = True
     worst = -1.0
-    baseline_name = "random sign"
     predicted = "attacked"
     conclusion = "pictures/front.png"
 
@@ -117,10 +116,10 @@ class Attack(Task):
         fields = {"goal": options.goal, "min_ssim": options.min_ssim, "max_ssim": options.max_ssim}
         return {"victim": str(victim), **{name: value for name, value in fields.items() if value is not None}}
 
-    def baseline(self, data: Data, fields: Configuration) -> dict[str, float]:
+    def baseline(self, data: Data, fields: Configuration) -> Baseline:
         from voctrain.attack.baselines import random_sign_score
 
-        return random_sign_score(data, fields)
+        return Baseline("random sign", random_sign_score(data, fields))
 
     def rescore(self, predictions: Predictions, config: Configuration) -> Score:
         from voctrain.attack.objective import Objective

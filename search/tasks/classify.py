@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from search.result_options import PredictOptions
 from search.run_folder.files import read_arrays, replacing
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import BestRecord, Checkpoint, Configuration, Details, RunRecord
-from search.tasks import Batch, Job, Predictions, Predictor, Score
+from search.tasks import Baseline, Batch, Job, Predictions, Predictor, Score
 from search.tasks.pretrained import PretrainedTask
 from search.tasks.script import Script
 from voctrain.config import ClassifyConfig, TrainConfig
@@ -32,15 +32,24 @@ class Classify(PretrainedTask):
 
     name = "classify"
     config = ClassifyConfig
-    baseline_name = "random labels"
     submits = "labels"
     predicted = "predictions.csv"
     averages = ("flip",)
 
-    def baseline(self, data: Data, fields: Configuration) -> dict[str, float]:
+    def baseline(self, data: Data, fields: Configuration) -> Baseline:
+        """A linear probe of pretrained weights; without any, random labels."""
+        from search.trial.device import pick_device
         from voctrain.metrics.classification import random_baseline
+        from voctrain.probe import probe_metrics
 
-        return random_baseline(data.labels[data.train], data.labels[data.val], fields["seed"])
+        if fields.get("weights", "none") != "none" and "architecture" in fields:
+            config = ClassifyConfig(**{name: fields[name] for name in ("architecture", "weights", "image_size")})
+            with suppress(ValueError):  # a network without a linear last layer
+                metrics = probe_metrics(config, data, device=pick_device(1))
+                return Baseline(f"linear probe of {config.architecture}", metrics)
+        return Baseline(
+            "random labels", random_baseline(data.labels[data.train], data.labels[data.val], fields["seed"])
+        )
 
     def calibrate(self, predictions: Predictions) -> Details:
         from voctrain.metrics.classification import at_least_one
@@ -156,12 +165,13 @@ class Classify(PretrainedTask):
 
         from search.pictures.batch import spread, tiles, to_bytes
         from voctrain import classify
-        from voctrain.images import to_unit
+        from voctrain.images import to_unit, training_arrays
 
         assert isinstance(config, ClassifyConfig)
         index = spread(data.train, count)
         labels = torch.tensor(data.labels[index], dtype=torch.float32)
-        seen, targets, _ = classify.vary(to_unit(torch.from_numpy(data.images[index])), labels, config)
+        images = torch.from_numpy(training_arrays(data, config)[0][index])
+        seen, targets, _ = classify.vary(to_unit(images), labels, config)
         named = [_target_names(target, data.classes) for target in targets.tolist()]
         rows = tiles(data.images[index], ["image"] * count) + tiles(to_bytes(seen), named)
         return rows, f"what each becomes, with its targets: {'; '.join(named)}"
@@ -223,7 +233,7 @@ def script(config: ClassifyConfig) -> Script:
     imports = {
         "voctrain.classify": "predict, vary",
         "voctrain.device_array": "DeviceArray",
-        "voctrain.images": "to_unit",
+        "voctrain.images": "to_unit, training_arrays",
         "voctrain.losses.classification": "classification_loss",
         "voctrain.metrics.classification": "classify_metrics",
         "voctrain.metrics.thresholds": "fit_thresholds",
@@ -237,14 +247,19 @@ def script(config: ClassifyConfig) -> Script:
         terms += "\nloss = loss + AUXILIARY * sum(criterion(a, target) for a in auxiliary)"
     if config.mask_loss:
         imports["voctrain.losses.classification"] += ", object_cross_entropy"
-        masks, maps = ", masks[index]", "\nmasks = DeviceArray(data.masks, device)"
+        masks, maps = ", masks[index]", "\nmasks = DeviceArray(train_masks, device)"
         forward = f"with model.mask_heads.watch(model.net) as maps:\n    {forward}"
         terms += "\nmask_losses = [object_cross_entropy(m, mask) for m in maps]"
         terms += "\nloss = loss + config.mask_loss * sum(mask_losses) / len(mask_losses)"
     mask = "mask" if masks else "_"
+    start = ""
+    if config.head_init == "probe":
+        imports["voctrain.probe"] = "start_from_probe"
+        start = "start_from_probe(model, config, data, device)\n"
     return Script(
         imports,
-        setup="images = DeviceArray(data.images, device)"
+        setup=f"{start}train_images, {'train_masks' if maps else '_'} = training_arrays(data, config)\n"
+        "images = DeviceArray(train_images, device)"
         f"{maps}\n"
         "labels = torch.tensor(data.labels, dtype=torch.float32, device=device)\n"
         "criterion = classification_loss(config, data.labels[data.train]).to(device)\n"

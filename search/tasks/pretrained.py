@@ -12,10 +12,9 @@ from search.run_folder.paths import RunPaths
 from search.run_folder.records import Configuration
 from search.tasks import Task, find_task
 
-TERMS = {
-    "imagenet": "ImageNet, whose terms of access allow non-commercial research and education only.",
-    "published": "COCO's masks of VOC's classes. COCO's annotations are under CC BY 4.0; its images are Flickr users'.",
-}
+MASKS = "COCO's masks of VOC's classes. COCO's annotations are under CC BY 4.0; its images are Flickr users'."
+IMAGENET = "imagenet"  # the best published weights of each network
+IMAGES = "ImageNet, whose terms of access allow non-commercial research and education only."
 
 if TYPE_CHECKING:
     from voctrain.data import Data
@@ -43,16 +42,27 @@ class PretrainedTask(Task):
         assert isinstance(options, PretrainedOptions)
         return {"weights": options.weights}
 
+    def has_weights(self, architecture: str | None, weights: str) -> bool:
+        from voctrain.models.published import published
+
+        return architecture is None or published(self.encoder(architecture), weights) is not None
+
+    def download(self, architecture: str, weights: str) -> None:
+        from voctrain.models.weights import download
+
+        download(architecture if weights == "published" else self.encoder(architecture), weights)
+
     def architecture_of(self, file: str) -> str | None:
         module: Any = self.module
         return module.file_architecture(file)
 
     def encoder(self, architecture: str) -> str:
-        """The name in torchvision of what ImageNet's weights are loaded into."""
+        """The name of the classifier that ImageNet's weights are loaded into."""
         return architecture
 
     def provenance(self, config: Configuration) -> str:
-        from voctrain.models.weights import load_file, published_weights
+        from voctrain.models.published import published
+        from voctrain.models.weights import load_file
 
         weights, architecture = config.get("weights", "none"), config["architecture"]
         if weights == "none":
@@ -64,13 +74,14 @@ class PretrainedTask(Task):
                 if set(saved) >= {"task", "config"}:
                     origin = f" About these: {find_task(saved['task']).provenance(saved['config'])}"
             return f"It started from the weights in {Path(weights).name}, whose terms apply to it.{origin}"
-        published = published_weights(self.encoder(architecture) if weights == "imagenet" else architecture)
-        terms = "CC BY-NC 4.0" if "SWAG" in str(published) else "BSD 3-Clause, the license of torchvision"
-        return f"It started from torchvision's {published} ({terms}), trained on {TERMS[weights]}"
+        whole = weights == "published"
+        found = published(architecture if whole else self.encoder(architecture), weights)
+        assert found is not None
+        return f"It started from {found.name} ({found.license}), trained on {MASKS if whole else IMAGES}"
 
 
 def is_named(weights: str) -> bool:
     """Whether these weights are known by name; if not, they are a file or a run."""
-    from voctrain.models.weights import PUBLISHED
+    from voctrain.models import weights as known
 
-    return weights in ("none", *PUBLISHED)
+    return weights == "none" or known.is_named(weights)

@@ -12,7 +12,7 @@ from search.reporter import Reporter
 from search.result_options import PredictOptions
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import BestRecord, Checkpoint, Configuration, Details, RunRecord
-from search.tasks import Batch, Job, Predictions, Predictor, Score
+from search.tasks import Baseline, Batch, Job, Predictions, Predictor, Score
 from search.tasks.pretrained import PretrainedTask
 from search.tasks.script import Script
 from voctrain.config import SegmentConfig, TrainConfig
@@ -36,19 +36,19 @@ class Segment(PretrainedTask):
 
     name = "segment"
     config = SegmentConfig
-    baseline_name = "all background"
     submits = "masks"
     predicted = "masks"
     averages = ("flip", "scales")
     conclusion = "pictures/classes.png"
 
-    def baseline(self, data: Data, fields: Configuration) -> dict[str, float]:
+    def baseline(self, data: Data, fields: Configuration) -> Baseline:
         from voctrain import segment
         from voctrain.metrics.segmentation import all_background
 
         data = segment.with_masks(data)
         assert data.masks is not None
-        return all_background((data.masks[i] for i in data.val), 1 + len(data.classes))
+        metrics = all_background((data.masks[i] for i in data.val), 1 + len(data.classes))
+        return Baseline("all background", metrics)
 
     def describe(self, predictions: Predictions, saved: Checkpoint) -> Details:
         import numpy as np
@@ -78,7 +78,12 @@ class Segment(PretrainedTask):
         return metrics
 
     def encoder(self, architecture: str) -> str:
-        return architecture.partition("_")[2]  # fpn_resnet18, deeplabv3_resnet50
+        """fpn/resnet18 is built on timm's, fpn_resnet18 and fcn_resnet18 on torchvision's."""
+        from voctrain.models.decoders import split_name
+        from voctrain.models.timm_networks import PREFIX
+
+        decoded = split_name(architecture)
+        return architecture.partition("_")[2] if decoded is None else PREFIX + decoded[1]
 
     def class_table(self, predictions: Sequence[Predictions], saved: Checkpoint) -> Table:
         import numpy as np
@@ -192,7 +197,7 @@ class Segment(PretrainedTask):
         return Script(
             {
                 "voctrain.device_array": "DeviceArray",
-                "voctrain.images": "to_unit",
+                "voctrain.images": "to_unit, training_arrays",
                 "voctrain.losses.segmentation": "MaskLoss",
                 "voctrain.metrics.segmentation": "confusion, mask_metrics",
                 "voctrain.models.auxiliary": "outputs_of",
@@ -200,7 +205,7 @@ class Segment(PretrainedTask):
                 "voctrain.segment": "class_rarity, pixel_counts, predict, vary, with_masks",
             },
             setup="data = with_masks(data)  # images without a mask teach nothing\n"
-            "images, masks = DeviceArray(data.images, device), DeviceArray(data.masks, device)\n"
+            "images, masks = (DeviceArray(part, device) for part in training_arrays(data, config))\n"
             "num_classes = 1 + len(data.classes)  # background first\n"
             "criterion = MaskLoss(config, pixel_counts(data.masks, data.train, num_classes)).to(device)\n"
             "rarity = class_rarity(data).to(device)\n"
@@ -221,13 +226,15 @@ class Segment(PretrainedTask):
         from search.pictures.batch import spread, tiles, to_bytes
         from voctrain import segment
         from voctrain.data.palette import voc_palette
-        from voctrain.images import to_unit
+        from voctrain.images import to_unit, training_arrays
 
         assert isinstance(config, SegmentConfig)
         data = segment.with_masks(data)
         assert data.masks is not None
         index = spread(data.train, count)
-        images, masks = to_unit(torch.from_numpy(data.images[index])), torch.from_numpy(data.masks[index])
+        images, masks = training_arrays(data, config)
+        assert masks is not None
+        images, masks = to_unit(torch.from_numpy(images[index])), torch.from_numpy(masks[index])
         seen, masks = segment.vary(images, masks, config, segment.class_rarity(data))
         rows = tiles(data.images[index], ["image"] * count) + tiles(to_bytes(seen), ["as trained on"] * count)
         return rows + tiles(voc_palette()[masks.numpy()], ["its mask"] * count), "what each becomes, with its mask"

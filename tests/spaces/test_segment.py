@@ -5,10 +5,11 @@ import optuna
 import pytest
 from optuna.trial import FixedTrial
 
-from spaces.segment import PORTFOLIO, architectures, suggest
+from spaces.segment import SCRATCH, architectures, portfolio, suggest
 from voctrain.config import SegmentConfig
-from voctrain.models.segmenters import SEGMENTERS, TORCHVISION
-from voctrain.models.weights import published_weights
+from voctrain.models.decoders import split_name
+from voctrain.models.published import published
+from voctrain.models.segmenters import TORCHVISION, check_name
 
 DRAWS = 300
 PROBLEMS = [
@@ -51,12 +52,13 @@ def test_every_draw_is_a_valid_configuration(problem):
 def test_the_architectures_exist_and_have_the_weights(problem):
     names = architectures(problem)
     assert {config["architecture"] for config, _ in drawn(problem)} == set(names)
-    assert set(names) <= set(SEGMENTERS)
+    for name in names:
+        check_name(name)
     if problem["weights"] == "imagenet":
-        assert all(published_weights(name.partition("_")[2]) for name in names)
+        assert all(published(f"timm/{split_name(name)[1]}") for name in names)
     if problem["weights"] == "published":
         assert set(names) <= set(TORCHVISION)
-        assert all(published_weights(name) for name in names)
+        assert all(published(name) for name in names)
 
 
 def test_every_choice_is_drawn():
@@ -66,19 +68,20 @@ def test_every_choice_is_drawn():
     assert {"cross_entropy", "object_cross_entropy"} < {config["loss"] for config in configs}
 
 
-@pytest.mark.parametrize("problem", PROBLEMS[1:3], ids=["cpu", "cuda"])
+@pytest.mark.parametrize("problem", PROBLEMS[1:4], ids=["cpu", "cuda", "pretrained"])
 def test_the_portfolio_is_within_the_space(problem):
-    for entry in PORTFOLIO:
+    fitting = [entry for entry in portfolio(problem) if entry["architecture"] in architectures(problem)]
+    assert len(fitting) >= 3
+    for entry in fitting:
         if problem["device"] == "cpu" and entry.get("unet_width") == 64:
             continue
         with warnings.catch_warnings(action="error"):  # Optuna warns about values out of bounds
             config = suggest(FixedTrial(entry), dict(problem))
         configured(config, problem)
-        assert entry["architecture"] in architectures(problem)
 
 
 def test_the_portfolio_has_the_recipe_of_the_notebook():
-    recipe = next(entry for entry in PORTFOLIO if entry["architecture"] == "unet")
+    recipe = next(entry for entry in SCRATCH if entry["architecture"] == "unet")
     config = configured(suggest(FixedTrial(recipe), dict(PROBLEMS[1])), PROBLEMS[1])
     assert (config.optimizer, config.lr, config.batch_size, config.schedule) == ("adam", 1e-4, 8, "constant")
     assert (config.width, config.depth) == (32, 4)

@@ -67,7 +67,7 @@ def publish(hub):
     """Put a state dict into the cache as torchvision's file of this name; returns its path."""
 
     def put(name, state):
-        path = hub / Path(models.get_model_weights(name).DEFAULT.url).name
+        path = hub / Path(next(iter(models.get_model_weights(name))).url).name
         torch.save(state, path)
         return path
 

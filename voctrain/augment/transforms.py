@@ -27,17 +27,23 @@ MAX_ASPECT = 4 / 3  # of a random crop (Szegedy et al., 2015)
 
 
 @overload
-def augment(images: Tensor, config: TrainConfig) -> Tensor: ...
+def augment(images: Tensor, config: TrainConfig, *, size: int | None = None) -> Tensor: ...
 @overload
 def augment(
-    images: Tensor, config: TrainConfig, masks: Tensor, focus: Tensor | None = None
+    images: Tensor, config: TrainConfig, masks: Tensor, focus: Tensor | None = None, *, size: int | None = None
 ) -> tuple[Tensor, Tensor]: ...
 def augment(
-    images: Tensor, config: TrainConfig, masks: Tensor | None = None, focus: Tensor | None = None
+    images: Tensor,
+    config: TrainConfig,
+    masks: Tensor | None = None,
+    focus: Tensor | None = None,
+    *,
+    size: int | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Augment images (B, 3, S, S) float32 in [0, 1], and masks (B, S, S) of any integer type with them.
 
     focus: points (2, B), x and y in [-1, 1], that random crops must contain; NaN: no constraint.
+    size: the side of the output, if it is not that of the input.
     Beyond the border, images are reflected and masks are 255. Memory format and value range are preserved; the inputs
     are not modified, and are returned unchanged if `config` augments nothing.
     """
@@ -49,7 +55,10 @@ def augment(
     geometry = {name: amounts[name] for name in GEOMETRY if name in amounts}
     memory_format = torch.channels_last if images.stride(1) == 1 else torch.contiguous_format
     with torch.autocast(images.device.type, enabled=False):  # coordinates need all of float32
-        images, masks = (_flip if geometry.keys() <= FLIPS.keys() else _warp)(images, masks, geometry)
+        if geometry.keys() <= FLIPS.keys() and size in (None, images.shape[-1]):
+            images, masks = _flip(images, masks, geometry)
+        else:
+            images, masks = _warp(images, masks, geometry, size or images.shape[-1])
         if amounts.keys() & COLORS.keys():
             images = images.contiguous()  # one plane per channel: several times faster on a CPU
         for name in COLORS:
@@ -95,10 +104,11 @@ def _flip(images: Tensor, masks: Tensor | None, geometry: dict[str, Tensor]) -> 
     return images, masks
 
 
-def _warp(images: Tensor, masks: Tensor | None, geometry: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+def _warp(images: Tensor, masks: Tensor | None, geometry: dict[str, Tensor], size: int) -> tuple[Tensor, Tensor | None]:
     """All geometric transforms as one homography and one sampling."""
-    matrix = functools.reduce(torch.matmul, (GEOMETRY[name](amount) for name, amount in geometry.items()))
-    grid = _grid(_send(matrix, images), *images.shape[-2:])
+    unchanged = torch.eye(3).expand(len(images), 3, 3)
+    matrix = functools.reduce(torch.matmul, (GEOMETRY[name](amount) for name, amount in geometry.items()), unchanged)
+    grid = _grid(_send(matrix, images), size, size)
     images = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False).clamp_(0, 1)
     if masks is not None:
         known = masks[:, None].float() - VOID  # beyond the border, grid_sample can only pad with zeros

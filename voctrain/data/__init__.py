@@ -16,6 +16,7 @@ A module imports only from lower floors (tests/test_architecture.py checks this)
 `load` imports most of them when it is called, so that `--help` does not wait for pandas and Pillow.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DIGITS", "FOLD", "OWN_VAL", "Data", "DataSource", "cache_dir", "load", "original_masks"]
 
+MOST_DETAIL = 8 * 2**30  # bytes of the larger copies of images and masks
 DIGITS = ("digits", "mnist")  # grayscale sets with exactly one class per image
 
 
@@ -41,6 +43,7 @@ def load(
     path: str | Path,
     *,
     image_size: int,
+    store_size: int = 0,
     use_val: bool = False,
     val: str | Path | Sequence[str] | None = None,
     group_by: str | None = None,
@@ -57,6 +60,8 @@ def load(
             (synthetic), "voc2009" (downloaded), and for attacks "digits" or "mnist". Write ./sample for a folder with
             one of these names.
         image_size: in pixels, at least 1.
+        store_size: if it is larger, the labeled images are also kept at this size, as `Data.detail`, or at the largest
+            for which they take `MOST_DETAIL` bytes.
         use_val: adds the images in the devkit's val.txt to the labeled images.
         val: which labeled images are for validation instead: "val.txt" (the set's own validation part, which is added
             to the labeled images), "K/N" (fold K of N, from 1), a file that lists their ids, or the ids.
@@ -86,13 +91,13 @@ def load(
         return replace(digits.load(path, image_size), resize=resize)  # they are square
     val = str(val) if isinstance(val, Path) else val
     source = _source(path, use_val, val == OWN_VAL, classes, tuple(mask_values), skip_bad)
-    return _load_folder(path, source, image_size, resize, val, group_by, progress)
+    return _load_folder(path, source, (image_size, max(store_size, image_size)), resize, val, group_by, progress)
 
 
 def _load_folder(
     path: str | Path,
     source: DataSource,
-    image_size: int,
+    size_and_store_size: tuple[int, int],
     resize: str,
     val: str | Sequence[str] | None,
     group_by: str | None,
@@ -104,12 +109,15 @@ def _load_folder(
     whole, content = _contents(path, source, progress)
     listing = content.of(whole)
     skipped = content.skipped(whole)
+    image_size, store_size = size_and_store_size
+    store_size = max(image_size, min(store_size, math.isqrt(MOST_DETAIL // 4 // max(len(listing.examples), 1))))
     split = Split(listing, val, group_by, skipped)
-    name = "-".join([content.fingerprint, str(image_size), *([resize] * (resize != "squash")), f"v{decode.FORMAT}"])
+    sizes = dict.fromkeys((str(image_size), str(store_size)))
+    name = "-".join([content.fingerprint, *sizes, *([resize] * (resize != "squash")), f"v{decode.FORMAT}"])
     arrays, notes, file = decode.read_or_build(
         cache_dir() / "sets" / f"{name}.arrays",
-        decode.shapes_of(listing, image_size),
-        lambda write: decode.decode_images(listing, image_size, resize, progress, write),
+        decode.shapes_of(listing, image_size, store_size),
+        lambda write: decode.decode_images(listing, image_size, store_size, resize, progress, write),
     )
     train, validation = split.indices(arrays["labels"])
     check_parts(arrays["labels"], train, validation)
@@ -134,6 +142,8 @@ def _load_folder(
         source=source,
         class_source=listing.classes.source,
         resize=resize,
+        detail=arrays.get("detail"),
+        detail_masks=arrays.get("detail_masks"),
         file=file,
     )
 

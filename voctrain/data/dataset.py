@@ -53,6 +53,8 @@ class Data:
     source: DataSource | None = None  # None: the arrays were made in memory
     class_source: str = "memory"  # where the class list comes from, for people
     resize: str = "squash"  # how the images became squares: squash, pad or crop
+    detail: np.ndarray | None = None  # uint8 (N, D, D, 3), the images once more with D > S, for training on crops
+    detail_masks: np.ndarray | None = None  # uint8 (N, D, D)
     file: ArrayFile | None = field(default=None, repr=False)  # that arrays above are mapped from, under their names
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -26,22 +26,32 @@ class Decoded(NamedTuple):
     file: ArrayFile | None  # None: they are in memory
 
 
-def shapes_of(listing: Listing, image_size: int) -> Shapes:
-    """Shape and dtype of the arrays of `Data` by name; `masks` only if the set has any."""
+def shapes_of(listing: Listing, image_size: int, store_size: int) -> Shapes:
+    """Shape and dtype of the arrays of `Data` by name; masks only if the set has any, detail only if it is larger."""
     count, tests, square = len(listing.examples), len(listing.tests), (image_size, image_size)
-    masks = {"masks": ((count, *square), "uint8")} if listing.masked else {}
-    return {
+    shapes: dict[str, tuple[tuple[int, ...], str]] = {
         "images": ((count, *square, 3), "uint8"),
         "test_images": ((tests, *square, 3), "uint8"),
         "labels": ((count, len(listing.classes.names)), "uint8"),
         "sizes": ((count, 2), "int32"),
         "test_sizes": ((tests, 2), "int32"),
-        **masks,
     }
+    if listing.masked:
+        shapes["masks"] = ((count, *square), "uint8")
+    if store_size > image_size:
+        shapes["detail"] = ((count, store_size, store_size, 3), "uint8")
+        if listing.masked:
+            shapes["detail_masks"] = ((count, store_size, store_size), "uint8")
+    return shapes
 
 
 def decode_images(
-    listing: Listing, image_size: int, resize: str, progress: Callable[[int, int], None], write: Write
+    listing: Listing,
+    image_size: int,
+    store_size: int,
+    resize: str,
+    progress: Callable[[int, int], None],
+    write: Write,
 ) -> tuple[str, ...]:
     """Decode and resize all images, and write them as rows of the arrays; see `shapes_of`.
 
@@ -54,15 +64,21 @@ def decode_images(
     sizes, test_sizes = (np.empty((n, 2), np.int32) for n in (num_labeled, num_test))
     labels, masked = (np.empty((num_labeled, len(listing.classes.names)), np.uint8) for _ in range(2))
 
+    wanted = {("images", "masks"): image_size}
+    if store_size > image_size:
+        wanted["detail", "detail_masks"] = store_size
+
     def labeled(i: int) -> None:
         image, mask, labels[i] = listing.read(i)
         masked[i] = labels_in(mask, labels[i])
         sizes[i] = image.shape[:2]
-        write("images", i, resize_square(image, image_size, resize=resize)[None])
-        if mask is not None:
-            write("masks", i, resize_square(mask, image_size, NEAREST, resize=resize, fill=VOID)[None])
-        elif listing.masked:
-            write("masks", i, np.full((1, image_size, image_size), VOID, np.uint8))
+        if mask is None:
+            mask = np.full(image.shape[:2], VOID, np.uint8)
+        for names, size in wanted.items():
+            images, masks = names
+            write(images, i, resize_square(image, size, resize=resize)[None])
+            if listing.masked:
+                write(masks, i, resize_square(mask, size, NEAREST, resize=resize, fill=VOID)[None])
 
     def unlabeled(i: int) -> None:
         image = read_image(listing.tests[i].image)

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torchvision import models
 
+from voctrain.models import timm_networks
 from voctrain.models.heads import Head
 from voctrain.models.mask_heads import MaskHeads
 from voctrain.models.normalized import Normalized
-from voctrain.models.weights import load_into, published_weights
+from voctrain.models.weights import load_into
 
 # Minimum sizes above 32: alexnet's last pooling, and the 17 × 17 map that inception_v3's auxiliary output needs.
 MIN_SIZES = {"alexnet": 63, "inception_v3": 299}
@@ -62,25 +63,26 @@ def build_classifier(
     check_name(name)
     if image_size < 16:
         raise ValueError(f"image_size must be at least 16 pixels, but got {image_size}")
-    if in_channels != 3 and name not in OWN_NETWORKS:
+    if in_channels != 3 and name in TORCHVISION:
         raise ValueError(
             f"{name} requires 3 channels, but got in_channels={in_channels}: use {', '.join(OWN_NETWORKS)}"
         )
     net = _build_net(name, num_classes, image_size, in_channels)
     model = Classifier(net, input_size=input_size(name, image_size), in_channels=in_channels)
+    head = Head(_last_tensors(name), None if classes is None else tuple(classes))
+    model.backbone = tuple(f"net.{part}." for part, _ in net.named_children() if part not in head.parts)
+    model.backbone += tuple(f"net.{name}" for name, _ in net.named_parameters(recurse=False))  # such as cls_token
+    model.last_layers = head.layers
     if weights != "none":
-        head = Head(_last_tensors(name), None if classes is None else tuple(classes))
         load_into(model, name, weights, head, image_size=image_size)
     return model
 
 
 def check_name(name: str) -> None:
-    """Raise `ValueError` unless `name` is one of `CLASSIFIERS`."""
-    if name not in CLASSIFIERS:
-        close = difflib.get_close_matches(name, CLASSIFIERS, 3)
-        hint = (
-            f"did you mean {' or '.join(close)}?" if close else f"use {', '.join(OWN_NETWORKS)} or a torchvision name"
-        )
+    """Raise `ValueError` unless `name` is one of `CLASSIFIERS` or timm's."""
+    if name not in CLASSIFIERS and timm_networks.name_of(name) is None:
+        close = difflib.get_close_matches(name, {*CLASSIFIERS, *timm_networks.names()}, 3)
+        hint = f"did you mean {' or '.join(close)}?" if close else "use a name of torchvision or timm"
         raise ValueError(f"unknown classifier {name!r}: {hint}")
 
 
@@ -169,23 +171,26 @@ OWN_NETWORKS: dict[str, Callable[[int, int, int], nn.Module]] = {
     "resnet9": resnet9,
     "mnist_model": mnist_model,
 }
-CLASSIFIERS: tuple[str, ...] = (*OWN_NETWORKS, *models.list_models(module=models))
+TORCHVISION = tuple(models.list_models(module=models))
+CLASSIFIERS: tuple[str, ...] = (*OWN_NETWORKS, *TORCHVISION)
 
 
 def input_size(name: str, image_size: int) -> int:
     """The size nearest to `image_size` at which the network works, in eval and in train mode."""
     if name in OWN_NETWORKS:
         return image_size
+    if timm_name := timm_networks.name_of(name):
+        return timm_networks.input_size(timm_name, image_size)
     if name.startswith(FIXED_SIZE):
-        published = published_weights(name)
-        assert published is not None
-        return published.transforms().crop_size[0]
+        return next(iter(models.get_model_weights(name))).transforms().crop_size[0]
     return max(image_size, MIN_SIZES.get(name, 32))
 
 
 def _build_net(name: str, num_classes: int, image_size: int, in_channels: int = 3) -> nn.Module:
     if name in OWN_NETWORKS:
         return OWN_NETWORKS[name](num_classes, image_size, in_channels)
+    if timm_name := timm_networks.name_of(name):
+        return timm_networks.build(timm_name, image_size=image_size, num_classes=num_classes, in_chans=in_channels)
     options: dict[str, Any] = {}
     if name in AUXILIARY:
         # torchvision's own initialization of these two takes seconds, and it warns that this will change.

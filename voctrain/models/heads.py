@@ -27,6 +27,11 @@ class Head:
     def parts(self) -> frozenset[str]:
         return frozenset(first_part(key) for key in self.last)
 
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The names of the last layers."""
+        return tuple(sorted({key.rpartition(".")[0] for key in self.last}))
+
 
 def first_part(name: str) -> str:
     return name.partition(".")[0]

@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,9 @@ class Normalized(nn.Module):
 
     own_normalization: whether the normalization came with the weights. If not, it is the identity until it is set.
     loaded: what was loaded from pretrained weights; None without them.
+    backbone: what the names of its parameters begin with that pretrained weights of classifiers have.
+    last_layers: the names in `net` of the layers whose outputs are the classes.
+    frozen_norms: the names of its batch normalizations that do not change in training.
     """
 
     mean: Tensor
@@ -31,6 +34,9 @@ class Normalized(nn.Module):
         self.net = net
         self.own_normalization = False
         self.loaded: Loaded | None = None
+        self.backbone: tuple[str, ...] = ()
+        self.last_layers: tuple[str, ...] = ()
+        self.frozen_norms: tuple[str, ...] = ()
         self.register_buffer("mean", torch.zeros(1, in_channels, 1, 1))
         self.register_buffer("std", torch.ones(1, in_channels, 1, 1))
 
@@ -44,6 +50,12 @@ class Normalized(nn.Module):
 
     def normalized(self, images: Tensor) -> Tensor:
         return (images - self.mean) / self.std
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for name in self.frozen_norms:
+            self.get_submodule(name).eval()
+        return self
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Like torch's, but a dict without torch's record of versions, which mnasnet reads, counts as current."""

@@ -1,8 +1,7 @@
-"""Segmenters: a U-Net, a feature pyramid on any of the classifiers, and torchvision's.
+"""Segmenters: a U-Net, a feature pyramid on the classifiers, torchvision's, and those of `decoders`.
 
-U-Net and feature pyramid are written by hand rather than taken from segmentation_models.pytorch because the U-Net must
-be that of the course notebook, and the pyramid must build on the same classifiers, with the same weights files, that
-this project trains.
+U-Net and feature pyramid are written by hand because the U-Net must be that of the course notebook, and the pyramid
+must build on the classifiers, with the same weights files, that this project trains.
 """
 
 import difflib
@@ -12,15 +11,17 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
+from segmentation_models_pytorch.base import SegmentationModel
 from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from voctrain.models.classifiers import CLASSIFIERS, build_classifier, tensor_names
+from voctrain.models.decoders import DECODERS, build_decoder, input_size, load_features, split_name
 from voctrain.models.heads import Head
 from voctrain.models.maps import map_shapes
 from voctrain.models.normalized import Normalized
-from voctrain.models.weights import PUBLISHED, is_of_encoder, load_encoder, load_into
+from voctrain.models.weights import is_named, is_of_encoder, load_encoder, load_into
 
 TORCHVISION = tuple(models.list_models(module=models.segmentation))
 SEGMENTERS: tuple[str, ...] = ("unet", *TORCHVISION, *(f"fpn_{name}" for name in CLASSIFIERS))
@@ -32,10 +33,24 @@ class Segmenter(Normalized):
     """A network with its normalization: images (B, 3, H, W) in [0, 1] of any size → logits (B, num_classes, H, W).
 
     In train mode, a network with an auxiliary output returns (logits, auxiliary logits).
+    input_size: the side of the only images that the network takes; None if it takes any whose sides are multiples of
+    `stride`. Images of other sizes are resized to the former, or padded for the latter.
     """
 
+    def __init__(self, net: nn.Module, *, input_size: int | None = None, stride: int = 1):
+        super().__init__(net)
+        self.input_size, self.stride = input_size, stride
+
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        output = self.net(self.normalized(images))
+        images = self.normalized(images)
+        if self.input_size is not None:
+            side = (self.input_size, self.input_size)
+            return _resized(self.net(F.interpolate(images, side, mode="bilinear", antialias=True)), images)
+        height, width = images.shape[-2:]
+        if self.stride > 1:
+            padding = (0, -width % self.stride, 0, -height % self.stride)
+            return self.net(F.pad(images, padding, mode="replicate"))[..., :height, :width]
+        output = self.net(images)
         if isinstance(output, Tensor):
             return output
         return (output["out"], output["aux"]) if self.training and "aux" in output else output["out"]
@@ -45,13 +60,15 @@ def build_segmenter(
     name: str,
     *,
     num_classes: int = 21,
+    image_size: int = 300,
     width: int | None = None,
     depth: int | None = None,
     weights: str = "none",
     classes: Sequence[str] | None = None,
 ) -> Segmenter:
-    """The segmenter `name`, one of `SEGMENTERS`; num_classes includes background.
+    """The segmenter `name`, one of `SEGMENTERS` or `DECODER/ENCODER`; num_classes includes background.
 
+    image_size: the side of the images, in pixels, for encoders that are built for one size.
     width: of `UNet` or `FPN`, by default 64. depth: of `UNet`, by default 4.
     weights: "none", "imagenet" (torchvision's default weights for the encoder), "published" (torchvision's weights for
     the whole segmenter, trained on COCO's masks of VOC's classes), or the path of a weights file of a segmenter or of
@@ -62,7 +79,11 @@ def build_segmenter(
     """
     check_name(name)
     encoder = name.partition("_")[2]
-    if name == "unet":
+    decoded = split_name(name)
+    if decoded is not None:
+        net = build_decoder(*decoded, num_classes=num_classes, image_size=image_size)
+        model = Segmenter(net, input_size=input_size(decoded[1], image_size), stride=32)
+    elif name == "unet":
         model = Segmenter(UNet(num_classes, width=width or 64, depth=depth or 4))
     elif name.startswith("fpn_"):
         model = Segmenter(FPN(encoder, num_classes, width=width or 64))
@@ -70,12 +91,18 @@ def build_segmenter(
         auxiliary = {} if name.startswith("lraspp") else {"aux_loss": True}
         options = {"weights": None, "weights_backbone": None, "num_classes": num_classes, **auxiliary}
         model = Segmenter(models.get_model(name, **options))
+    part = None if name == "unet" else "encoder" if decoded or name.startswith("fpn_") else "backbone"
+    model.backbone = () if part is None else (f"net.{part}.",)
+    head = Head(_last_tensors(model.net), None if classes is None else tuple(classes), background=1)
+    model.last_layers = head.layers
     if weights != "none":
-        part = None if name == "unet" else "encoder" if name.startswith("fpn_") else "backbone"
-        head = Head(_last_tensors(model.net), None if classes is None else tuple(classes), background=1)
-        if weights == "imagenet" or (weights not in PUBLISHED and is_of_encoder(weights, model.net, part, head)):
+        of_encoder = weights != "published" if is_named(weights) else is_of_encoder(weights, model.net, part, head)
+        if of_encoder:
             if part is None:
                 raise ValueError(f"unet has no pretrained encoder for weights={weights}: use --weights none")
+            if decoded is not None:
+                load_features(model, decoded[1], weights, image_size=image_size)
+                return model
             load_encoder(model, model.net.get_submodule(part), encoder, weights, tensor_names(encoder))
         else:
             load_into(model, name, weights, head)
@@ -83,10 +110,15 @@ def build_segmenter(
 
 
 def check_name(name: str) -> None:
-    """Raise `ValueError` unless `name` is one of `SEGMENTERS`."""
-    if name not in SEGMENTERS:
+    """Raise `ValueError` unless `name` is one of `SEGMENTERS` or `DECODER/ENCODER`."""
+    if name not in SEGMENTERS and split_name(name) is None:
         close = difflib.get_close_matches(name, SEGMENTERS, 3)
-        hint = f"did you mean {' or '.join(close)}?" if close else "use unet, fpn_CLASSIFIER or a torchvision name"
+        hint = (
+            f"did you mean {' or '.join(close)}?"
+            if close
+            else f"use unet, fpn_CLASSIFIER, a torchvision name, or DECODER/ENCODER with {', '.join(DECODERS)} and a"
+            " timm name"
+        )
         raise ValueError(f"unknown segmenter {name!r}: {hint}")
 
 
@@ -94,6 +126,8 @@ def _last_tensors(net: nn.Module) -> frozenset[str]:
     """The names of the tensors whose shape depends on the number of classes: those of the last layers."""
     if isinstance(net, UNet | FPN):
         layers = ["head"]
+    elif isinstance(net, SegmentationModel):
+        layers = [name for name, layer in net.named_modules() if isinstance(layer, nn.Conv2d)][-1:]
     else:  # torchvision's: sequences that end with it, or two such layers
         sequences = [
             name for name in ("classifier", "aux_classifier") if isinstance(getattr(net, name, None), nn.Sequential)

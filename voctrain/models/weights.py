@@ -1,36 +1,39 @@
-"""Weights for a new model: torchvision's published ones, a voc-search checkpoint, or a file of other tools."""
+"""Weights for a new model: published ones, a voc-search checkpoint, or a file of other tools."""
 
-import contextlib
-import pickle
-import socket
-import sys
-from collections.abc import Collection, Iterator, Mapping
-from http.client import HTTPException
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from urllib.parse import urlparse
 
 import torch
 from torch import Tensor, nn
-from torchvision import models
-from torchvision.models import WeightsEnum
 
 from voctrain.models.heads import Head, body_of, first_part, fit_head
 from voctrain.models.loaded import Loaded, listed
 from voctrain.models.matching import Match, find, is_counter
 from voctrain.models.normalized import Normalized
+from voctrain.models.published import PUBLISHED, published, tags
+from voctrain.models.timm_networks import same_network
 from voctrain.models.weights_file import WeightsFile, file_origin, first_line, load_file, read_file, read_state
 
-__all__ = ["PUBLISHED", "file_origin", "is_of_encoder", "load_encoder", "load_file", "load_into", "published_weights"]
-PUBLISHED = ("imagenet", "published")  # torchvision's weights of classifiers and of segmenters
-TIMEOUT = 15  # seconds without a response after which a download is aborted
+__all__ = ["file_origin", "is_named", "is_of_encoder", "load_encoder", "load_file", "load_into"]
 
 
-def published_weights(architecture: str) -> WeightsEnum | None:
-    """torchvision's default weights of an architecture, or None if there are none."""
-    try:
-        return getattr(models.get_model_weights(architecture), "DEFAULT", None)
-    except ValueError:  # not an architecture of torchvision
-        return None
+def is_named(weights: str) -> bool:
+    """Whether these are published weights, known by name, rather than a file."""
+    return weights in PUBLISHED or (weights in tags() and not Path(weights).exists())
+
+
+def download(
+    architecture: str, weights: str, *, image_size: int | None = None
+) -> tuple[Mapping[str, Tensor], tuple[str, ...]]:
+    """The state dict of published weights, and the names of its classes, if they are known.
+
+    image_size: see `published`. Raises `ValueError` if there are none, or they are unavailable.
+    """
+    chosen = published(architecture, weights, image_size=image_size)
+    if chosen is None:
+        kind = "published weights" if weights in PUBLISHED else f"weights {weights}"
+        raise ValueError(f"{architecture} has no {kind}: use --weights none or another --set architecture=NAME")
+    return chosen.get(), chosen.classes
 
 
 def load_into(model: Normalized, architecture: str, weights: str, head: Head, *, image_size: int | None = None) -> None:
@@ -40,7 +43,7 @@ def load_into(model: Normalized, architecture: str, weights: str, head: Head, *,
     for, if it works at one only; for the error message. `model.loaded` tells what was loaded.
     Raises `ValueError` if any other tensor is missing, of another shape, or not a finite number.
     """
-    file, own = _read(weights, architecture), model.net.state_dict()
+    file, own = _read(weights, architecture, image_size), model.net.state_dict()
     match = _find(file, model.net, body_of(own, head), architecture)
     state = match.state
     _check_channels(file, match, model)
@@ -54,7 +57,7 @@ def load_into(model: Normalized, architecture: str, weights: str, head: Head, *,
         )
     anew, rest = fit_head(state, own, head, file.classes)
     model.loaded = _take(model.net, file, match, architecture, rest, anew=anew, head=head.parts)
-    _adopt_normalization(model, match, model.net, architecture)
+    _adopt_normalization(model, match, architecture, weights)
 
 
 def load_encoder(
@@ -70,7 +73,7 @@ def load_encoder(
     match = _find(file, encoder, encoder.state_dict(), architecture)
     rest = "all but the encoder is initialized anew"
     model.loaded = _take(encoder, file, match, f"the encoder {architecture}", rest, known=known)
-    _adopt_normalization(model, match, encoder, architecture)
+    _adopt_normalization(model, match, architecture, weights)
 
 
 def is_of_encoder(weights: str, net: nn.Module, encoder: str | None, head: Head) -> bool:
@@ -86,13 +89,13 @@ def is_of_encoder(weights: str, net: nn.Module, encoder: str | None, head: Head)
     return match is None or not any(key in match.state and match.state[key].shape == own[key].shape for key in between)
 
 
-def _read(weights: str, architecture: str) -> WeightsFile:
+def _read(weights: str, architecture: str, image_size: int | None = None) -> WeightsFile:
     """These weights of an architecture."""
-    if weights in PUBLISHED:
-        state, classes = _download(architecture)
-        return read_state(f"the published file of {architecture}", state, classes=classes)
+    if is_named(weights):
+        state, classes = download(architecture, weights, image_size=image_size)
+        return read_state(f"the published file of {architecture}", state, classes=classes or None)
     file = read_file(weights)
-    if file.task is not None and file.architecture not in (None, architecture):
+    if file.task and file.architecture and not same_network(file.architecture, architecture):
         raise ValueError(
             f"{weights} contains a {file.architecture}, but architecture is {architecture}: use --set"
             f" architecture={file.architecture}"
@@ -169,13 +172,13 @@ def _check_numbers(file: WeightsFile, key: str, there: Tensor, here: Tensor) -> 
         raise ValueError(f"{file.path} must have finite weights, but {key} has others: use an earlier checkpoint")
 
 
-def _adopt_normalization(model: Normalized, match: Match, net: nn.Module, architecture: str) -> None:
+def _adopt_normalization(model: Normalized, match: Match, architecture: str, weights: str) -> None:
     """Set the normalization that these tensors were trained with, if it is known."""
     if match.beside.keys() == {"mean", "std"}:
         model.set_normalization(match.beside["mean"], match.beside["std"])
         model.own_normalization = True
-    elif constants := _published_normalization(net, architecture):
-        model.set_normalization(*constants)
+    elif chosen := published(architecture, weights if is_named(weights) else "imagenet"):
+        model.set_normalization(chosen.mean, chosen.std)
         model.own_normalization = True
 
 
@@ -202,44 +205,3 @@ def _misfit(file: WeightsFile, network: str, difference: str) -> ValueError:
     return ValueError(
         f"{file.path} does not fit {network} ({difference}): use another file, or --set architecture=NAME"
     )
-
-
-def _published_normalization(net: nn.Module, architecture: str) -> tuple[list[float], list[float]] | None:
-    """The mean and standard deviation per channel that torchvision trained with, or None if it published no weights."""
-    published = published_weights(architecture)
-    if published is None:
-        return None
-    if hasattr(net, "transform_input"):  # trained in [-1, 1]; torchvision converts to it inside the network
-        return [0.5] * 3, [0.5] * 3
-    transforms = published.transforms()
-    return transforms.mean, transforms.std
-
-
-def _download(architecture: str) -> tuple[Mapping[str, Tensor], tuple[str, ...]]:
-    """The published state dict, from torch hub's cache or the network, and the names of its classes."""
-    published = published_weights(architecture)
-    if published is None:
-        raise ValueError(
-            f"{architecture} has no published weights: use --weights none or another --set architecture=NAME"
-        )
-    try:
-        # torch reports a download on standard output, which belongs to the caller.
-        with _socket_timeout(TIMEOUT), contextlib.redirect_stdout(sys.stderr):
-            state = published.get_state_dict(check_hash=True, progress=False)
-    except (OSError, RuntimeError, HTTPException, EOFError, pickle.UnpicklingError) as error:
-        name, folder = Path(urlparse(published.url).path).name, Path(torch.hub.get_dir()) / "checkpoints"
-        raise ValueError(
-            f"the published weights of {architecture} are unavailable ({first_line(error)}): run once with a network"
-            f" connection, put the complete {name} (from {published.url}) into {folder}, or use --weights none"
-        ) from None
-    return state, tuple(name for name in published.meta["categories"] if name != "__background__")
-
-
-@contextlib.contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)

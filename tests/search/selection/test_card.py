@@ -184,7 +184,7 @@ def test_the_code_on_a_card_runs(fixture, call, request, monkeypatch):
         ),
         ("classify", "regnet_y_128gf", "imagenet", "IMAGENET1K_SWAG_E2E_V1 (CC BY-NC 4.0), trained on ImageNet, whose"),
         ("segment", "fpn_resnet18", "imagenet", "ResNet18_Weights.IMAGENET1K_V1"),
-        ("segment", "deeplabv3_resnet50", "imagenet", "ResNet50_Weights.IMAGENET1K_V2"),
+        ("segment", "deeplabv3_resnet50", "imagenet", "ResNet50_Weights.IMAGENET1K_V1"),
         (
             "segment",
             "deeplabv3_resnet50",

@@ -127,7 +127,7 @@ class TestProblem:
         model = classify.new_model(config, data)
         torch.save(classify.checkpoint(config, data, model.state_dict(), {}), tmp_path / "best.pt")
         found = problem(weights=str(tmp_path / "best.pt"))
-        assert (found.architectures, found.pins) == (("simple",), {"architecture": "simple"})
+        assert (found.architectures, found.fixed["architecture"]) == (("simple",), "simple")
         with pytest.raises(ValueError, match="architecture=simple"):
             problem(weights=str(tmp_path / "best.pt"), architecture="complex")
 
@@ -136,8 +136,47 @@ class TestProblem:
         torch.save({"arch": "shufflenet_v2_x0_5", "state_dict": state}, tmp_path / "w.pt")
         found = problem(weights=str(tmp_path / "w.pt"))
         assert found.architectures == ("shufflenet_v2_x0_5",)
-        assert found.loaded == f"w.pt: all {len(state)} tensors of shufflenet_v2_x0_5 loaded, found under 'state_dict.'"
-        assert problem().loaded is None
+        line = f"w.pt: all {len(state)} tensors of shufflenet_v2_x0_5 loaded, found under 'state_dict.'"
+        assert found.notes == (line,)
+        assert problem().notes == ()
+
+    def test_networks_without_published_weights_are_trained_from_scratch(self):
+        found = problem(weights="imagenet", architecture="simple")
+        assert found.notes == ("simple has no published weights: it is trained from scratch",)
+        assert found.fixed["weights"] == found.info["weights"] == "none"
+        assert all(config.weights == "none" for config, _ in sampled(found))
+
+    def test_networks_whose_weights_are_unavailable_are_left_out(self, monkeypatch):
+        def download(architecture, weights):
+            if "lite0" not in architecture:
+                raise ValueError(f"the weights of {architecture} are unavailable (no network): run once with one")
+
+        monkeypatch.setattr(TASK, "download", download)
+        monkeypatch.setattr(TASK.space, "FAST", ("resnet18", "tf_efficientnet_lite0", "resnet50"))
+        found = problem(weights="imagenet")
+        assert found.architectures == ("tf_efficientnet_lite0",)
+        assert found.left_out == ("resnet18", "resnet50")
+        assert found.notes == (
+            "searching without resnet18, resnet50: the weights of resnet18 are unavailable (no network)",
+        )
+        assert {entry["architecture"] for _, entry in found.portfolio()} == {"tf_efficientnet_lite0"}
+        # A continued run keeps its choices, though there is a network now.
+        again = make_problem(
+            TASK,
+            DATA,
+            space=None,
+            settings={},
+            weights="imagenet",
+            device="cpu",
+            seed=3,
+            epochs=9,
+            image_size=32,
+            left_out=found.left_out,
+        )
+        assert (again.architectures, again.notes) == (found.architectures, ())
+        monkeypatch.setattr(TASK.space, "FAST", ("resnet18",))
+        with pytest.raises(ValueError, match="the weights of resnet18 are unavailable"):
+            problem(weights="imagenet")
 
     @pytest.mark.parametrize(
         ("settings", "message"),
@@ -187,7 +226,7 @@ class TestIdleParameters:
 class TestPortfolio:
     def test_the_portfolio_is_complete_without_settings(self):
         names = [name for name, _ in problem().portfolio()]
-        fitting = (i for i, e in enumerate(TASK.space.PORTFOLIO, 1) if e["architecture"] in TASK.space.SMALL)
+        fitting = (i for i, e in enumerate(TASK.space.SCRATCH, 1) if e["architecture"] in TASK.space.SMALL)
         assert names == [f"portfolio {i}" for i in fitting]
 
     def test_pins_are_applied_and_recipes_that_do_not_fit_are_dropped(self):

@@ -40,7 +40,7 @@ def warp(images: Tensor, **amounts) -> Tensor:
     """A warp by the given amounts, the same for all images."""
     size = len(images)
     geometry = {name: torch.tensor(a).float().view(-1, 1).expand(-1, size) for name, a in amounts.items()}
-    return _warp(images, None, geometry)[0]
+    return _warp(images, None, geometry, images.shape[-1])[0]
 
 
 def test_augment_without_transforms_returns_the_inputs():
@@ -288,3 +288,21 @@ def test_crops_with_focus_contain_its_point(seed):
     assert (cropped == 7).flatten(1).any(1)[inside].all()
     _, anywhere = augment(images, config(crop_scale=0.2), masks, torch.full((2, 64), torch.nan))
     assert not (anywhere == 7).flatten(1).any(1).all()
+
+
+def test_a_crop_of_a_larger_image_shows_its_detail():
+    """A pattern of single pixels, which a copy of half the size would lose, survives a crop of a quarter."""
+    stripes = (torch.arange(64) % 2).float().expand(1, 3, 64, 64).contiguous()
+    masks = (torch.arange(64) // 32).expand(1, 64, 64).contiguous().byte()
+    config = ClassifyConfig(crop_scale=0.25, hflip=0.0)
+    torch.manual_seed(0)
+    contrasts = []
+    for _ in range(20):
+        images, cut = augment(stripes, config, masks, size=32)
+        assert images.shape == (1, 3, 32, 32)
+        assert cut.shape == (1, 32, 32)
+        contrasts.append(images.std().item())
+    assert max(contrasts) > 0.25
+    whole, _ = augment(stripes, ClassifyConfig(hflip=0.0), masks, size=32)
+    assert whole.shape == (1, 3, 32, 32)
+    assert whole.std() < 0.05  # bilinear, halfway between black and white

@@ -1,6 +1,7 @@
 """What `load` adds to reading files: the fingerprint, the cache and progress."""
 
 import os
+import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -119,3 +120,19 @@ def test_progress_counts_the_images_as_they_are_decoded(kaggle, cache):
     calls.clear()
     load(kaggle, image_size=8, progress=lambda done, total: calls.append((done, total)))
     assert calls == [(0, 47)]
+
+
+def test_larger_copies_are_for_training_only(tmp_path, monkeypatch):
+    """They are the same images and masks at another size; the small ones stay what they are."""
+    small, both = load("sample", image_size=32), load("sample", image_size=32, store_size=48)
+    large = load("sample", image_size=48)
+    for name in ("images", "masks", "labels", "test_images"):
+        np.testing.assert_array_equal(getattr(both, name), getattr(small, name))
+    np.testing.assert_array_equal(both.detail, large.images)
+    np.testing.assert_array_equal(both.detail_masks, large.masks)
+    assert small.detail is load("sample", image_size=32, store_size=32).detail is None
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(both)).detail, both.detail)
+    monkeypatch.setattr("voctrain.data.MOST_DETAIL", 40 * 40 * 4 * len(both.ids))
+    assert load("sample", image_size=32, store_size=48).detail.shape[1:] == (40, 40, 3)
+    monkeypatch.setattr("voctrain.data.MOST_DETAIL", 1000)
+    assert load("sample", image_size=32, store_size=48).detail is None

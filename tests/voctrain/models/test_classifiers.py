@@ -169,7 +169,7 @@ def test_plain_dict_of_tensors_restores_a_model(name):
         ({"name": "resnet43"}, "unknown classifier 'resnet43': did you mean resnet"),
         (
             {"name": "q"},
-            "unknown classifier 'q': use simple, complex, tinyvgg, resnet9, mnist_model or a torchvision name",
+            "unknown classifier 'q': use a name of torchvision or timm",
         ),
         ({"name": "fcn_resnet50"}, "unknown classifier 'fcn_resnet50'"),
         ({"name": "resnet18", "in_channels": 1}, "resnet18 requires 3 channels, but got in_channels=1"),

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torchvision import models
 
-from voctrain.models import build_classifier, weights, weights_file
+from voctrain.models import build_classifier, published, weights_file
 
 
 def as_if_trained(net, size=64):
@@ -59,10 +59,10 @@ def test_imagenet_weights_predict_like_torchvision(name, publish):
     options = {"aux_logits": True, "init_weights": False} if name == "googlenet" else {}
     state = as_if_trained(models.get_model(name, **options)).state_dict()
     publish(name, old_densenet_names(state) if name == "densenet121" else state)
-    published = models.get_model_weights(name).DEFAULT
-    reference = models.get_model(name, weights=published).eval()
+    default = models.get_model_weights(name).DEFAULT
+    reference = models.get_model(name, weights=default).eval()
     images = torch.rand(2, 3, 64, 64)
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (published.transforms().mean, published.transforms().std))
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (default.transforms().mean, default.transforms().std))
 
     model = build_classifier(name, num_classes=1000, image_size=64, weights="imagenet").eval()
     expected = reference((images - mean) / std)
@@ -121,7 +121,7 @@ def test_download_has_a_timeout_and_prints_nothing_to_stdout(hub, monkeypatch, c
 
     monkeypatch.setattr(torch.hub, "urlopen", hang)
     assert "(timed out)" in error_of(build_classifier, "resnet18", weights="imagenet")
-    assert timeouts == [weights.TIMEOUT]
+    assert timeouts == [published.TIMEOUT]
     assert capsys.readouterr().out == ""
 
 
