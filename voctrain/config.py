@@ -60,12 +60,14 @@ class TrainConfig:
     epochs: int = number(27, 1)
     image_size: int = number(300, 28)  # side of the square images, in pixels
     batch_size: int = number(32, 1)
+    micro_batch: int | None = number(None, 2)  # at most this many images at a time; a batch's gradients are accumulated
     precision: str = choice("auto", "float32", "bfloat16", "float16")  # auto: see voctrain.precision.precision_of
 
     optimizer: str = choice("adamw", "adam", "sgd", "adagrad")
     lr: float = number(1e-3, 0)  # peak learning rate of the schedule; with linear, the initial one
     momentum: float | None = only_with("optimizer", ("sgd",), 0.9, 0, 1)
-    weight_decay: float = number(1e-4, 0)
+    weight_decay: float = number(1e-4, 0)  # decoupled with adamw, else an L2 penalty that the gradients contain
+    decay_norms: bool = False  # also of biases and normalization
     clip_norm: float | None = number(None, 0)  # maximum L2 norm of the gradients
     clip_value: float | None = number(None, 0)  # gradients are clamped to ± this value
     ema_decay: float | None = number(None, 0, 1)  # final decay per step of the weight average, which is then evaluated
@@ -158,10 +160,11 @@ class LabeledConfig(TrainConfig):
     weights: str = "none"  # none, imagenet, or the path of a weights file; for segmenters also `published`
 
     freeze: float = number(0.0, 0, 1)  # this part of the backbone's layers, from the input on, stays as it is
-    freeze_norm: bool = False  # the backbone's batch normalization stays as it is, in statistics and parameters
+    freeze_norm: bool = False  # the backbone's batch normalization keeps its statistics
     layer_decay: float = number(1.0, 0.1, 1)  # of lr from layer to layer toward the input, of 12, see fine_tuning
     head_lr: float = number(1.0, 0.01, 100)  # factor of lr for all that is not backbone
     dropout: float = number(0.0, 0, 0.9)  # probability, of the inputs of the last layer
+    drop_path: float = number(0.0, 0, 0.9)  # probability, of the last residual block; rises from 0 at the input
 
     sampling: str = choice("shuffle", "copies", "weighted", "oversample", "undersample")  # see voctrain.sampling
     extra_copies: int | None = only_with("sampling", ("copies",), 4, 1)  # of each image, in the pool of an epoch

@@ -62,17 +62,16 @@ def fit(
             return
         seed_epoch(config.seed, number)
         model.train()
-        losses, rates, outputs = [], [], []
+        losses, sizes, rates, outputs = [], [], [], []
         indices = draw().tensor_split(batches)  # of nearly equal size
         for step, index in enumerate(indices, start=(number - 1) * batches + 1):
-            with training.precision:
-                loss, output = batch_loss(index)
             rates.append(training.schedule.lr)
-            training.update(loss, step)
-            losses.append(loss.detach())
-            outputs.append(output)
+            for size, loss, output in training.gradients(index, batch_loss):
+                sizes.append(size)
+                losses.append(loss)
+                outputs.append(output)
+            training.update(step)
 
-        sizes = [len(index) for index in indices]
         train_loss, counted = mean_loss(torch.stack(losses).tolist(), sizes, number, training.scaler)
         train_scores = train_metrics(list(compress(outputs, counted)))
         evaluated = training.evaluated.eval()
@@ -105,15 +104,40 @@ class Training:
         self.average = None if config.ema_decay is None else copy.deepcopy(model).requires_grad_(False)
         self.evaluated = model if self.average is None else self.average
         self.buffers = FiniteBuffers(model, enabled=self.scaler.is_enabled())
+        self.micro_batch = config.micro_batch or config.batch_size
+        self.averages = getattr(config, "reduction", "mean") == "mean"  # whether the loss is a mean over images
 
-    def update(self, loss: Tensor, step: int) -> None:
+    def gradients(
+        self, index: Tensor, batch_loss: Callable[[Tensor], tuple[Tensor, Any]]
+    ) -> list[tuple[int, Tensor, Any]]:
+        """Compute the gradients of a batch, `micro_batch` images at a time; returns size, loss and output of each part.
+
+        If a GPU's memory does not suffice, the batch is computed again in smaller parts, and so are all later ones.
+        """
+        try:
+            parts = []
+            for part in index.tensor_split(batches_per_epoch(len(index), self.micro_batch)):
+                with self.precision:
+                    loss, output = batch_loss(part)
+                share = len(part) / len(index)
+                self.scaler.scale(loss * share if self.averages else loss).backward()
+                parts.append((len(part), loss.detach() if self.averages else loss.detach() / share, output))
+            return parts
+        except torch.OutOfMemoryError:
+            if self.micro_batch <= 2:
+                raise
+        self.micro_batch = max(2, self.micro_batch // 2)
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()
+        return self.gradients(index, batch_loss)
+
+    def update(self, step: int) -> None:
         """One optimizer step; `step` counts from 1 over the whole training.
 
         In float16, gradients are scaled, and a step whose gradients overflow is skipped. The schedule and the average
         count it nevertheless, because the schedule must end with the training, and because finding out that a step was
         skipped would wait for the GPU.
         """
-        self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
         clip_gradients(self.model, self.config)
         self.scaler.step(self.optimizer)

@@ -12,7 +12,7 @@ from voctrain.models.fine_tuning import layers, learning_rate_factor
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """The optimizer of `config`, fused. Weight decay applies to weights, not to biases and normalization (1-D).
+    """The optimizer of `config`, fused. Biases and normalization (1-D) only decay with `decay_norms`.
 
     Each group of parameters has its own `factor` of the learning rate, see `learning_rate_factor`.
     """
@@ -21,7 +21,7 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             factor = learning_rate_factor(parts.get(name), config) if isinstance(config, LabeledConfig) else 1.0
-            members.setdefault((factor, parameter.ndim > 1), []).append(parameter)
+            members.setdefault((factor, config.decay_norms or parameter.ndim > 1), []).append(parameter)
     groups: list[dict[str, Any]] = [
         {
             "params": members[factor, decayed],

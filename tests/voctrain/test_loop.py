@@ -26,6 +26,7 @@ RESUMED = {
     "dropout and batch normalization": {"architecture": "tinyvgg"},
     "sgd": {"optimizer": "sgd", "momentum": 0.9, "clip_norm": 1.0},
     "adagrad": {"optimizer": "adagrad", "schedule": "step", "step_epochs": 1},
+    "in parts": {"micro_batch": 2, "decay_norms": True},
     "adam": {"optimizer": "adam", "schedule": "constant"},
     "weighted": {"sampling": "weighted"},
     "early stopping": {"patience": 1, "lr": 0.0, "schedule": "constant"},
@@ -173,6 +174,59 @@ def test_lr_is_the_mean_over_the_epochs_batches():
     # From 1 to 0 in eighths: 1, 7/8, 6/8, 5/8, and then 4/8 … 1/8
     epochs, _ = fitted(draws=4, batch_size=1, epochs=2, schedule="linear", end_factor=0)
     assert [metrics["lr"] for _, metrics, _ in epochs] == pytest.approx([6.5 / 8, 2.5 / 8])
+
+
+class Linear(nn.Module):
+    """A linear model without batch normalization, whose batches may be computed in parts."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 1)
+
+
+def trained_in_parts(most=99, **options):
+    """The weights and train_loss after two epochs, and the sizes of the parts; more than `most` images fail."""
+    torch.manual_seed(0)
+    model, rows, sizes = Linear(), torch.rand(14, 3), []
+    config = ClassifyConfig(epochs=2, batch_size=7, precision="float32", optimizer="sgd", lr=0.1, **options)
+
+    def batch_loss(index):
+        if len(index) > most:
+            raise torch.OutOfMemoryError
+        sizes.append(len(index))
+        loss = model.layer(rows[index]).square()
+        return (loss.sum() if config.reduction == "sum" else loss.mean()), None
+
+    epochs = fit(
+        model,
+        config,
+        draw=lambda: torch.arange(14),
+        batch_loss=batch_loss,
+        train_metrics=lambda outputs: {},
+        evaluate=lambda evaluated: ({}, {}),
+        metric="score",
+        device=CPU,
+    )
+    losses = [epoch.metrics["train_loss"] for epoch in epochs]
+    return [*model.layer.weight.flatten().tolist(), *losses], sizes
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_a_batch_in_parts_has_the_same_gradients(reduction):
+    whole, sizes = trained_in_parts(reduction=reduction)
+    assert sizes == [7] * 4
+    parts, sizes = trained_in_parts(reduction=reduction, micro_batch=3)
+    assert sizes == [3, 2, 2] * 4
+    assert parts == pytest.approx(whole, rel=1e-4)
+
+
+def test_batches_that_do_not_fit_are_computed_in_parts():
+    whole, _ = trained_in_parts()
+    parts, sizes = trained_in_parts(most=3)
+    assert sizes == [3, 2, 2] * 4
+    assert parts == pytest.approx(whole, rel=1e-4)
+    with pytest.raises(torch.OutOfMemoryError):
+        trained_in_parts(most=1)
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,16 @@ same for all.
 """
 
 import torch.nn.functional as F
+from timm.layers.drop import DropPath
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torchvision.ops import StochasticDepth
 
 from voctrain.config import LabeledConfig
 from voctrain.models.normalized import Normalized
 
 LAYERS = 12
+DROP_PATHS = ("drop_path", "drop_path1", "drop_path2")  # attributes of timm's residual blocks
 
 
 def layers(model: nn.Module) -> dict[str, int]:
@@ -23,7 +26,7 @@ def layers(model: nn.Module) -> dict[str, int]:
 
 
 def fine_tune(model: Normalized, config: LabeledConfig) -> None:
-    """Freeze what the configuration wants to stay as it is, and let training drop inputs of the last layers."""
+    """Freeze what the configuration wants to stay as it is, and let training drop inputs and residual blocks."""
     frozen = {name for name, layer in layers(model).items() if layer < round(config.freeze * LAYERS)}
     norms = {
         name
@@ -32,11 +35,31 @@ def fine_tune(model: Normalized, config: LabeledConfig) -> None:
         and (f"{name}.weight" in frozen or (config.freeze_norm and f"{name}.".startswith(model.backbone)))
     }
     for name, parameter in model.named_parameters():
-        if name in frozen or name.rpartition(".")[0] in norms:
+        if name in frozen:
             parameter.requires_grad_(False)
     model.frozen_norms = tuple(sorted(norms))
     for name in model.last_layers if config.dropout else ():
         model.net.get_submodule(name).register_forward_pre_hook(Dropout(config.dropout))
+    if config.drop_path:
+        _drop_paths(model, config)
+
+
+def _drop_paths(model: Normalized, config: LabeledConfig) -> None:
+    """Stochastic depth (Huang et al., 2016), with a probability that rises linearly from block to block."""
+    modules = model.net.modules()
+    blocks = [m for m in modules if isinstance(m, StochasticDepth) or any(hasattr(m, name) for name in DROP_PATHS)]
+    if not blocks:
+        raise ValueError(
+            f"drop_path requires a network whose residual blocks can be dropped, but {config.architecture} has none:"
+            " use another of timm's, or omit drop_path"
+        )
+    for number, block in enumerate(blocks):
+        probability = config.drop_path * number / max(1, len(blocks) - 1)
+        if isinstance(block, StochasticDepth):
+            block.p = probability
+        for name in DROP_PATHS:
+            if hasattr(block, name):
+                setattr(block, name, DropPath(probability))
 
 
 class Dropout:

@@ -23,7 +23,7 @@ class Normalized(nn.Module):
     loaded: what was loaded from pretrained weights; None without them.
     backbone: what the names of its parameters begin with that pretrained weights of classifiers have.
     last_layers: the names in `net` of the layers whose outputs are the classes.
-    frozen_norms: the names of its batch normalizations that do not change in training.
+    frozen_norms: the names of its batch normalizations whose statistics do not change in training.
     """
 
     mean: Tensor

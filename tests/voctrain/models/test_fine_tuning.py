@@ -71,14 +71,15 @@ def trained(model, config):
     return before, model.state_dict()
 
 
-def test_frozen_batch_normalization_stays_as_it_is():
+def test_frozen_batch_normalization_keeps_its_statistics():
     config = ClassifyConfig(freeze_norm=True, lr=0.1)
     model = build_classifier("resnet18", num_classes=3, image_size=64)
     fine_tune(model, config)
     before, after = trained(model, config)
-    of_norms = {key for key in before if key.rpartition(".")[0] in norms(model)}
-    assert all(torch.equal(before[key], after[key]) for key in of_norms)
-    assert not any(torch.equal(before[key], after[key]) for key in before.keys() - of_norms - {"mean", "std"})
+    kept = {f"{name}.{buffer}" for name, norm in norms(model).items() for buffer, _ in norm.named_buffers()}
+    assert len(kept) == 3 * len(norms(model))
+    assert all(torch.equal(before[key], after[key]) for key in kept)
+    assert not any(torch.equal(before[key], after[key]) for key in before.keys() - kept - {"mean", "std"})
 
 
 @pytest.mark.parametrize("freeze", [0.5, 1.0])
@@ -109,3 +110,27 @@ def test_dropout_before_the_last_layer_acts_in_training_only():
         model.net[-1].register_forward_hook(lambda module, args, output: inputs.append(args[0]))
         model.train()(images)
     assert 0.4 < (inputs[0] == 0).float().mean() < 0.8
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_resnet", "convnext_tiny", "tf_efficientnet_lite0"])
+def test_blocks_are_dropped_in_training_only_the_last_most_often(name):
+    model = build_classifier(name, num_classes=3, image_size=32)
+    names = set(model.state_dict())
+    before = model.eval()(torch.ones(2, 3, 32, 32))
+    fine_tune(model, ClassifyConfig(architecture=name, drop_path=0.9))
+    rates = [getattr(m, "drop_prob", getattr(m, "p", None)) for m in model.modules() if "Drop" in type(m).__name__]
+    rates += [m.p for m in model.modules() if type(m).__name__ == "StochasticDepth"]
+    rates = [rate for rate in rates if rate]
+    assert rates == sorted(rates)
+    assert rates[-1] == 0.9
+    assert set(model.state_dict()) == names
+    assert torch.equal(model.eval()(torch.ones(2, 3, 32, 32)), before)
+    images = torch.rand(8, 3, 32, 32)
+    if name != "test_resnet":  # its residuals start at 0
+        assert not torch.equal(model.train()(images), model(images))
+
+
+def test_a_network_without_such_blocks_is_refused():
+    model = build_classifier("resnet9", num_classes=3, image_size=32)
+    with pytest.raises(ValueError, match=r"drop_path requires .* resnet9 has none"):
+        fine_tune(model, ClassifyConfig(architecture="resnet9", drop_path=0.1))
