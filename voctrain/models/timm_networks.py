@@ -5,12 +5,14 @@ The tag says which of several published weights are meant; the network is the sa
 
 import functools
 import math
+import sys
 import warnings
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import timm
 from timm.models import PretrainedCfg, get_pretrained_cfg, is_model, list_pretrained, split_model_name_tag
-from torch import nn
+from torch import Tensor, nn
 from torchvision import models
 
 PREFIX = "timm/"
@@ -50,6 +52,22 @@ def input_size(name: str, image_size: int) -> int:
         return max(image_size, STEP, *(settings(name).min_input_size or (0,))[1:])
     step = 14 if PATCH_14 in name else STEP
     return max(1, math.floor(image_size / step + 0.5)) * step
+
+
+def resampled(net: nn.Module, state: Mapping[str, Tensor], wrong: Collection[str]) -> dict[str, Tensor]:
+    """Those of the tensors `wrong` that timm can fit to the image size of `net`: position embeddings and the like.
+
+    state: the state dict of such a network for images of another size. Other networks have none.
+    """
+    convert = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
+    if convert is None or not wrong:
+        return {}
+    own = net.state_dict()
+    try:
+        found = convert(dict(state), net)
+        return {key: found[key] for key in wrong if key in found and found[key].shape == own[key].shape}
+    except Exception:  # of a file that does not fit for other reasons
+        return {}
 
 
 def names() -> list[str]:

@@ -11,7 +11,7 @@ from voctrain.models.loaded import Loaded, listed
 from voctrain.models.matching import Match, find, is_counter
 from voctrain.models.normalized import Normalized
 from voctrain.models.published import PUBLISHED, published, tags
-from voctrain.models.timm_networks import same_network
+from voctrain.models.timm_networks import resampled, same_network
 from voctrain.models.weights_file import WeightsFile, file_origin, first_line, load_file, read_file, read_state
 
 __all__ = ["file_origin", "is_named", "is_of_encoder", "load_encoder", "load_file", "load_into"]
@@ -107,6 +107,7 @@ def _find(file: WeightsFile, net: nn.Module, body: Collection[str], architecture
     match = find(file, net, body)
     if match is None:
         raise _misfit(file, architecture, f"its tensors have other names, such as {next(iter(file.tensors))}")
+    match.state.update(resampled(net, match.state, _misshapen(match.state, net.state_dict())))
     return match
 
 

@@ -130,10 +130,7 @@ def test_weights_of_the_hub_are_read_from_its_cache(monkeypatch, tmp_path):
     ],
 )
 def test_missing_weights_are_named_at_once(architecture, weights, message, monkeypatch):
-    def unreachable(*args, **kwargs):
-        raise OSError("no network")
-
-    monkeypatch.setattr("urllib.request.urlopen", unreachable)
+    monkeypatch.setattr("voctrain.models.published._unreachable", lambda address: "no network")
     with pytest.raises(ValueError, match=r"\A[^\n]+\Z") as error:
         build_classifier(architecture, image_size=32, weights=weights)
     assert message in str(error.value)
@@ -146,3 +143,24 @@ def test_versions_of_published_weights_are_chosen_by_tag():
     assert published("resnet18", "IMAGENET1K_V2") is None
     assert {"IMAGENET1K_V1", "fb_in22k_ft_in1k", "lvd142m"} <= tags()
     assert "" not in tags()
+
+
+@pytest.mark.parametrize("name", ["test_vit", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
+def test_weights_of_another_image_size_are_resampled(name, tmp_path):
+    small = build_classifier(name, num_classes=3, image_size=64)
+    torch.save(small.net.state_dict(), tmp_path / "small.pt")
+    large = build_classifier(name, num_classes=3, image_size=96, weights=str(tmp_path / "small.pt"))
+    before, after = small.net.state_dict(), large.net.state_dict()
+    other = [key for key in after if before[key].shape != after[key].shape]
+    assert {key.rpartition(".")[2] for key in other} <= {"pos_embed", "relative_position_bias_table"}
+    assert other
+    assert all(torch.equal(before[key], after[key]) for key in after.keys() - set(other))
+    for key in [key for key in other if key == "pos_embed"]:
+        expected = timm.layers.resample_abs_pos_embed(before[key], (6, 6), num_prefix_tokens=1)
+        torch.testing.assert_close(after[key], expected)
+
+
+def test_a_file_of_other_widths_is_refused(tmp_path):
+    torch.save(build_classifier("vit_small_patch16_224", image_size=64).net.state_dict(), tmp_path / "other.pt")
+    with pytest.raises(ValueError, match="tensors of another shape"):
+        build_classifier("vit_tiny_patch16_224", image_size=96, weights=str(tmp_path / "other.pt"))
