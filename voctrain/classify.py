@@ -61,7 +61,7 @@ def train(
     if resume is None and config.head_init == "probe":
         start_from_probe(model, config, data, device)
     images, _, train_images, masks = arrays_on(device, data, config, masks=bool(config.mask_loss))
-    labels = DeviceArray(data.labels.astype(np.float32), device)
+    labels = DeviceArray((data.labels if data.soft_labels is None else data.soft_labels).astype(np.float32), device)
     criterion = classification_loss(config, data.labels[data.train]).to(device)
     pool = sampling_pool(data.labels[data.train], config, data.classes)
     train_index, val_index = torch.tensor(data.train), torch.tensor(data.val)

@@ -106,4 +106,5 @@ def _identity(config: ClassifyConfig, data: Data) -> tuple[object, ...]:
         weights = weights if chosen is None else chosen.name
     elif weights != "none":
         weights = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
-    return data.fingerprint, data.resize, config.image_size, config.architecture, weights
+    counts = len(data.images), len(data.test_images)
+    return data.fingerprint, counts, data.resize, config.image_size, config.architecture, weights

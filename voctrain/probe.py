@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from sklearn.model_selection import KFold
 
 from voctrain.config import ClassifyConfig
@@ -22,7 +23,7 @@ from voctrain.features import features, last_linear
 from voctrain.metrics.classification import classify_metrics
 from voctrain.models import Classifier
 
-FORMAT = 1  # version of the cached probes: increment it when the way they are fitted changes
+FORMAT = 2  # version of the cached probes: increment it when the way they are fitted changes
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)  # scikit-learn's C, of features of variance 1
 FOLDS = 3
 MOST = 5000  # images that the regularization is chosen with
@@ -45,18 +46,19 @@ class Probe:
 def fit_probe(views: np.ndarray, labels: np.ndarray) -> Probe:
     """The multi-label logistic regression from features (V, N, F) to labels (N, classes), all views of an image alike.
 
-    Its regularization has the best mAP in cross-validation. A class with one kind of label only gets its frequency.
+    Its regularization has the lowest log loss in cross-validation: a probe that is too sure of its training images
+    leaves nothing to learn from them. A class with one kind of label only gets its frequency.
     """
     rows = np.random.default_rng(0).permutation(len(labels))[:MOST]
     folds = list(KFold(min(FOLDS, len(rows))).split(rows)) if len(rows) > 1 else []
-    scores = []
+    losses = []
     for strength in STRENGTHS if folds else ():
         predicted = np.empty((len(rows), labels.shape[1]))
         for train, test in folds:
             probe = _fit(views[:, rows[train]], labels[rows[train]], strength)
             predicted[test] = probe.probabilities(views[:, rows[test]])
-        scores.append(classify_metrics(labels[rows], predicted)["val_mAP"])
-    best = STRENGTHS[int(np.argmax(scores))] if scores else STRENGTHS[0]
+        losses.append(log_loss(labels[rows].ravel(), predicted.ravel(), labels=(0, 1)))
+    best = STRENGTHS[int(np.argmin(losses))] if losses else STRENGTHS[0]
     return _fit(views, labels, best)
 
 
@@ -79,7 +81,12 @@ def _fit(views: np.ndarray, labels: np.ndarray, strength: float) -> Probe:
 
 
 def start_from_probe(model: Classifier, config: ClassifyConfig, data: Data, device: torch.device) -> None:
-    """Set the last layer of a classifier to the probe of the training images; `model` has seen no training yet."""
+    """Set the last layer of a classifier to the probe of the training images; `model` has seen no training yet.
+
+    A head that came with the weights stays.
+    """
+    if model.loaded is not None and model.loaded.loaded == model.loaded.total:
+        return
     views, _ = features(config, data, device=device)
     probe = _kept(views[:, data.train], data.labels[data.train])
     layer = last_linear(model)

@@ -15,6 +15,7 @@ from voctrain.models import build_classifier
 from voctrain.probe import STRENGTHS, Probe, fit_probe, start_from_probe
 
 CPU = torch.device("cpu")
+GOLDEN = [[0.0977, 0.2437, 0.3090], [0.0723, 0.2396, 0.3470]]  # train_loss, val_loss and val_mAP of each epoch
 LITE = {"architecture": "tf_efficientnet_lite0", "weights": "imagenet", "image_size": 64, "precision": "float32"}
 
 
@@ -100,6 +101,13 @@ def test_training_starts_at_the_probe(sample, config):
     epoch = next(train(config, sample))
     assert epoch.metrics["val_mAP"] >= score - 0.03
     assert score > 0.2
+
+
+def test_golden_curve(sample):
+    options = {"epochs": 2, "lr": 3e-4, "layer_decay": 0.8, "crop_scale": 0.6, "batch_size": 16}
+    epochs = train(ClassifyConfig(**LITE, head_init="probe", freeze_norm=True, **options), sample)
+    curve = [[epoch.metrics[name] for name in ("train_loss", "val_loss", "val_mAP")] for epoch in epochs]
+    assert np.allclose(curve, GOLDEN, rtol=0, atol=2e-3), curve
 
 
 def test_what_has_no_probe_is_named(sample, config):

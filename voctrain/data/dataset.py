@@ -55,6 +55,7 @@ class Data:
     resize: str = "squash"  # how the images became squares: squash, pad or crop
     detail: np.ndarray | None = None  # uint8 (N, D, D, 3), the images once more with D > S, for training on crops
     detail_masks: np.ndarray | None = None  # uint8 (N, D, D)
+    soft_labels: np.ndarray | None = None  # float32 (N, C) in [0, 1], to train on in place of `labels`
     file: ArrayFile | None = field(default=None, repr=False)  # that arrays above are mapped from, under their names
 
     def __reduce__(self) -> tuple[object, ...]:
