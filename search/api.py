@@ -34,7 +34,9 @@ from search.run_folder.files import read_torch
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import BestRecord, FinalRecord, RunRecord, read_best, read_run
 from search.running.driver import Outcome, SearchFailed, run_search
-from search.selection.selection import Selection, SelectionFailed, open_selection, select
+from search.selection.choice import select
+from search.selection.retraining import SelectionFailed
+from search.selection.selection import Selection, open_selection
 from search.session.dry_run import describe_session
 from search.session.session import Session, claim, open_session
 from search.study.quiet import quiet_optuna
@@ -270,8 +272,10 @@ def _tell_final(selection: Selection, record: FinalRecord, seconds: float) -> No
     )
     for name, value in record.original_size.items():
         say(f"at the images' original sizes {name} {value:.4f}")
-    images, weights = len(selection.data.ids), shell_path(selection.paths.final_weights)
-    say(f"{weights} trained on all {images} images in {duration(seconds)}; card.md describes it")
+    images, weights = f"all {len(selection.data.ids)} images", shell_path(selection.paths.final_weights)
+    unlabeled = next(candidate.unlabeled for candidate in record.candidates if candidate.name == record.winner)
+    images += f" and {unlabeled} unlabeled ones" if unlabeled else ""
+    say(f"{weights} trained on {images} in {duration(seconds)}; card.md describes it")
     if task.submits is not None:
         run = shell_path(selection.paths.folder)
         say(f"next: python -m search.submit --data {shlex.quote(selection.source)} {flag(task.name)} {run}")

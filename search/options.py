@@ -147,7 +147,7 @@ class SearchOptions(ResourceOptions):
         parse=integer(1),
         metavar="N",
         group="search",
-        shown="27; 15 for the sample",
+        shown="27, or 9 from pretrained weights; 15 for the sample",
     )
     time_budget: float | None = option(
         None,
@@ -218,10 +218,10 @@ class SearchOptions(ResourceOptions):
 class PretrainedOptions(SearchOptions):
     """The options of a task whose networks may start from pretrained weights."""
 
-    weights: str = option(
-        "imagenet",
-        "initial weights: imagenet, the tag of such weights in torchvision or timm, none, published (whole segmenters),"
-        " a weights file, or a run",
+    weights: str | None = option(
+        None,
+        "initial weights: imagenet (the default), the tag of such weights in torchvision or timm, none (the default of"
+        " the sample, whose images are drawn), published (whole segmenters), a weights file, or a run",
         metavar="W",
         group="model",
         resumable=True,

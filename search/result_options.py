@@ -17,6 +17,15 @@ class FinalOptions(ResourceOptions):
     data: str | None = option(None, "a VOC-style folder, voc2009, or sample", metavar="DIR", shown="the run's")
     top: int = option(3, "number of configurations to retrain", parse=integer(1), metavar="K")
     seeds: int = option(3, "number of seeds of each configuration", parse=integer(1), metavar="N")
+    image_size: int | None = option(
+        None, "side of the square images, in pixels", parse=integer(28), metavar="PX", shown="the search's"
+    )
+    self_training: bool = option(
+        False, "also train on unlabeled images, labeled by the retrained models; kept if validation says that it pays"
+    )
+    unlabeled: str | None = option(
+        None, "with --self-training: a folder of images", metavar="DIR", shown="the unlabeled or test images of the set"
+    )
     out: str | None = option(
         None, "with --config: the folder that final/ is created in", metavar="DIR", shown="runs/<task>-final"
     )

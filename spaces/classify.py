@@ -15,7 +15,7 @@ LIGHT = ("simple", "complex", "resnet9", "mobilenet_v3_small")
 # Worth their time only on a GPU.
 LARGE = ("resnet50", "mobilenet_v3_large", "efficientnet_b0", "regnet_y_800mf", "convnext_tiny", "tinyvgg")
 # Pretrained backbones, the best known for their price first. The weights of the first come with a package, offline.
-FAST = ("tf_efficientnet_lite0", "tf_efficientnet_lite2", "mobilenet_v3_large", "resnet18", "resnet50")
+FAST = ("tf_efficientnet_lite0", "tf_efficientnet_lite2", "mobilenet_v3_large", "resnet18")
 STRONG = (
     *("convnext_tiny.in12k_ft_in1k", "vit_small_patch14_dinov2.lvd142m"),
     *("swin_tiny_patch4_window7_224.ms_in22k_ft_in1k", "timm/resnet50.a1_in1k", "tf_efficientnet_lite0"),
@@ -42,14 +42,16 @@ def _transfer(trial: Any, problem: dict[str, Any]) -> dict[str, Any]:
         "schedule": "one_cycle",
         "batch_size": trial.suggest_categorical("batch_size", (16, 32)),
         "optimizer": trial.suggest_categorical("optimizer", ("adamw", "sgd")),
-        # From the head alone, nearly, to all layers alike. BEiT and ConvNeXt use 0.65 to 0.9.
+        # Nothing, the first half of the layers, or all but the head, which makes it a linear probe.
+        "freeze": trial.suggest_categorical("freeze", (0.0, 0.5, 1.0)),
+        # From the last layers alone, nearly, to all alike. BEiT and ConvNeXt use 0.65 to 0.9.
         "layer_decay": trial.suggest_float("layer_decay", 0.65, 1),
         # Small batches of few images spoil the statistics of millions.
         "freeze_norm": trial.suggest_categorical("freeze_norm", (True, False)),
     }
-    if config["optimizer"] == "sgd":  # its decay is L2, and thirty times smaller at thirty times the rate
+    if config["optimizer"] == "sgd":
         config["lr"] = trial.suggest_float("lr_sgd", 1e-3, 3e-2, log=True)
-        config["weight_decay"] = trial.suggest_float("weight_decay_sgd", 1e-5, 1e-3, log=True)
+        config["weight_decay"] = trial.suggest_float("weight_decay_l2", 1e-5, 1e-3, log=True)
     else:  # above, features are destroyed; below, an epoch changes nothing
         config["lr"] = trial.suggest_float("lr", 3e-5, 1e-3, log=True)
         config["weight_decay"] = trial.suggest_float("weight_decay", 1e-3, 0.3, log=True)
@@ -73,9 +75,12 @@ def _scratch(trial: Any, problem: dict[str, Any]) -> dict[str, Any]:
         # For small sets: below 8 batch normalization is noisy, above 32 an epoch has too few steps.
         "batch_size": trial.suggest_categorical("batch_size", (8, 16, 32)),
         "optimizer": trial.suggest_categorical("optimizer", ("adamw", "adam", "sgd")),
-        # From no effect to about the most that training from scratch on few images tolerates.
-        "weight_decay": trial.suggest_float("weight_decay", 1e-5, 0.3, log=True),
     }
+    # From no effect to about the most that training from scratch on few images tolerates.
+    if config["optimizer"] == "adamw":
+        config["weight_decay"] = trial.suggest_float("weight_decay", 1e-3, 0.3, log=True)
+    else:  # an L2 penalty, which the gradients contain
+        config["weight_decay"] = trial.suggest_float("weight_decay_l2", 1e-6, 1e-2, log=True)
     if config["optimizer"] == "sgd":  # ten times the adaptive lr
         config["lr"] = trial.suggest_float("lr_sgd", 1e-3, 0.2, log=True)
         config["momentum"] = trial.suggest_float("momentum", 0.8, 0.98)
@@ -183,6 +188,7 @@ _PROBED = {
     "architecture": FAST[0],
     "batch_size": 32,
     "optimizer": "adamw",
+    "freeze": 0.0,
     "layer_decay": 0.85,
     "freeze_norm": True,
     "lr": 3e-4,
@@ -201,6 +207,7 @@ TRANSFER: tuple[dict[str, Any], ...] = (
     {**_PROBED, "architecture": STRONG[0], "lr": 1e-4},
     {**_PROBED, "architecture": STRONG[1], "lr": 5e-5, "layer_decay": 0.75},
     {**_PROBED, "architecture": FAST[1]},
+    {**_PROBED, "freeze": 1.0},
 )
 
 # From scratch: the best known ones, then the notebook's three recipes, the slowest last. Two faults of the recipes are
@@ -243,7 +250,7 @@ SCRATCH: tuple[dict[str, Any], ...] = (
         "optimizer": "sgd",
         "lr_sgd": 0.01,
         "momentum": 0.9,
-        "weight_decay": 1e-4,
+        "weight_decay_l2": 1e-4,
         "schedule": "one_cycle",
         "div_factor": 0.01 / 1.5e-4,
         "augmentation": "random_ops",
@@ -256,7 +263,7 @@ SCRATCH: tuple[dict[str, Any], ...] = (
         "batch_size": 16,
         "optimizer": "adam",
         "lr": 1.5e-4,
-        "weight_decay": 1e-4,
+        "weight_decay_l2": 1e-4,
         "schedule": "linear",
         "end_factor": 1.7 / 1.5,
         "warmup_epochs": 0,
@@ -272,7 +279,7 @@ SCRATCH: tuple[dict[str, Any], ...] = (
         "optimizer": "sgd",
         "lr_sgd": 1e-3,
         "momentum": 0.9,
-        "weight_decay": 1e-4,
+        "weight_decay_l2": 1e-4,
         "schedule": "one_cycle",
         "div_factor": 25.0,
         "augmentation": "random_ops",

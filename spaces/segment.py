@@ -48,6 +48,8 @@ def _transfer(trial: Any, problem: dict[str, Any]) -> dict[str, Any]:
         # Of the encoder: above, features are destroyed; below, an epoch changes nothing.
         "lr": trial.suggest_float("lr", 5e-5, 1e-3, log=True),
         "head_lr": trial.suggest_float("head_lr", 1, 10, log=True),  # the decoder starts at random
+        # Of the encoder: nothing, the first half of the layers, or all.
+        "freeze": trial.suggest_categorical("freeze", (0.0, 0.5, 1.0)),
         "layer_decay": trial.suggest_float("layer_decay", 0.65, 1),
         "weight_decay": trial.suggest_float("weight_decay", 1e-3, 0.1, log=True),
         # Small batches of few images spoil the statistics of millions.
@@ -76,9 +78,12 @@ def _whole(trial: Any, problem: dict[str, Any]) -> dict[str, Any]:
         # For small sets: above 16 an epoch has too few steps.
         "batch_size": trial.suggest_categorical("batch_size", (8, 16)),
         "optimizer": trial.suggest_categorical("optimizer", ("adamw", "adam", "sgd")),
-        # From no effect to about the most that training from scratch on few images tolerates.
-        "weight_decay": trial.suggest_float("weight_decay", 1e-5, 0.1, log=True),
     }
+    # From no effect to about the most that training from scratch on few images tolerates.
+    if config["optimizer"] == "adamw":
+        config["weight_decay"] = trial.suggest_float("weight_decay", 1e-3, 0.1, log=True)
+    else:  # an L2 penalty, which the gradients contain
+        config["weight_decay"] = trial.suggest_float("weight_decay_l2", 1e-6, 1e-2, log=True)
     if config["optimizer"] == "sgd":  # ten times the adaptive lr
         config["lr"] = trial.suggest_float("lr_sgd", 3e-3, 0.2, log=True)
         config["momentum"] = trial.suggest_float("momentum", 0.8, 0.98)
@@ -163,7 +168,7 @@ _NOTEBOOK = {
     "batch_size": 8,
     "optimizer": "adam",
     "lr": 1e-4,
-    "weight_decay": 1e-5,
+    "weight_decay_l2": 1e-5,
     "unet_width": 32,
     "schedule": "constant",
     "warmup_epochs": 0,
@@ -178,6 +183,7 @@ _PYRAMID = {
     "batch_size": 16,
     "lr": 4e-4,
     "head_lr": 5.0,
+    "freeze": 0.0,
     "layer_decay": 1.0,
     "weight_decay": 0.01,
     "freeze_norm": True,

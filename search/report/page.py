@@ -75,6 +75,8 @@ def _answer(source: Source) -> list[Block]:
     )
     if best is None or not source.paths.best_weights.exists():
         blocks.append(Text("The checkpoint best.pt is missing: train the configuration again to use it."))
+    if best is not None:
+        blocks.append(Text(f"About the best model: {task.provenance(best.config)}"))
     here = shell_path(source.paths.folder.resolve())
     commands = [f"python -m search.final {here}"]
     if task.submits is not None:

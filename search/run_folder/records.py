@@ -55,6 +55,7 @@ class RunRecord:
     created: str
     seconds: float = 0.0  # of wall-clock time, over all parts of the run
     left_out: tuple[str, ...] = ()  # architectures whose weights were unavailable when the run began
+    provenance: dict[str, str] = field(default_factory=dict)  # what a training starts from, by architecture
 
     @property
     def epochs(self) -> int:
@@ -177,6 +178,7 @@ class Candidate:
     lr_by_epoch: list[float]
     original_size: dict[str, float]  # metrics at the images' original sizes, if they differ
     trainings: list[str]  # names of its trainings, see `RunPaths`
+    unlabeled: int = 0  # images that an earlier candidate has labeled
 
 
 @dataclass(frozen=True)

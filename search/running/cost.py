@@ -42,6 +42,9 @@ def training_operations(problem: Problem, config: TrainConfig, data: Data) -> fl
         test_images=data.test_images[:IMAGES],
         test_sizes=data.test_sizes[:IMAGES],
     )
+    # Weights change no operation, and getting them, or features for a probe, is not training.
+    plain = {"weights": "none", "head_init": "random"}
+    config = dataclasses.replace(config, **{name: value for name, value in plain.items() if hasattr(config, name)})
     with FlopCounterMode(display=False) as counter:
         next(problem.task.module.train(config, few))
     return float(counter.get_total_flops())

@@ -57,6 +57,7 @@ def write_card(
         source=source,
         labeled=len(data.ids),
         train=len(data.train),
+        unlabeled=winner.unlabeled,
         val=len(data.val),
         split="the split in run.json" if paths.record.exists() else "the stratified split of the data",
         fingerprint=data.fingerprint,

@@ -45,6 +45,7 @@ class Retraining:
     config: TrainConfig
     training: str
     last_epoch: int | None = None  # without validation images: it ends after this epoch and keeps its weights
+    teaches: bool = False  # whether it keeps the weights of its best epoch
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class Retrainings:
         return arrays
 
     def weights(self, training: str) -> Checkpoint:
-        """The checkpoint of a training that ended at `last_epoch`."""
+        """The checkpoint of a training that keeps its weights."""
         return read_torch(self.paths.checkpoint(training) / WEIGHTS) or {}
 
     def _read(self, job: Retraining) -> Result | None:
@@ -117,10 +118,10 @@ class Retrainings:
         if values is None:
             return None
         result = Result(**values)
-        needed = (
-            self.paths.checkpoint(job.training) / WEIGHTS if job.last_epoch else self._predictions_file(job.training)
-        )
-        return result if result.error or needed.exists() else None
+        needed = [] if job.last_epoch else [self._predictions_file(job.training)]
+        if job.last_epoch or job.teaches:
+            needed.append(self.paths.checkpoint(job.training) / WEIGHTS)
+        return result if result.error or all(file.exists() for file in needed) else None
 
     def _keep(self, job: Retraining, result: Result) -> Result:
         """Write the result of a training that has just ended; weights that are no longer needed are deleted."""
@@ -136,7 +137,8 @@ class Retrainings:
             write_arrays(self._predictions_file(job.training), unpack(saved["predictions"]))
             at_original_size = self.task.at_original_size(saved, self.data)
             result = Result(result.training, result.history, original_size=at_original_size)
-            (folder / WEIGHTS).unlink(missing_ok=True)
+            if not job.teaches:
+                (folder / WEIGHTS).unlink(missing_ok=True)
         (folder / STATE).unlink(missing_ok=True)
         write_json(self._result_file(job.training), asdict(result))
         return result

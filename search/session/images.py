@@ -6,6 +6,11 @@ from search.options import SearchOptions
 from voctrain.data import OWN_VAL, Data, load
 
 
+def default_store_size(image_size: int) -> int:
+    """So that a random crop of half the area shows all the detail that a model of this image size can see."""
+    return image_size * 3 // 2
+
+
 def load_images(
     options: SearchOptions, place: str | None = None, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Data:

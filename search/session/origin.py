@@ -14,7 +14,7 @@ from search.tasks.pretrained import is_named
 from voctrain.data import Data
 
 PACKAGES = ("voc-search", "torch", "torchvision", "ray", "optuna", "numpy", "scikit-learn")
-PUBLISHED = "published segmentation weights, trained on COCO's masks of VOC's classes: a track of its own"
+SEEN_MASKS = "published segmentation weights, trained on COCO's masks of VOC's classes: a track of its own"
 
 
 def new_record(options: SearchOptions, data: Data, problem: Problem) -> RunRecord:
@@ -37,7 +37,8 @@ def new_record(options: SearchOptions, data: Data, problem: Problem) -> RunRecor
         device=problem.info["device"],
         resized_to={name: seen for name, seen in resized.items() if seen != size},
         left_out=problem.left_out,
-        track=PUBLISHED if problem.fixed.get("weights") == "published" else None,
+        provenance={name: task.provenance(problem.fixed | {"architecture": name}) for name in problem.architectures},
+        track=SEEN_MASKS if task.has_seen_masks(problem.fixed) else None,
         versions=versions(),
         git=git_revision(),
         created=time.strftime("%Y-%m-%d %H:%M:%S"),

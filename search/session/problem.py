@@ -15,11 +15,12 @@ from search.session.settings import load_space
 from search.study.sampler import SeededSampler
 from search.study.trials import PORTFOLIO
 from search.tasks import Task
-from search.tasks.pretrained import IMAGENET, is_named
+from search.tasks.pretrained import NONE, is_named
 from voctrain.config import TrainConfig
 from voctrain.data import Data
 
 ARCHITECTURE = "architecture"  # the parameter that chooses one
+FROM_SCRATCH = "has no published weights: it is trained from scratch"
 PROBES = 200  # random configurations that a space is checked with before it is searched
 
 
@@ -43,7 +44,10 @@ class Problem:
         if not isinstance(suggested, Mapping):
             raise ValueError(f"suggest of the space must return a dict, but it returned {suggested!r}")
         applicable = {k: v for k, v in suggested.items() if self.task.config.applies(k, self.fixed)}
-        return self.task.config.from_dict({**applicable, **self.fixed})
+        values = {**applicable, **self.fixed}
+        if not self.task.has_weights(values.get(ARCHITECTURE), values.get("weights", NONE)):
+            values["weights"] = NONE
+        return self.task.config.from_dict(values)
 
     def portfolio(self) -> list[tuple[str, Configuration]]:
         """The configurations of the space's portfolio that are possible here, without duplicates, with their names.
@@ -119,13 +123,13 @@ def make_problem(
     for name in fixed:
         if name in settings:
             raise ValueError(f"--set {name} must be given as {flag(name)}")
-    weights, notes = fixed.get("weights", "none"), ()
+    weights, notes = fixed.get("weights", NONE), ()
     of_file = not is_named(weights)
     if of_file and (architecture := task.architecture_of(weights)):
         settings = {ARCHITECTURE: architecture, **settings}
-    if weights == IMAGENET and not task.has_weights(settings.get(ARCHITECTURE), weights):
-        notes = (f"{settings[ARCHITECTURE]} has no published weights: it is trained from scratch",)
-        fixed["weights"] = weights = "none"
+    if not task.has_weights(settings.get(ARCHITECTURE), weights):
+        notes = (f"{settings[ARCHITECTURE]} {FROM_SCRATCH}",)
+        fixed["weights"] = weights = NONE
     of_data = {"classes": len(data.classes), "masks": data.masks is not None, "channels": data.images.shape[-1]}
     info = {**fixed, **of_data, "device": device}
     searched = _searched(module, info)
@@ -145,19 +149,20 @@ def make_problem(
     # Several parameters may set one field, each for another choice: then the field itself is fixed.
     if split := {k for k in pins if any(getattr(c, k, None) not in (None, pins[k]) for c in configs)}:
         problem = replace(problem, fixed=fixed | {k: pins[k] for k in split})
+        configs = [problem.config(trial) for trial in trials]
     for config in configs:
         task.module.check(config, data)
-    if unused := pins.keys() - {name for trial in trials for name in trial.params}:
+    if unused := pins.keys() - split - {name for trial in trials for name in trial.params}:
         raise ValueError(f"--set {min(unused)} has no effect beside the other settings: leave it out or change those")
-    idle = _idle(problem, trials, configs) if settings.keys() - pins.keys() else {}
+    idle = _idle(problem, trials, configs) if split or settings.keys() - pins.keys() else {}
     one_each = {c.architecture: c for c in configs}
     if of_file and ARCHITECTURE not in settings and len(one_each) > 1:
         raise ValueError(
             f"{weights} does not name its architecture, and {len(one_each)} are searched: give --set architecture=NAME"
         )
-    if weights != "none":  # raises for what does not fit
-        loaded = [str(task.module.new_model(config, data).loaded) for config in one_each.values()]
-        notes += tuple(loaded) if of_file else ()
+    for name, config in one_each.items() if weights != NONE else ():  # raises for what does not fit
+        loaded = task.module.new_model(config, data).loaded
+        notes += (str(loaded),) if of_file else (f"{name} {FROM_SCRATCH}",) if loaded is None else ()
     return replace(problem, idle=idle, architectures=tuple(sorted(one_each)), notes=notes)
 
 
@@ -170,9 +175,10 @@ def _unavailable(
     """
     names = list(dict.fromkeys(n for d in searched.get(ARCHITECTURE, ()) for n in getattr(d, "choices", ())))
     reasons: dict[str, str] = {}
-    for name in names if weights != "none" else ():
+    for name in names if weights != NONE else ():
         try:
-            task.download(name, weights)
+            if task.has_weights(name, weights):
+                task.download(name, weights)
         except ValueError as error:
             reasons[name] = str(error)
     if not reasons:

@@ -20,7 +20,7 @@ from search.reporter import Reporter
 from search.run_folder.lock import RunLock, lock
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import RunRecord, read_run
-from search.session.images import load_images, split_images
+from search.session.images import default_store_size, load_images, split_images
 from search.session.origin import digests, new_record
 from search.session.problem import Problem, make_problem
 from search.session.settings import load_space, parse_settings
@@ -204,7 +204,7 @@ def _resolve(task: Task, options: SearchOptions) -> SearchOptions:
         val=val if val in (None, OWN_VAL) or re.fullmatch(FOLD, val) else str(Path(val).resolve()),
         classes=options.classes and str(Path(options.classes).resolve()),
         image_size=image_size,
-        store_size=options.store_size or image_size * 3 // 2,
+        store_size=options.store_size or default_store_size(image_size),
         resize=options.resize or "squash",
         epochs=options.epochs or (SAMPLE_EPOCHS if sample else EPOCHS),
     )

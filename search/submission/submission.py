@@ -22,6 +22,10 @@ from voctrain.data import Data, load
 from voctrain.data.class_names import contrast
 from voctrain.submission import write_submission
 
+SEEN_MASKS = (
+    "started from weights trained on COCO's masks of VOC's classes, which VOC's competitions forbid: declare it"
+)
+
 
 @dataclass(frozen=True)
 class Submission:
@@ -60,6 +64,9 @@ def submit(runs: Mapping[str, str], options: SubmitOptions, reporter: Reporter) 
         what: Model(tasks[what], file, saved, _test_set(options.data, file, saved, reporter))
         for what, file, saved in found
     }
+    for model in models.values():
+        if model.task.has_seen_masks(model.saved["config"]):
+            reporter.warning(f"{model.file} {SEEN_MASKS}")
     gate = None
     if options.gate:
         reporter.status("fitting the gate on the validation images")

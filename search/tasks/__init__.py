@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from search.pictures.blocks import Block, Table
     from voctrain.contact_sheet import Tile
     from voctrain.data import Data
+    from voctrain.self_training import Unlabeled
 
 Predictions = dict[str, "np.ndarray"]  # of the validation images, as a training yields them
 Score = Callable[[Any], float]  # the score over the validation images with these indices
@@ -118,7 +119,7 @@ class Task:
         return None
 
     def has_weights(self, architecture: str | None, weights: str) -> bool:
-        """Whether an architecture has these published weights; None: any of several."""
+        """Whether an architecture can start from weights of this name, or needs none; None: any of several."""
         return True
 
     def download(self, architecture: str, weights: str) -> None:
@@ -134,6 +135,10 @@ class Task:
         """Predict images into the folder `out`; what is written of all images together is complete when this exits."""
         raise NotImplementedError
 
+    def pseudo_labeled(self, data: Data, unlabeled: Unlabeled, teachers: Sequence[Checkpoint]) -> Data:
+        """The data with the unlabeled images in its training part, labeled by several models."""
+        raise NotImplementedError
+
     def class_table(self, predictions: Sequence[Predictions], saved: Checkpoint) -> Table | None:
         """A row for each class: means over several trainings, of the same validation images; None without classes."""
         return None
@@ -141,6 +146,10 @@ class Task:
     def provenance(self, config: Configuration) -> str:
         """What a model started from, and under which terms, in sentences."""
         return "It was trained from random weights: no other model's are in it."
+
+    def has_seen_masks(self, config: Configuration) -> bool:
+        """Whether a model started from weights that have learned VOC's classes from COCO's masks."""
+        return False
 
     # At the end of a run.
 

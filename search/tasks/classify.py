@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from search.pictures.blocks import Block, Table
     from voctrain.contact_sheet import Tile
     from voctrain.data import Data
+    from voctrain.self_training import Unlabeled
 
 SHOWN = 8  # best and worst images
 
@@ -92,6 +93,15 @@ class Classify(PretrainedTask):
         device = pick_device(1)
         model, config = classify.restore(saved, device=device)
         return lambda images: classify.predict(model, images, config, device=device, flip=flip)
+
+    def pseudo_labeled(self, data: Data, unlabeled: Unlabeled, teachers: Sequence[Checkpoint]) -> Data:
+        import numpy as np
+
+        from voctrain.self_training import with_pseudo_labels
+
+        said = [self.probabilities(saved, flip=True)(unlabeled.images) for saved in teachers]
+        soft = np.stack(said).mean(0)
+        return with_pseudo_labels(data, unlabeled, (soft >= 0.5).astype(np.uint8), soft=soft)
 
     def class_table(self, predictions: Sequence[Predictions], saved: Checkpoint) -> Table:
         import numpy as np

@@ -13,7 +13,9 @@ from search.run_folder.records import Configuration
 from search.tasks import Task, find_task
 
 MASKS = "COCO's masks of VOC's classes. COCO's annotations are under CC BY 4.0; its images are Flickr users'."
-IMAGENET = "imagenet"  # the best published weights of each network
+# Random weights; the best published ones of each network, and of whole segmenters.
+NONE, IMAGENET, PUBLISHED = "none", "imagenet", "published"
+EPOCHS = 9  # of fine-tuning, which needs a third of those from scratch
 IMAGES = "ImageNet, whose terms of access allow non-commercial research and education only."
 
 if TYPE_CHECKING:
@@ -29,14 +31,16 @@ class PretrainedTask(Task):
     def resolve(self, options: SearchOptions) -> SearchOptions:
         options = super().resolve(options)
         assert isinstance(options, PretrainedOptions)
-        if is_named(options.weights):
-            return options
-        file = Path(options.weights)
+        weights = options.weights or (NONE if options.data == "sample" else IMAGENET)
+        epochs = options.epochs or (EPOCHS if weights != NONE else None)
+        if is_named(weights):
+            return dataclasses.replace(options, weights=weights, epochs=epochs)
+        file = Path(weights)
         if file.is_dir():  # a run, whose final model has seen the validation images
             file = RunPaths(file).best_weights
             if not file.is_file():
-                raise ValueError(f"--weights {options.weights} has no best.pt: give a run that has scored")
-        return dataclasses.replace(options, weights=str(file.resolve()))
+                raise ValueError(f"--weights {weights} has no best.pt: give a run that has scored")
+        return dataclasses.replace(options, weights=str(file.resolve()), epochs=epochs)
 
     def fixed_fields(self, options: SearchOptions, data: Data) -> Configuration:
         assert isinstance(options, PretrainedOptions)
@@ -45,12 +49,14 @@ class PretrainedTask(Task):
     def has_weights(self, architecture: str | None, weights: str) -> bool:
         from voctrain.models.published import published
 
-        return architecture is None or published(self.encoder(architecture), weights) is not None
+        if weights != IMAGENET or architecture is None:  # whoever asks for others wants no network without them
+            return True
+        return published(self.encoder(architecture), weights) is not None
 
     def download(self, architecture: str, weights: str) -> None:
         from voctrain.models.weights import download
 
-        download(architecture if weights == "published" else self.encoder(architecture), weights)
+        download(architecture if weights == PUBLISHED else self.encoder(architecture), weights)
 
     def architecture_of(self, file: str) -> str | None:
         module: Any = self.module
@@ -62,22 +68,35 @@ class PretrainedTask(Task):
 
     def provenance(self, config: Configuration) -> str:
         from voctrain.models.published import published
-        from voctrain.models.weights import load_file
 
         weights, architecture = config.get("weights", "none"), config["architecture"]
         if weights == "none":
             return super().provenance(config)
         if not is_named(weights):
-            origin = ""
-            with suppress(ValueError):  # the file has moved, or is of another tool
-                saved = load_file(weights)
-                if set(saved) >= {"task", "config"}:
-                    origin = f" About these: {find_task(saved['task']).provenance(saved['config'])}"
+            before = _trained(weights)
+            origin = "" if before is None else f" About these: {before[0].provenance(before[1])}"
             return f"It started from the weights in {Path(weights).name}, whose terms apply to it.{origin}"
-        whole = weights == "published"
+        whole = weights == PUBLISHED
         found = published(architecture if whole else self.encoder(architecture), weights)
-        assert found is not None
+        if found is None:  # it has none
+            return super().provenance(config)
         return f"It started from {found.name} ({found.license}), trained on {MASKS if whole else IMAGES}"
+
+    def has_seen_masks(self, config: Configuration) -> bool:
+        weights = config.get("weights", NONE)
+        before = None if is_named(weights) else _trained(weights)
+        return weights == PUBLISHED if before is None else before[0].has_seen_masks(before[1])
+
+
+def _trained(file: str) -> tuple[Task, Configuration] | None:
+    """Task and configuration of a checkpoint; None for a file that has moved or is of another tool."""
+    from voctrain.models.weights import load_file
+
+    with suppress(ValueError):
+        saved = load_file(file)
+        if set(saved) >= {"task", "config"}:
+            return find_task(saved["task"]), saved["config"]
+    return None
 
 
 def is_named(weights: str) -> bool:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from search.reporter import Reporter
 from search.result_options import PredictOptions
@@ -19,10 +19,12 @@ from voctrain.config import SegmentConfig, TrainConfig
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
     from search.pictures.blocks import Block, Table
     from voctrain.contact_sheet import Tile
     from voctrain.data import Data
+    from voctrain.self_training import Unlabeled
 
 SHEETS = {
     "best": "Best masks, by Dice",
@@ -42,11 +44,19 @@ class Segment(PretrainedTask):
     conclusion = "pictures/classes.png"
 
     def baseline(self, data: Data, fields: Configuration) -> Baseline:
+        """A linear probe of a pretrained encoder; without any, background everywhere."""
+        from search.trial.device import pick_device
         from voctrain import segment
         from voctrain.metrics.segmentation import all_background
+        from voctrain.pixel_probe import pixel_probe_metrics
 
         data = segment.with_masks(data)
         assert data.masks is not None
+        if fields.get("weights", "none") != "none" and "architecture" in fields:
+            config = SegmentConfig(**{name: fields[name] for name in ("architecture", "weights", "image_size")})
+            with suppress(ValueError):  # not a pyramid of timm's
+                metrics = pixel_probe_metrics(config, data, device=pick_device(1))
+                return Baseline(f"linear probe of {config.architecture.partition('/')[2]}", metrics)
         metrics = all_background((data.masks[i] for i in data.val), 1 + len(data.classes))
         return Baseline("all background", metrics)
 
@@ -96,6 +106,30 @@ class Segment(PretrainedTask):
             known = [iou[name] for iou in details if iou[name] is not None]
             rows.append((name, float(np.mean(known)) if known else None))
         return Table(("class", "IoU"), rows, "Means over the seeds' best epochs")
+
+    def pseudo_labeled(self, data: Data, unlabeled: Unlabeled, teachers: Sequence[Checkpoint]) -> Data:
+        import numpy as np
+
+        from search.trial.device import pick_device
+        from voctrain import segment
+        from voctrain.self_training import believed_maps, least_confidence, mean_probabilities, with_pseudo_labels
+
+        device = pick_device(1)
+        models = [segment.restore(saved, device=device) for saved in teachers]
+
+        def maps(images: np.ndarray, index: np.ndarray | None = None) -> Iterator[Tensor]:
+            options: dict[str, Any] = {"index": index, "device": device, "flip": True}
+            return mean_probabilities([segment.predict_logits(m, images, config, **options) for m, config in models])
+
+        known, num_classes = segment.with_masks(data), 1 + len(data.classes)
+        assert known.masks is not None
+        truths = (known.masks[i] for i in known.val)
+        least = least_confidence(maps(known.images, known.val), truths, num_classes)
+        sides = [part.shape[1] for part in (data.masks, data.detail_masks) if part is not None]
+        masks, *detail = (np.stack([*believed_maps(maps(unlabeled.images), least, side)]) for side in sides)
+        labels = np.stack([[(mask == c).any() for c in range(1, num_classes)] for mask in masks])
+        more = {"masks": masks, "detail_masks": detail[0] if detail else None}
+        return with_pseudo_labels(data, unlabeled, labels.astype(np.uint8), **more)
 
     def label_maps(
         self, saved: Checkpoint, *, flip: bool, scales: Sequence[float]

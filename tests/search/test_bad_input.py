@@ -48,7 +48,7 @@ def test_arguments_that_do_not_parse(arguments, message, refused):
         (("--set", "learning_rate=1"), "unknown configuration key 'learning_rate'"),
         (("--set", "lr=-1"), "lr must be at least 0, but got -1"),
         (("--set", "optimizer=lion"), "optimizer must be one of adamw"),
-        (("--set", "optimizer=adam", "momentum=0.9"), "--set momentum has no effect beside"),
+        (("--weights", "none", "--set", "optimizer=adam", "momentum=0.9"), "--set momentum has no effect beside"),
         (("--set", "optimizer=adam", "momentum=0.3"), "momentum requires optimizer=sgd"),
         (("--set", "epochs=5"), "--epochs"),
         (("--gpus-per-trial", "64"), "--gpus-per-trial must be at most the"),
@@ -152,7 +152,7 @@ class TestResume:
             ("--seed", 1),
             ("--name", "other"),
             ("--set", "lr=0.1"),
-            ("--weights", "imagenet"),
+            ("--weights", "IMAGENET1K_V1"),
             ("--space", "space.py"),
             ("--warm-start", "run"),
             ("--use-val",),
@@ -237,6 +237,8 @@ class TestFinal:
             ({"architecture": "resnet19"}, (), "resnet19"),
             ({"weights": "/missing.pt"}, (), "/missing.pt"),
             ({}, ("--address", "127.0.0.1:1"), "no Ray cluster"),
+            ({}, ("--unlabeled", "."), "--unlabeled is for --self-training"),
+            ({}, ("--self-training", "--unlabeled", "missing"), "no images in missing"),
         ],
     )
     def test_a_configuration(self, config, arguments, message, refused, tmp_path, dataset):

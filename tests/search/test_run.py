@@ -108,6 +108,7 @@ def test_a_search_prints_its_stages_before_the_first_epoch(run, space, tmp_path)
         "reading 48 images",
         "20 classes from the header of train_set.csv: ",
         "checking the search space",
+        "simple has no published weights: it is trained from scratch",
         "starting Ray",
         f"{tmp_path / 'run'} | 1 at a time",
     ]
@@ -116,7 +117,7 @@ def test_a_search_prints_its_stages_before_the_first_epoch(run, space, tmp_path)
         "trials 0/1 done (0 complete, 0 pruned, 0 failed), ",
     ]
     assert all(line.startswith(begin) for line, begin in zip(lines, begins, strict=False)), lines
-    assert "starting workers" in lines[6]
+    assert "starting workers" in lines[7]
     assert "first epoch running for 0:0" in outcome.out
     assert f"report {tmp_path / 'run' / 'report.html'}" in lines
 

@@ -50,7 +50,7 @@ def test_the_report_of_a_finished_run(call, copy):
     assert len(page.images) > 15
     assert page.text.count("logs/000") == 4
     assert "python -m search.run classify --data " in page.text
-    assert "--image-size 32 --resize squash --trials 4 --epochs 3 " in page.text
+    assert "--image-size 32 --store-size 48 --resize squash --trials 4 --epochs 3 " in page.text
     assert "--set architecture=simple" in page.text
     assert "--name" not in page.text
     assert "unless it is a natural one" not in page.text  # too few trials

@@ -59,7 +59,7 @@ def test_operations_are_those_of_the_network(channels, begin, dataset, tmp_path)
     """resnet18 at 32 pixels, by hand: its convolutions forward, and about twice as much backward."""
     session = begin(
         *("classify", "--data", dataset, "--image-size", 32, "--epochs", 3, "--trials", 2, "--out", tmp_path),
-        *("--set", "architecture=resnet18", "--name", "run"),
+        *("--set", "architecture=resnet18", "--name", "run", "--weights", "none"),
     )
     config = ClassifyConfig(architecture="resnet18", image_size=32, epochs=3, hflip=0.0)
     # 7x7/2 to 16², pool to 8², then two blocks of two 3x3 convolutions for each width, halving the side.
@@ -78,6 +78,7 @@ def test_operations_are_those_of_the_network(channels, begin, dataset, tmp_path)
 
 def test_the_operations_of_every_recipe_are_counted(begin, dataset, tmp_path):
     asked = ("--data", dataset, "--image-size", 32, "--epochs", 3, "--trials", 2, "--out", tmp_path, "--name", "run")
+    asked += ("--weights", "none")
     session = begin("classify", *asked)
     counted = portfolio_operations(session.problem, session.data)
     assert counted.keys() == dict(session.problem.portfolio()).keys()

@@ -51,7 +51,19 @@ def carded(data, tmp_path):
         scores, metrics = Scores(SCORE, ERROR, [SCORE - ERROR, SCORE + ERROR]), {task.metric: SCORE}
         candidate = Candidate("trial 3", config.to_dict(), 7, scores, scores, scores, metrics, [], {}, ["a", "b"])
         size = {"val_dice": 0.25} if module is segment else {}
-        summary = (task.name, task.metric, SCORE, ERROR, 7, "trial 3", 2, {task.metric: 0.0123}, size, details)
+        summary = (
+            task.name,
+            task.metric,
+            SCORE,
+            ERROR,
+            7,
+            "trial 3",
+            2,
+            {task.metric: 0.0123},
+            "chance",
+            size,
+            details,
+        )
         write_card(paths, task, "DIR", data, FinalRecord(*summary, [candidate]), saved | details, held_out)
         return paths.folder, paths.card.read_text()
 
@@ -95,7 +107,7 @@ def test_a_card_tells_data_score_and_classes(classifier, data):
     _, card = classifier
     assert card.startswith("# my run\n\nThe model in `final.pt`: task classify, architecture `simple`, trained by")
     assert f"| mean of 2 seeds | {SCORE} ± {ERROR} |\n" in card
-    assert "| random labels | 0.0123 |\n" in card
+    assert "| chance | 0.0123 |\n" in card
     low, high = map(float, re.search(r"over the validation images \| (.*) to (.*) \|\n", card).groups())
     assert SCORE - 0.1 < low < SCORE < high < SCORE + 0.1
     assert f"trained on {len(data.train)} images and evaluated on {len(data.val)} others" in card
@@ -135,7 +147,7 @@ def test_a_card_names_the_victim(attacker, victim):
     _, card = attacker
     assert "It was trained to fool victim/best.pt." in card
     assert f"- victim: `best.pt`, BLAKE2b digest `{file_digest(str(victim))}`\n" in card
-    assert "| random sign | 0.0123 |\n" in card
+    assert "| chance | 0.0123 |\n" in card
 
 
 def photo(folder):
@@ -208,3 +220,17 @@ def test_a_card_follows_weights_to_their_origin(victim, tmp_path):
     assert "IMAGENET1K_V1" in text
     (tmp_path / "first.pt").unlink()
     assert "first.pt, whose terms apply" in find_task("classify").provenance(config)
+
+
+def test_weights_that_have_seen_masks_are_known_through_later_models(victim, tmp_path):
+    classify, segment = find_task("classify"), find_task("segment")
+    saved = torch.load(victim, weights_only=True)
+    torch.save(saved, tmp_path / "clean.pt")
+    whole = {"architecture": "fcn_resnet50", "weights": "published"}
+    torch.save(saved | {"task": "segment", "config": saved["config"] | whole}, tmp_path / "seen.pt")
+    later = {"architecture": "fcn_resnet50", "weights": str(tmp_path / "seen.pt")}
+    assert segment.has_seen_masks(whole)
+    assert segment.has_seen_masks(later)
+    assert not segment.has_seen_masks(whole | {"weights": "imagenet"})
+    assert not classify.has_seen_masks({"architecture": "resnet18", "weights": str(tmp_path / "clean.pt")})
+    assert not classify.has_seen_masks({"architecture": "resnet18", "weights": str(tmp_path / "gone.pt")})

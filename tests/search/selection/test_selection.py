@@ -83,7 +83,7 @@ def test_the_best_trials_are_trained_with_other_seeds(done):
     assert first["config"] == best["config"]
     again = ClassifyConfig.from_dict({**first["config"], "seed": first["config"]["seed"] + 1})
     record = json.loads((run / "run.json").read_text())
-    data = load(record["options"]["data"], image_size=32)
+    data = load(record["options"]["data"], image_size=32, store_size=48)
     data = data.with_split(record["split"]["train"], record["split"]["val"])
     expected = [epoch.metrics["val_mAP"] for epoch in classify.train(again, data)]
     assert [m["val_mAP"] for m in histories_of(run, first)[0]] == pytest.approx(expected, abs=1e-9)
@@ -96,7 +96,7 @@ def test_the_final_model_is_trained_on_all_images(done, dataset):
     for name in ("score", "standard_error", "thresholds"):
         assert saved[name] == result[name]
     config = ClassifyConfig.from_dict(saved["config"])
-    data = load(dataset, image_size=32).all_train()
+    data = load(dataset, image_size=32, store_size=48).all_train()
     for epoch in classify.train(config, data):
         if epoch.number == result["epochs"]:
             expected = classify.checkpoint(config, data, epoch.weights, epoch.metrics)["model"]
@@ -194,3 +194,35 @@ def test_a_configuration_elsewhere(done, on_cluster, dataset, tmp_path):
     assert saved["config"]["lr_by_epoch"] == pytest.approx(
         [m["lr"] for m in histories_of(tmp_path / "out", candidate)[0]]
     )
+
+
+@pytest.fixture(scope="module")
+def taught(finished, on_cluster, tmp_path_factory):
+    run = Path(shutil.copytree(finished, tmp_path_factory.mktemp("taught") / "run"))
+    options = ("--top", 1, "--seeds", 2, "--image-size", 40, "--self-training")
+    return run, options, on_cluster(final.main, run, *options)
+
+
+class TestSelfTraining:
+    def test_the_winner_is_trained_again_with_its_own_labels(self, taught):
+        run, _, outcome = taught
+        assert outcome.status == 0, outcome
+        teacher, student = read(run)["candidates"]
+        assert (teacher["unlabeled"], student["unlabeled"]) == (0, 8)
+        assert student["name"] == f"{teacher['name']}, self-trained"
+        assert student["config"] == teacher["config"]
+        pays = student["at_epochs"]["score"] > teacher["at_epochs"]["score"]
+        assert read(run)["winner"] == (student if pays else teacher)["name"]
+        assert f": {'kept' if pays else 'not kept'}" in outcome.out
+        assert ("unlabeled" in (run / "final" / "card.md").read_text()) == pays
+
+    def test_the_model_has_the_size_that_was_asked_for(self, taught):
+        saved = torch.load(taught[0] / "final" / "final.pt", weights_only=True)
+        assert saved["image_size"] == saved["config"]["image_size"] == 40
+
+    def test_a_second_call_trains_nothing_again(self, taught, on_cluster):
+        run, options, first = taught
+        before = {path: path.stat().st_mtime_ns for path in run.rglob("result.json")}
+        again = on_cluster(final.main, run, *options)
+        assert again.out.splitlines()[-3] == first.out.splitlines()[-3]
+        assert {path: path.stat().st_mtime_ns for path in run.rglob("result.json")} == before

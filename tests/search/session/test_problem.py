@@ -201,6 +201,9 @@ class TestIdleParameters:
         [
             ({"ema_decay": 0.99}, {"ema", "ema_steps"}),  # 0.99 is not a parameter, but what these two set
             ({"lr": 0.0}, {"lr", "lr_sgd"}),  # below the bounds of both
+            ({"lr": 0.002}, {"lr_sgd"}),  # within those of lr
+            ({"weight_decay": 0.01}, {"weight_decay_l2"}),
+            ({"optimizer": "sgd", "lr": 0.002}, {"lr_sgd"}),  # below it, but sgd takes lr_sgd
             ({"optimizer": "sgd", "momentum": 0.5}, {"momentum"}),
             ({"precision": "float32"}, set()),
             ({"brightness": 0.1}, set()),  # color_strength sets others, too

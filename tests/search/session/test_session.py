@@ -38,6 +38,21 @@ def test_a_moved_data_set_is_recorded(unstarted, dataset, tmp_path, prepared):
     assert prepared("classify", "--resume", unstarted, "--data", moved).record.options.data == str(moved)
 
 
+@pytest.mark.parametrize(
+    ("data", "asked", "weights", "epochs"),
+    [
+        ("own", (), "imagenet", 9),
+        ("own", ("--weights", "none"), "none", 27),
+        ("own", ("--epochs", 4), "imagenet", 4),
+        ("sample", (), "none", 15),
+    ],
+)
+def test_defaults_depend_on_where_a_training_starts(data, asked, weights, epochs, prepared, dataset):
+    place = ("--data", dataset if data == "own" else data, "--image-size", 32)
+    options = prepared("classify", *place, "--set", "architecture=tf_efficientnet_lite0", *asked).options
+    assert (options.weights, options.epochs) == (weights, epochs)
+
+
 class TestSplit:
     def begin(self, begin, dataset, tmp_path, *asked):
         place = ("--data", dataset, *SIZE, "--out", tmp_path, "--name", "run", "--set", "architecture=simple")

@@ -68,6 +68,15 @@ def test_each_code_is_the_decision_of_the_model(call, dataset, folder, checkpoin
     assert "best.pt" in said
 
 
+def test_weights_that_have_seen_masks_are_declared(call, dataset, tmp_path, checkpoint):
+    file = tmp_path / "best.pt"
+    for weights, warned in (("published", True), ("none", False)):
+        torch.save(checkpoint | {"config": checkpoint["config"] | {"weights": weights}}, file)
+        outcome = call(main, "--data", dataset, "--classify", file, "--out", tmp_path / "submission.csv")
+        assert outcome.status == 0
+        assert (f"{file} started from weights trained on COCO's masks" in outcome.err) == warned
+
+
 def test_a_file_is_accepted(call, dataset, folder):
     assert submitted(call, dataset, folder / "best.pt")[0] == submitted(call, dataset, folder)[0]
 
