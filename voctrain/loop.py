@@ -114,22 +114,27 @@ class Training:
 
         If a GPU's memory does not suffice, the batch is computed again in smaller parts, and so are all later ones.
         """
-        try:
-            parts = []
-            for part in index.tensor_split(batches_per_epoch(len(index), self.micro_batch)):
-                with self.precision:
-                    loss, output = batch_loss(part)
-                share = len(part) / len(index)
-                self.scaler.scale(loss * share if self.averages else loss).backward()
-                parts.append((len(part), loss.detach() if self.averages else loss.detach() / share, output))
-            return parts
-        except torch.OutOfMemoryError:
-            if self.micro_batch <= 2:
-                raise
-        self.micro_batch = max(2, self.micro_batch // 2)
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.cuda.empty_cache()
-        return self.gradients(index, batch_loss)
+        while True:
+            try:
+                return self._in_parts(index, batch_loss)
+            except torch.OutOfMemoryError:
+                if self.micro_batch <= 2:
+                    raise
+            self.micro_batch = max(2, self.micro_batch // 2)
+            self.optimizer.zero_grad(set_to_none=True)
+            torch.cuda.empty_cache()
+
+    def _in_parts(
+        self, index: Tensor, batch_loss: Callable[[Tensor], tuple[Tensor, Any]]
+    ) -> list[tuple[int, Tensor, Any]]:
+        parts = []
+        for part in index.tensor_split(batches_per_epoch(len(index), self.micro_batch)):
+            with self.precision:
+                loss, output = batch_loss(part)
+            share = len(part) / len(index)
+            self.scaler.scale(loss * share if self.averages else loss).backward()
+            parts.append((len(part), loss.detach() if self.averages else loss.detach() / share, output))
+        return parts
 
     def update(self, step: int) -> None:
         """One optimizer step; `step` counts from 1 over the whole training.

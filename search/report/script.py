@@ -169,14 +169,14 @@ def _epoch(config: TrainConfig, parts: Script, metric: str) -> Iterator[str]:
 
 def _step(config: TrainConfig, parts: Script) -> Iterator[str]:
     """The body of the loop over batches."""
-    if config.aug_repeats > 1:
-        yield "index = index.repeat(config.aug_repeats)"
-    if config.precision == "float32":
-        yield parts.loss.strip()
+    if config.micro_batch is None:
+        yield from _gradients(config, parts)
     else:
-        yield "with autocast(config, device):"
-        yield indent(parts.loss.strip(), " " * 4)
-    yield "scaler.scale(loss).backward()" if _scaled(config) else "loss.backward()"
+        averages = getattr(config, "reduction", "mean") == "mean"
+        yield "whole = index"
+        yield "for index in whole.tensor_split(batches_per_epoch(len(whole), config.micro_batch)):"
+        yield from _lines(iter(["share = len(index) / len(whole)"] if averages else ()), 4)
+        yield from _lines(_gradients(config, parts, share=averages), 4)
     if config.clip_norm is not None or config.clip_value is not None:
         if _scaled(config):
             yield "scaler.unscale_(optimizer)"
@@ -189,6 +189,20 @@ def _step(config: TrainConfig, parts: Script) -> Iterator[str]:
     if config.ema_decay is not None:
         yield "step += 1"
         yield "update_average(average, model, average_decay(config.ema_decay, step))"
+
+
+def _gradients(config: TrainConfig, parts: Script, *, share: bool = False) -> Iterator[str]:
+    """Loss and gradients of the images at `index`; share: weighted by their share of the batch."""
+    if config.aug_repeats > 1:
+        yield "index = index.repeat(config.aug_repeats)"
+    if config.precision == "float32":
+        yield parts.loss.strip()
+    else:
+        yield "with autocast(config, device):"
+        yield indent(parts.loss.strip(), " " * 4)
+    if share:
+        yield "loss = loss * share"
+    yield "scaler.scale(loss).backward()" if _scaled(config) else "loss.backward()"
 
 
 def _lines(lines: Iterator[str], spaces: int) -> Iterator[str]:

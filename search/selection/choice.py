@@ -51,7 +51,10 @@ def _select(selection: Selection, interrupt: Interrupt) -> FinalRecord:
     )
     jobs = [job for name, config in selection.candidates for job in selection.retrainings(name, config)]
     results = trainings.run(jobs, interrupt)
-    found = [_candidate(selection, name, config, results) for name, config in selection.candidates]
+    found = [
+        _candidate(selection, name, config, [results[job.training] for job in selection.retrainings(name, config)])
+        for name, config in selection.candidates
+    ]
     candidates = [candidate for candidate in found if candidate is not None]
     if not candidates:
         raise SelectionFailed("every configuration failed with another seed: continue the search with --resume")
@@ -89,7 +92,7 @@ def _self_trained(selection: Selection, data: Data, teacher: Candidate, interrup
     jobs = selection.retrainings(name, config, teachers=teacher.trainings, unlabeled=more)
     trainings = Retrainings(selection.paths.final, selection.task, data, selection.resources, selection.reporter)
     results = trainings.run(jobs, interrupt)
-    student = _candidate(selection, name, config, results, jobs)
+    student = _candidate(selection, name, config, [results[job.training] for job in jobs])
     if student is None:
         return None
     student = dataclasses.replace(student, unlabeled=len(more))
@@ -123,15 +126,8 @@ def _choose(selection: Selection, trainings: Retrainings, candidates: list[Candi
     )
 
 
-def _candidate(
-    selection: Selection,
-    name: str,
-    config: TrainConfig,
-    ended: dict[str, Result],
-    jobs: Sequence[Retraining] | None = None,
-) -> Candidate | None:
+def _candidate(selection: Selection, name: str, config: TrainConfig, results: Sequence[Result]) -> Candidate | None:
     """The scores of a configuration; None, said in a line, if one of its trainings failed."""
-    results = [ended[job.training] for job in jobs or selection.retrainings(name, config)]
     if lost := [result.error for result in results if result.error]:
         selection.reporter.result(f"{name} is left out: {len(lost)} of its {selection.seeds} trainings {lost[0]}")
         return None

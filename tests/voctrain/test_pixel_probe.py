@@ -33,7 +33,7 @@ def blocks():
 
 @pytest.mark.parametrize("size", [64, 72])
 def test_features_of_imagenet_tell_colors_apart(size, blocks, draw_data):
-    """A size that is no multiple of 32 is padded, and the maps stay where they belong."""
+    """Images are padded to a multiple of 32 pixels, and the maps stay aligned with them."""
     data = blocks(draw_data(size=32), size)
     with warnings.catch_warnings(action="error"):
         found = pixel_probe_metrics(SegmentConfig(**LITE, image_size=size), data)

@@ -19,7 +19,14 @@ pytestmark = pytest.mark.slow
 SIZE = ("--image-size", 32, "--epochs", 3, "--trials", 1)
 EVERYWHERE = {"precision": "float32", "epochs": 3, "image_size": 32}
 CASES = {
-    "classify, average": {"architecture": "simple", "ema_decay": 0.9, "clip_norm": 0.1, "aug_repeats": 2, "mixup": 0.4},
+    "classify, average": {
+        "architecture": "simple",
+        "ema_decay": 0.9,
+        "clip_norm": 0.1,
+        "aug_repeats": 2,
+        "mixup": 0.4,
+        "micro_batch": 6,
+    },
     "classify, losses": {"architecture": "googlenet", "batch_size": 16, "mask_loss": 1.0, "schedule": "plateau"},
     "segment": {"architecture": "unet", "width": 4, "depth": 1, "copy_paste": 0.5, "lr": 1e-2, "precision": "bfloat16"},
     "attack": {"architecture": "universal", "l2_penalty": 0.1, "ssim_penalty": 1.0, "lr": 0.05, "precision": "auto"},
