@@ -65,7 +65,7 @@ def _transfer(trial: Any, problem: dict[str, Any]) -> dict[str, Any]:
     if mixing != "none":
         config[mixing] = 0.2
     if trial.suggest_categorical("ema", (False, True)):
-        config["ema_decay"] = 1 - 1 / 50  # averages over about 50 steps
+        config["ema_memory"] = 0.2  # over the last fifth of the training
     return config
 
 
@@ -154,8 +154,8 @@ def _regularization(trial: Any) -> dict[str, Any]:
     config: dict[str, Any] = {"label_smoothing": trial.suggest_float("label_smoothing", 0, 0.1)}
     if mixing != "none":
         config[mixing] = trial.suggest_float("mixing_alpha", 0.1, 1.0)
-    if trial.suggest_categorical("ema", (False, True)):  # averages over 20 to 200 steps
-        config["ema_decay"] = 1 - 1 / trial.suggest_float("ema_steps", 20, 200, log=True)
+    if trial.suggest_categorical("ema", (False, True)):
+        config["ema_memory"] = trial.suggest_float("ema_memory", 0.03, 0.3, log=True)
     return config
 
 

@@ -66,7 +66,7 @@ def _transfer(trial: Any, problem: dict[str, Any]) -> dict[str, Any]:
     if config["loss"].startswith("cross_entropy"):  # 100 background pixels per pixel of a rare class
         config["class_balance"] = trial.suggest_float("class_balance", 0, 0.8)
     if trial.suggest_categorical("ema", (False, True)):
-        config["ema_decay"] = 1 - 1 / 50  # averages over about 50 steps
+        config["ema_memory"] = 0.2  # over the last fifth of the training
     return config
 
 
@@ -138,7 +138,7 @@ def _loss(trial: Any) -> dict[str, Any]:
 def _average(trial: Any) -> dict[str, Any]:
     if not trial.suggest_categorical("ema", (False, True)):
         return {}
-    return {"ema_decay": 1 - 1 / trial.suggest_float("ema_steps", 20, 200, log=True)}  # number of averaged steps
+    return {"ema_memory": trial.suggest_float("ema_memory", 0.03, 0.3, log=True)}
 
 
 _MODERN = {

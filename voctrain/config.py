@@ -70,7 +70,7 @@ class TrainConfig:
     decay_norms: bool = False  # also of biases and normalization
     clip_norm: float | None = number(None, 0)  # maximum L2 norm of the gradients
     clip_value: float | None = number(None, 0)  # gradients are clamped to ± this value
-    ema_decay: float | None = number(None, 0, 1)  # final decay per step of the weight average, which is then evaluated
+    ema_memory: float | None = number(None, 0, 1)  # of the weight average that is evaluated, in parts of the training
 
     schedule: str = choice("one_cycle", "cosine", "step", "plateau", "linear", "constant", "replay")
     warmup_epochs: float = number(0.0, 0)  # linear from 1% of lr; not for one_cycle (which warms up) or replay

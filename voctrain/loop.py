@@ -16,7 +16,7 @@ from voctrain.optim import Schedule, build_optimizer
 from voctrain.overflow import FiniteBuffers, mean_loss
 from voctrain.precision import autocast, grad_scaler
 from voctrain.seeding import seed_epoch
-from voctrain.weight_averaging import average_decay, update_average
+from voctrain.weight_averaging import average_decay, final_decay, update_average
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,9 @@ class Training:
         self.precision, self.scaler = autocast(config, device), grad_scaler(config, device)
         self.optimizer = build_optimizer(model, config)
         self.schedule = Schedule(self.optimizer, config, batches)
-        self.average = None if config.ema_decay is None else copy.deepcopy(model).requires_grad_(False)
+        self.average = None if config.ema_memory is None else copy.deepcopy(model).requires_grad_(False)
         self.evaluated = model if self.average is None else self.average
+        self.decay = final_decay(config.ema_memory or 0, batches * config.epochs)
         self.buffers = FiniteBuffers(model, enabled=self.scaler.is_enabled())
         self.micro_batch = config.micro_batch or config.batch_size
         self.averages = getattr(config, "reduction", "mean") == "mean"  # whether the loss is a mean over images
@@ -150,8 +151,8 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         self.schedule.step()
         self.buffers.repair()
-        if self.average is not None and self.config.ema_decay is not None:
-            update_average(self.average, self.model, average_decay(self.config.ema_decay, step))
+        if self.average is not None:
+            update_average(self.average, self.model, average_decay(self.decay, step))
 
     def state_dict(self, history: list[dict[str, float]]) -> dict[str, Any]:
         """The `state` of an `Epoch`, with the metrics of the epochs so far."""

@@ -4,6 +4,11 @@ from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
+def final_decay(memory: float, steps: int) -> float:
+    """The decay of an average over the last `memory` × `steps` optimizer steps, at least one: 1 - 1 / their number."""
+    return 1 - 1 / max(1.0, memory * steps)
+
+
 def average_decay(decay: float, step: int) -> float:
     """The decay of the moving average at this optimizer step, counted from 1: min(decay, (1 + step) / (10 + step)).
 

@@ -59,7 +59,7 @@ def training_script(run: Path, record: RunRecord, best: BestRecord) -> str:
     )
     lines = [
         head,
-        *(["import copy", ""] if config.ema_decay is not None else []),
+        *(["import copy", ""] if config.ema_memory is not None else []),
         "import torch",
         "",
         *(_import(name, imports[name]) for name in sorted(imports)),
@@ -119,8 +119,8 @@ def _loop_imports(config: TrainConfig) -> dict[str, str]:
         imports["voctrain.precision"] = "autocast"
     if _scaled(config):
         imports |= {"voctrain.precision": "autocast, grad_scaler", "voctrain.overflow": "FiniteBuffers"}
-    if config.ema_decay is not None:
-        imports["voctrain.weight_averaging"] = "average_decay, update_average"
+    if config.ema_memory is not None:
+        imports["voctrain.weight_averaging"] = "average_decay, final_decay, update_average"
     if config.clip_norm is not None or config.clip_value is not None:
         imports["voctrain.loop"] = "clip_gradients"
     return imports
@@ -135,9 +135,9 @@ def _preparation(config: TrainConfig) -> Iterator[str]:
     if _scaled(config):
         yield "scaler = grad_scaler(config, device)  # for float16, which older GPUs need"
         yield "buffers = FiniteBuffers(model, enabled=scaler.is_enabled())"
-    if config.ema_decay is not None:
+    if config.ema_memory is not None:
         yield "average = copy.deepcopy(model).requires_grad_(False)  # is evaluated"
-        yield "step = 0"
+        yield "decay, step = final_decay(config.ema_memory, batches * config.epochs), 0"
 
 
 def _epoch(config: TrainConfig, parts: Script, metric: str) -> Iterator[str]:
@@ -147,7 +147,7 @@ def _epoch(config: TrainConfig, parts: Script, metric: str) -> Iterator[str]:
     yield f"    for index in {parts.draw}.tensor_split(batches):"
     yield from _lines(_step(config, parts), 8)
     yield ""
-    yield f"    evaluated = {'model' if config.ema_decay is None else 'average'}.eval()"
+    yield f"    evaluated = {'model' if config.ema_memory is None else 'average'}.eval()"
     yield "    with torch.inference_mode():"
     yield indent(parts.score.strip(), " " * 8)
     yield f'    score = metrics["{metric}"]'
@@ -186,9 +186,9 @@ def _step(config: TrainConfig, parts: Script) -> Iterator[str]:
     yield "schedule.step()"
     if _scaled(config):
         yield "buffers.repair()"
-    if config.ema_decay is not None:
+    if config.ema_memory is not None:
         yield "step += 1"
-        yield "update_average(average, model, average_decay(config.ema_decay, step))"
+        yield "update_average(average, model, average_decay(decay, step))"
 
 
 def _gradients(config: TrainConfig, parts: Script, *, share: bool = False) -> Iterator[str]:

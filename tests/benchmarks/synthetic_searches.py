@@ -72,7 +72,7 @@ IRRELEVANT = {
     "color": choice("none", "jitter", "gray"),
     "color_strength": real(0.05, 0.5, "color", ("jitter",)),
     "ema": choice(False, True),
-    "ema_steps": real(20, 200, "ema", (True,), log=True),
+    "ema_memory": real(0.03, 0.3, "ema", (True,), log=True),
 }
 
 

@@ -164,7 +164,7 @@ def suggest(trial, problem):
         "optimizer": trial.suggest_categorical("optimizer", ("adamw", "adam")),
         "lr": trial.suggest_categorical("lr", (0.001, 0.01)),
     }
-    return config | ({"ema_decay": 0.5} if trial.suggest_categorical("ema", (True, False)) else {})
+    return config | ({"ema_memory": 0.5} if trial.suggest_categorical("ema", (True, False)) else {})
 """
 
 
@@ -189,7 +189,7 @@ class TestChoices:
         file = tmp_path / "four.py"
         file.write_text(FOUR)
         asked = ("--space", file, "--trials", 9, "--epochs", 1, "--out", tmp_path, "--name", "four", "--quiet")
-        outcome = run(*asked, "--set", "ema_decay=0.9")
+        outcome = run(*asked, "--set", "ema_memory=0.9")
         assert outcome.status == 0, outcome
         assert "the space has only 4 configurations: all of them have been tried" in outcome.out
         assert "next: python -m search.final" in outcome.out

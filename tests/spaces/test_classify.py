@@ -73,7 +73,7 @@ def test_a_parameter_has_the_name_of_the_field_it_sets(problem):
         assert {name: params[name] for name in own} == {name: config[name] for name in own}
         assert params.keys() - fields.keys() <= {
             *("step_part", "clip", "augmentation", "color", "color_strength", "mixing", "mixing_alpha"),
-            *("ema", "ema_steps", "lr_sgd", "weight_decay_l2", "mask_supervision", "augmentation_strength"),
+            *("ema", "ema_memory", "lr_sgd", "weight_decay_l2", "mask_supervision", "augmentation_strength"),
         }
 
 
@@ -105,7 +105,7 @@ def test_both_ends_of_every_range_are_valid(problem):
     if problem["weights"] == "none":
         expected |= {"momentum", "div_factor", "end_factor", "step_part", "gamma", "plateau_patience", "aug_repeats"}
         expected |= {"crop_scale", "rotation", "shear", "perspective", "color_strength", "gamma_neg", "pos_weight_cap"}
-        expected |= {"focal_gamma", "label_smoothing", "mixing_alpha", "ema_steps"}
+        expected |= {"focal_gamma", "label_smoothing", "mixing_alpha", "ema_memory"}
         expected |= {"mask_loss"} if problem["masks"] else set()
         expected |= {"warmup_epochs"} if problem["epochs"] > 4 else set()
     else:

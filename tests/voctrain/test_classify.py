@@ -20,7 +20,7 @@ STILL = {"lr": 0.0, "schedule": "constant", "hflip": 0.0}  # no weight changes
 EVERYTHING = {
     **{"vflip": 0.5, "rotation": 30, "translate": 0.1, "zoom": 0.2, "shear": 10, "perspective": 0.2},
     **{"crop_scale": 0.5, "brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.1, "grayscale": 0.2},
-    **{"mixup": 0.4, "cutmix": 1.0, "sampling": "weighted", "ema_decay": 0.9, "mask_loss": 1.0},
+    **{"mixup": 0.4, "cutmix": 1.0, "sampling": "weighted", "ema_memory": 0.9, "mask_loss": 1.0},
 }
 
 
@@ -121,7 +121,7 @@ def test_shared_arrays_are_not_modified(draw_data, writeable):
     "options",
     [
         {},
-        {"architecture": "tinyvgg", "precision": "bfloat16", "ema_decay": 0.9},
+        {"architecture": "tinyvgg", "precision": "bfloat16", "ema_memory": 0.9},
         {"architecture": "shufflenet_v2_x0_5", "image_size": 48},
     ],
 )

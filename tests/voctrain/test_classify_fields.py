@@ -27,7 +27,7 @@ EFFECTS = {
     "decay_norms": ({"weight_decay": 0.5}, True),
     "clip_norm": ({"optimizer": "sgd"}, 0.01),
     "clip_value": ({"optimizer": "sgd"}, 0.001),
-    "ema_decay": ({}, 0.9),
+    "ema_memory": ({}, 0.9),
     "schedule": ({}, "cosine"),
     "warmup_epochs": ({"schedule": "constant", "epochs": 2}, 1.0),
     "div_factor": ({}, 2.0),

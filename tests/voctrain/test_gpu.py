@@ -26,7 +26,7 @@ COLORED = VARIED | {"saturation": 0.3, "hue": 0.1, "grayscale": 0.1, "translate"
 
 OPTIONS = {  # task and options of trainings that together reach every part that runs on the device
     "all augmentations": ("classify", COLORED | {"num_ops": 5}),
-    "mixing, average, focal": ("classify", {"mixup": 0.4, "cutmix": 1.0, "ema_decay": 0.9, "loss": "focal"}),
+    "mixing, average, focal": ("classify", {"mixup": 0.4, "cutmix": 1.0, "ema_memory": 0.9, "loss": "focal"}),
     "masks, asymmetric": ("classify", {"mask_loss": 1.0, "loss": "asymmetric", "optimizer": "adam"}),
     "weights, clipping": ("classify", {"loss": "bce_weight", "clip_norm": 1.0, "clip_value": 0.1, "aug_repeats": 2}),
     "adagrad, plateau": ("classify", {"optimizer": "adagrad", "schedule": "plateau", "sampling": "weighted"}),
@@ -141,7 +141,9 @@ def test_training_equals_that_on_the_cpu(task, draw_data, name):
 
 
 @pytest.mark.usefixtures("full_float32")
-@pytest.mark.parametrize("options", [{}, {"ema_decay": 0.9, "precision": "float16"}], ids=["plain", "float16, average"])
+@pytest.mark.parametrize(
+    "options", [{}, {"ema_memory": 0.9, "precision": "float16"}], ids=["plain", "float16, average"]
+)
 @pytest.mark.parametrize("name", ["classify", "segment", "attack"])
 def test_resumes_on_either_device(task, draw_data, name, options):
     module, config = task(name, **({"precision": "float32", "optimizer": "sgd", "epochs": 3} | COLORED | options))
@@ -155,10 +157,10 @@ def test_resumes_on_either_device(task, draw_data, name, options):
 
 
 def test_a_training_that_began_on_the_cpu_continues_on_the_device(task, draw_data):
-    module, config = task("classify", precision="auto", ema_decay=0.9)
+    module, config = task("classify", precision="auto", ema_memory=0.9)
     state = stored(next(module.train(config, draw_data())).state)
     for precision in ("auto", "float16"):
-        _, config = task("classify", precision=precision, ema_decay=0.9)
+        _, config = task("classify", precision=precision, ema_memory=0.9)
         assert [e.number for e in module.train(config, draw_data(), device="cuda", resume=state)] == [2]
 
 

@@ -21,7 +21,7 @@ RESUMED = {
     "cosine after warm-up": {"schedule": "cosine", "warmup_epochs": 1},
     "linear": {"schedule": "linear", "end_factor": 1.2},
     "replay": {"schedule": "replay", "lr_by_epoch": (0.01, 0.03, 0.02)},
-    "ema": {"ema_decay": 0.9},
+    "ema": {"ema_memory": 0.9},
     "mixup and cutmix": {"mixup": 0.4, "cutmix": 1.0},
     "dropout and batch normalization": {"architecture": "tinyvgg"},
     "sgd": {"optimizer": "sgd", "momentum": 0.9, "clip_norm": 1.0},
@@ -38,7 +38,7 @@ RESUMED = {
         "contrast": 0.3,
         "num_ops": 2,
     },
-    "bfloat16": {"precision": "bfloat16", "ema_decay": 0.5},
+    "bfloat16": {"precision": "bfloat16", "ema_memory": 0.5},
     "float16": {
         "precision": "float16",
         "reduction": "sum",
@@ -46,7 +46,7 @@ RESUMED = {
     },  # overflows, so that the scale changes
     "much at once": {
         **{"architecture": "tinyvgg", "precision": "bfloat16", "schedule": "plateau", "warmup_epochs": 1},
-        **{"plateau_patience": 0, "ema_decay": 0.9, "mixup": 0.4, "cutmix": 1.0, "sampling": "oversample"},
+        **{"plateau_patience": 0, "ema_memory": 0.9, "mixup": 0.4, "cutmix": 1.0, "sampling": "oversample"},
     },
 }
 
@@ -136,38 +136,38 @@ def test_train_loss_is_the_mean_over_images():
 
 
 def test_weight_average_is_evaluated():
-    epochs, _ = fitted(draws=4, batch_size=1, ema_decay=0.5)
+    epochs, _ = fitted(draws=4, batch_size=1, ema_memory=0.5)
     assert epochs[0][2]["weight"].item() != -4
     epochs, _ = fitted(draws=4, batch_size=1)
     assert epochs[0][2]["weight"].item() == -4
 
 
 @pytest.mark.parametrize(
-    ("draws", "ema_decay", "expected"),
+    ("draws", "ema_memory", "expected"),
     [
-        # Averages of the weights 0, -1, -2, -3, -4, with decays 2/11, 3/12, 4/13 and 5/14:
+        # Over 2 of the 4 steps, at most. Of the weights 0, -1, -2, -3, -4, with decays 2/11, 3/12, 4/13 and 5/14:
         (1, 0.5, [-9 / 11, -75 / 44, -372 / 143, -3504 / 1001]),
         (2, 0.5, [-75 / 44, -3504 / 1001]),  # steps are counted across epochs
         (4, 1.0, [-3504 / 1001]),
-        # 2/11, then 1/4 throughout:
-        (1, 0.25, [-9 / 11, -75 / 44, -471 / 176, -2583 / 704]),
-        (4, 0.25, [-2583 / 704]),
+        # Over 4/3 steps: 2/11, then 1/4 throughout.
+        (1, 1 / 3, [-9 / 11, -75 / 44, -471 / 176, -2583 / 704]),
+        (4, 1 / 3, [-2583 / 704]),
         (2, 0.0, [-2, -4]),
     ],
 )
-def test_weight_average_warms_up(draws, ema_decay, expected):
-    epochs, _ = fitted(draws=draws, batch_size=1, epochs=4 // draws, ema_decay=ema_decay)
+def test_weight_average_warms_up(draws, ema_memory, expected):
+    epochs, _ = fitted(draws=draws, batch_size=1, epochs=4 // draws, ema_memory=ema_memory)
     assert [predictions["weight"].item() for _, _, predictions in epochs] == pytest.approx(expected)
 
 
-def test_long_average_is_as_good_as_the_weights_after_few_steps(draw_data):
-    scores = {None: 0.0, 0.995: 0.0}  # random weights would still be 83% of a constant average
-    for seed, ema_decay in itertools.product(range(3), scores):
-        options = TINY | {"lr": 0.003, "ema_decay": ema_decay}
+def test_average_over_all_steps_is_as_good_as_the_weights_after_few_steps(draw_data):
+    scores = {None: 0.0, 1.0: 0.0}  # a constant average would still contain random weights
+    for seed, ema_memory in itertools.product(range(3), scores):
+        options = TINY | {"lr": 0.003, "ema_memory": ema_memory}
         *_, last = train(ClassifyConfig(seed=seed, **options), draw_data(seed, train=48, val=60))
-        scores[ema_decay] += last.metrics["val_mAP"] / 3
+        scores[ema_memory] += last.metrics["val_mAP"] / 3
     assert scores[None] > 0.9
-    assert scores[0.995] > scores[None] - 0.05
+    assert scores[1.0] > scores[None] - 0.05
 
 
 def test_lr_is_the_mean_over_the_epochs_batches():

@@ -15,8 +15,8 @@ TINY = {"image_size": 32, "batch_size": 4, "epochs": 2, "precision": "float16", 
 SIMPLE = {"architecture": "simple"} | TINY
 UNET = {"architecture": "unet", "width": 4, "depth": 2} | TINY  # with batch normalization
 TASKS = {
-    "classify": (classify, ClassifyConfig(ema_decay=0.9, mask_loss=1.0, optimizer="sgd", **SIMPLE)),
-    "cross-entropy and dice": (segment, SegmentConfig(loss="cross_entropy+dice", ema_decay=0.9, **UNET)),
+    "classify": (classify, ClassifyConfig(ema_memory=0.9, mask_loss=1.0, optimizer="sgd", **SIMPLE)),
+    "cross-entropy and dice": (segment, SegmentConfig(loss="cross_entropy+dice", ema_memory=0.9, **UNET)),
     "lovasz": (segment, SegmentConfig(loss="lovasz", optimizer="adagrad", clip_norm=1.0, **UNET)),
     "object cross-entropy": (segment, SegmentConfig(loss="object_cross_entropy", clip_value=0.1, **UNET)),
 }

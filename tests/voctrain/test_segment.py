@@ -18,7 +18,7 @@ TINY = {
 }
 EVERYTHING = {
     **{"vflip": 0.5, "rotation": 30, "zoom": 0.2, "perspective": 0.2, "crop_scale": 0.5, "crop_focus": 0.5},
-    **{"hue": 0.1, "copy_paste": 0.5, "sampling": "weighted", "ema_decay": 0.9, "class_balance": 0.5},
+    **{"hue": 0.1, "copy_paste": 0.5, "sampling": "weighted", "ema_memory": 0.9, "class_balance": 0.5},
 }
 # For each field of segmentation alone: other fields that it needs to matter, and a second value.
 EFFECTS = {

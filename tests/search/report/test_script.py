@@ -21,7 +21,7 @@ EVERYWHERE = {"precision": "float32", "epochs": 3, "image_size": 32}
 CASES = {
     "classify, average": {
         "architecture": "simple",
-        "ema_decay": 0.9,
+        "ema_memory": 0.9,
         "clip_norm": 0.1,
         "aug_repeats": 2,
         "mixup": 0.4,

@@ -199,7 +199,7 @@ class TestIdleParameters:
     @pytest.mark.parametrize(
         ("settings", "idle"),
         [
-            ({"ema_decay": 0.99}, {"ema", "ema_steps"}),  # 0.99 is not a parameter, but what these two set
+            ({"ema_memory": 0.9}, {"ema", "ema_memory"}),  # above the bounds
             ({"lr": 0.0}, {"lr", "lr_sgd"}),  # below the bounds of both
             ({"lr": 0.002}, {"lr_sgd"}),  # within those of lr
             ({"weight_decay": 0.01}, {"weight_decay_l2"}),
@@ -220,10 +220,10 @@ class TestIdleParameters:
             assert {getattr(config, name) for config, _ in drawn} == {value}
 
     def test_the_portfolio_leaves_idle_parameters_out(self):
-        found = problem(ema_decay=0.99)
+        found = problem(ema_memory=0.9)
         entries = [entry for _, entry in found.portfolio()]
         assert len(entries) == len(problem().portfolio())
-        assert not any({"ema", "ema_steps"} & entry.keys() for entry in entries)
+        assert not any({"ema", "ema_memory"} & entry.keys() for entry in entries)
 
 
 class TestPortfolio:

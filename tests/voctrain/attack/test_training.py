@@ -95,7 +95,7 @@ def test_training_uses_unlabeled_images_if_there_are_any(trained, draw_data, con
 
 
 def test_resume_equals_uninterrupted(trained, draw_data, config):
-    data, options = draw_data(), config(epochs=4, ema_decay=0.9, schedule="cosine")
+    data, options = draw_data(), config(epochs=4, ema_memory=0.9, schedule="cosine")
     whole, weights = trained(options, data)
     begun = attack.train(options, data)
     next(begun)
