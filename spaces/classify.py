@@ -14,7 +14,7 @@ SMALL = ("simple", "complex", "resnet9", "resnet18", "resnet34", "mobilenet_v3_s
 LIGHT = ("simple", "complex", "resnet9", "mobilenet_v3_small")
 # Worth their time only on a GPU.
 LARGE = ("resnet50", "mobilenet_v3_large", "efficientnet_b0", "regnet_y_800mf", "convnext_tiny", "tinyvgg")
-# Pretrained backbones, the best known for their price first. The weights of the first come with a package, offline.
+# Pretrained backbones, the best known for their price first. The weights of the first two come with packages.
 FAST = ("tf_efficientnet_lite0", "tf_efficientnet_lite2", "mobilenet_v3_large", "resnet18")
 STRONG = (
     *("convnext_tiny.in12k_ft_in1k", "vit_small_patch14_dinov2.lvd142m"),
@@ -203,10 +203,10 @@ _PROBED = {
 # normalization.
 TRANSFER: tuple[dict[str, Any], ...] = (
     _PROBED,
-    {**_PROBED, "lr": 1e-4, "ema": True},
+    {**_PROBED, "architecture": FAST[1]},
     {**_PROBED, "architecture": STRONG[0], "lr": 1e-4},
     {**_PROBED, "architecture": STRONG[1], "lr": 5e-5, "layer_decay": 0.75},
-    {**_PROBED, "architecture": FAST[1]},
+    {**_PROBED, "lr": 1e-4, "ema": True},
     {**_PROBED, "freeze": 1.0},
 )
 

@@ -14,12 +14,14 @@ SMALL = ("fpn_resnet9", "fpn_resnet18", "unet", "lraspp_mobilenet_v3_large")
 LARGE = ("fpn_resnet50", "fcn_resnet50", "deeplabv3_mobilenet_v3_large", "deeplabv3_resnet50")
 # Whole segmenters, trained on COCO's masks of VOC's classes.
 PUBLISHED = ("lraspp_mobilenet_v3_large", "fcn_resnet50", "deeplabv3_mobilenet_v3_large", "deeplabv3_resnet50")
-# Decoders on pretrained encoders, the best known for their price first. The weights of the first come with a package.
-FAST = tuple(f"{decoder}/tf_efficientnet_lite0" for decoder in ("fpn", "unet", "deeplabv3plus", "segformer"))
-FAST += ("fpn/tf_efficientnet_lite2", "fpn/resnet50.a1_in1k")
+# Decoders on pretrained encoders, the best known for their price first. The weights of the first three come with
+# packages. A linear decoder that starts as a probe learns in a few epochs; others need more of them, and more images.
+FAST = ("linear/tf_efficientnet_lite0", "linear/tf_efficientnet_lite2", "fpn/tf_efficientnet_lite0")
+FAST += ("linear/mobilenetv3_large_100.ra_in1k", "linear/resnet18.a1_in1k")
 STRONG = (
-    *("upernet/convnext_tiny.in12k_ft_in1k", "dpt/vit_small_patch14_dinov2.lvd142m"),
-    *("fpn/resnet50.a1_in1k", "fpn/tf_efficientnet_lite0"),
+    *("linear/vit_small_patch14_dinov2.lvd142m", "upernet/convnext_tiny.in12k_ft_in1k"),
+    *("linear/convnext_tiny.in12k_ft_in1k", "dpt/vit_small_patch14_dinov2.lvd142m"),
+    *("fpn/resnet50.a1_in1k", "linear/tf_efficientnet_lite2"),
 )
 
 
@@ -39,15 +41,15 @@ def suggest(trial: Any, problem: dict[str, Any]) -> dict[str, Any]:
 
 
 def _transfer(trial: Any, problem: dict[str, Any]) -> dict[str, Any]:
-    """Fine-tuning of a pretrained encoder below a new decoder."""
+    """Fine-tuning of a pretrained encoder below a decoder that starts as a probe, if it is linear, or at random."""
+    architecture = trial.suggest_categorical("architecture", architectures(problem))
     config: dict[str, Any] = {
-        "architecture": trial.suggest_categorical("architecture", architectures(problem)),
+        "architecture": architecture,
         "optimizer": "adamw",
         "schedule": "one_cycle",
         "batch_size": trial.suggest_categorical("batch_size", (8, 16)),
         # Of the encoder: above, features are destroyed; below, an epoch changes nothing.
         "lr": trial.suggest_float("lr", 5e-5, 1e-3, log=True),
-        "head_lr": trial.suggest_float("head_lr", 1, 10, log=True),  # the decoder starts at random
         # Of the encoder: nothing, the first half of the layers, or all.
         "freeze": trial.suggest_categorical("freeze", (0.0, 0.5, 1.0)),
         "layer_decay": trial.suggest_float("layer_decay", 0.65, 1),
@@ -58,6 +60,10 @@ def _transfer(trial: Any, problem: dict[str, Any]) -> dict[str, Any]:
         "crop_focus": trial.suggest_float("crop_focus", 0, 1),
         "copy_paste": trial.suggest_float("copy_paste", 0, 0.5),
     }
+    if architecture.startswith("linear/"):
+        config["head_init"] = "probe"
+    else:
+        config["head_lr"] = trial.suggest_float("head_lr", 1, 10, log=True)
     # One number for all: from crops of nearly everything to crops of a fifth of the area and strong colors.
     strength = trial.suggest_float("augmentation_strength", 0.1, 1)
     color = 0.4 * max(0.0, strength - 0.5)  # weak ones spare the colors, which often tell the class
@@ -177,17 +183,16 @@ _NOTEBOOK = {
     "class_balance": 0.5,
 }
 
-# A plain feature pyramid, with a decoder that learns five times as fast as the encoder.
-_PYRAMID = {
+# As for classification, LP-FT (Kumar et al., 2022) with small steps and frozen batch normalization.
+_PROBED = {
     "architecture": FAST[0],
     "batch_size": 16,
-    "lr": 4e-4,
-    "head_lr": 5.0,
+    "lr": 3e-4,
     "freeze": 0.0,
-    "layer_decay": 1.0,
+    "layer_decay": 0.85,
     "weight_decay": 0.01,
     "freeze_norm": True,
-    "crop_focus": 0.0,
+    "crop_focus": 0.5,
     "copy_paste": 0.0,
     "augmentation_strength": 0.6,
     "loss": "cross_entropy",
@@ -195,13 +200,18 @@ _PYRAMID = {
     "ema": False,
 }
 
+# A plain feature pyramid, with a decoder that learns five times as fast as the encoder.
+_PYRAMID = {**_PROBED, "lr": 4e-4, "head_lr": 5.0, "layer_decay": 1.0}
+
 # Parameters to try first, with pretrained encoders.
 TRANSFER: tuple[dict[str, Any], ...] = (
-    _PYRAMID,
-    {**_PYRAMID, "crop_focus": 0.5, "ema": True, "class_balance": 0.3},
-    {**_PYRAMID, "architecture": STRONG[0], "lr": 1e-4, "layer_decay": 0.9, "head_lr": 10.0},
-    {**_PYRAMID, "architecture": STRONG[1], "lr": 5e-5, "layer_decay": 0.75, "head_lr": 10.0},
-    {**_PYRAMID, "architecture": FAST[1]},
+    _PROBED,
+    {**_PROBED, "architecture": FAST[1]},
+    {**_PROBED, "architecture": STRONG[0], "lr": 5e-5, "layer_decay": 0.75},
+    {**_PYRAMID, "architecture": STRONG[1], "lr": 1e-4, "layer_decay": 0.9, "head_lr": 10.0},
+    {**_PROBED, "architecture": STRONG[2], "lr": 1e-4},
+    {**_PROBED, "architecture": FAST[1], "ema": True, "class_balance": 0.3},
+    {**_PYRAMID, "architecture": FAST[2]},
 )
 
 # From scratch: the best known ones, starting with the cheapest, then the notebook's recipe.

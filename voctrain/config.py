@@ -180,9 +180,7 @@ class LabeledConfig(TrainConfig):
 class ClassifyConfig(LabeledConfig):
     """Multi-label classification. The choices come from the course notebook; the losses cite their papers."""
 
-    head_init: str = choice(
-        "random", "probe"
-    )  # probe: of logistic regression on the frozen features, see voctrain.probe
+    head_init: str = choice("random", "probe")  # probe: of the frozen features, see voctrain.probe
 
     loss: str = choice("bce", "bce_weight", "focal", "asymmetric")
     reduction: str = choice("mean", "sum")  # over images and classes
@@ -210,6 +208,8 @@ class SegmentConfig(LabeledConfig):
     architecture: str = "unet"
     width: int | None = only_with("architecture", ("unet", "fpn_*"), 64, 4, 512)  # channels of the finest maps
     depth: int | None = only_with("architecture", ("unet",), 4, 1, 6)  # number of times the image is halved
+    # As in `ClassifyConfig`, see voctrain.pixel_probe.
+    head_init: str | None = only_with("architecture", ("linear/*",), "random", choices=("random", "probe"))
 
     loss: str = choice(
         "cross_entropy", "dice", "lovasz", "cross_entropy+dice", "cross_entropy+lovasz", "object_cross_entropy", "bce"

@@ -1,6 +1,10 @@
-"""A linear probe for masks: logistic regression on the maps of a frozen encoder, cell by cell."""
+"""A linear probe for masks: logistic regression on the maps of a frozen encoder, cell by cell.
+
+A segmenter `linear/ENCODER` has the same form, so that its training can start from the probe, see `voctrain.probe`.
+"""
 
 import warnings
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,94 +17,78 @@ from voctrain.config import SegmentConfig
 from voctrain.data import Data
 from voctrain.data.class_names import VOID
 from voctrain.images import to_unit
-from voctrain.metrics.segmentation import confusion, mask_metrics
-from voctrain.models import Segmenter, build_segmenter
-from voctrain.models.decoders import split_name
+from voctrain.models import Segmenter
+from voctrain.models.decoders import CELL, Linear
 from voctrain.precision import autocast
+from voctrain.probe import Probe, kept
 
-STRIDE = 8  # pixels per side of a cell
-CELLS = 100  # of each training image
-STRENGTH = 0.01  # scikit-learn's C, of features of variance 1
+CELLS = 100  # at random from each training image
+MOST = 40_000  # from all of them
+STRENGTH = 1e-3  # scikit-learn's C, of features of variance 1
 STEPS = 100  # of the solver; more change little
-BATCH = 16  # images
+BATCH = 4  # images
 
 
-def pixel_probe_metrics(config: SegmentConfig, data: Data, *, device: str | torch.device = "cpu") -> dict[str, float]:
-    """The validation metrics of the probe of `CELLS` random cells of each training image, see `mask_metrics`.
+def start_from_pixel_probe(model: Segmenter, config: SegmentConfig, data: Data, device: torch.device) -> None:
+    """`set_pixel_probe`, unless the decoder came with the weights; `model` has seen no training yet."""
+    if model.loaded is None or model.loaded.loaded < model.loaded.total:
+        set_pixel_probe(model, config, data, device)
 
-    Its features are all maps of the encoder of `config.architecture`, with `config.weights` before any training. No
-    mask in train and val may be entirely void. Raises `ValueError` unless the segmenter is a decoder on a pyramid of
-    timm's, and for unavailable weights.
+
+def set_pixel_probe(model: Segmenter, config: SegmentConfig, data: Data, device: torch.device) -> None:
+    """Set the linear decoder of a segmenter to the probe of the training images, none of whose masks is all void."""
+    assert isinstance(model.net, Linear)
+    model.to(device).to(memory_format=torch.channels_last).eval()
+    rows, classes = _cells(model, config, data)
+    probe = kept(fit_pixel_probe, rows, classes, np.bincount(classes, minlength=1 + len(data.classes)))
+    layers: list[Any] = list(model.net.heads)
+    weights = torch.from_numpy(probe.weight.copy()).split([layer.in_channels for layer in layers], 1)
+    with torch.no_grad():
+        for layer, weight in zip(layers, weights, strict=True):
+            layer.weight.copy_(weight[:, :, None, None])
+        layers[-1].bias.copy_(torch.from_numpy(probe.bias.copy()))
+
+
+def fit_pixel_probe(rows: np.ndarray, classes: np.ndarray, counts: np.ndarray) -> Probe:
+    """The multinomial logistic regression from features (N, F) to classes (N,).
+
+    counts: the number of cells of each class, (C,). A class without any is as improbable as half a cell.
     """
-    decoder, _ = split_name(config.architecture) or ("", "")
-    if decoder in ("", "dpt"):
-        raise ValueError(f"a probe requires a pyramid, DECODER/ENCODER, but got architecture={config.architecture}")
-    assert data.masks is not None
-    device = torch.device(device)
-    options = {"image_size": config.image_size, "weights": config.weights}
-    model = build_segmenter(config.architecture, **options).to(device).to(memory_format=torch.channels_last).eval()
-    rng = np.random.default_rng(0)
-    features, targets = [], []
-    for index in np.array_split(data.train, range(BATCH, len(data.train), BATCH)):
-        maps = _maps(model, torch.from_numpy(data.images[index]).to(device), config)
-        truths = _cells(torch.from_numpy(data.masks[index]), model, maps.shape[-1])
-        for cells, truth in zip(maps.cpu(), truths, strict=True):
-            known = np.flatnonzero(truth.flatten() != VOID)
-            chosen = rng.permutation(known)[:CELLS]
-            features.append(cells.flatten(1).T[chosen].numpy())
-            targets.append(truth.flatten()[chosen].numpy())
-    rows, classes = np.concatenate(features), np.concatenate(targets)
-    if len(set(classes.tolist())) < 2:
-        raise ValueError("a probe requires cells of two classes in the training images: use larger images")
     scale = float(rows.std()) or 1.0
-    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
-        fitted = LogisticRegression(C=STRENGTH, max_iter=STEPS).fit(rows / scale, classes)
-    weight = torch.from_numpy(np.atleast_2d(fitted.coef_) / scale).float().to(device)
-    bias = torch.from_numpy(fitted.intercept_).float().to(device)
-    if len(weight) == 1:  # of two classes, scikit-learn has the second one's only
-        weight, bias = torch.cat([-weight, weight]), torch.cat([-bias, bias])
-    names, counts = torch.from_numpy(fitted.classes_).long(), []
-    for index in np.array_split(data.val, range(BATCH, len(data.val), BATCH)):
-        maps = _maps(model, torch.from_numpy(data.images[index]).to(device), config)
-        logits = torch.einsum("kf,bfhw->bkhw", weight, maps) + bias[:, None, None]
-        covered = _covered(model, data.images.shape[1])
-        whole = F.interpolate(logits, (covered, covered), mode="bilinear", align_corners=False).argmax(1).cpu()
-        side = data.images.shape[1]
-        truths = torch.from_numpy(data.masks[index])
-        counts.append(confusion(truths, names[whole[:, :side, :side]], 1 + len(data.classes)))
-    return mask_metrics(torch.cat(counts).numpy())
-
-
-def _covered(model: Segmenter, side: int) -> int:
-    """The side of the square that maps cover, in pixels of the images: those are padded, or resized as a whole."""
-    return side if model.input_size is not None else side + -side % model.stride
+    weight = np.zeros((len(counts), rows.shape[1]), np.float32)
+    bias = np.where(counts > 0, 0, np.log(0.5 / (len(classes) + 1))).astype(np.float32)
+    names = np.flatnonzero(counts)
+    if len(names) > 1:
+        with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
+            fitted = LogisticRegression(C=STRENGTH, max_iter=STEPS).fit(rows / scale, classes)
+        learned = names[-len(fitted.coef_) :]  # of two classes, scikit-learn has the second one's only
+        weight[learned], bias[learned] = fitted.coef_ / scale, fitted.intercept_
+    return Probe(weight, bias, STRENGTH)
 
 
 @torch.inference_mode()
-def _maps(model: Segmenter, images: Tensor, config: SegmentConfig) -> Tensor:
-    """All maps of the encoder as features of cells, float32 (B, F, G, G), of images uint8 (B, S, S, 3)."""
-    seen: list[Tensor] = []
-    hook = model.net.get_submodule("encoder").register_forward_hook(lambda module, given, maps: seen.extend(maps[1:]))
-    try:
+def _cells(model: Segmenter, config: SegmentConfig, data: Data) -> tuple[np.ndarray, np.ndarray]:
+    """Features float32 (N, F) and classes uint8 (N,) of random cells of the training images."""
+    assert data.masks is not None
+    assert isinstance(model.net, Linear)
+    rng = np.random.default_rng(0)
+    most = max(1, min(CELLS, MOST // len(data.train)))
+    rows, classes = [], []
+    for index in np.array_split(data.train, range(BATCH, len(data.train), BATCH)):
+        images = to_unit(torch.from_numpy(data.images[index])).to(model.mean.device)
         with autocast(config, images.device):
-            model(to_unit(images))
-    finally:
-        hook.remove()
-    cells = _covered(model, images.shape[1]) // STRIDE
-    maps = [each.float() for each in seen if each.shape[1]]  # transformers have an empty one
-    return torch.cat(
-        [
-            F.adaptive_avg_pool2d(each, cells)
-            if each.shape[-1] > cells
-            else F.interpolate(each, (cells, cells), mode="bilinear", align_corners=False)
-            for each in maps
-        ],
-        1,
-    )
+            features = model.net.features(model.prepared(images)).float().cpu()
+        truths = _centers(torch.from_numpy(data.masks[index]), features.shape[-1], model)
+        for cells, truth in zip(features.flatten(2), truths.flatten(1), strict=True):
+            chosen = rng.permutation(np.flatnonzero(truth != VOID))[:most]
+            rows.append(cells[:, chosen].T.numpy())
+            classes.append(truth[chosen].numpy())
+    return np.concatenate(rows), np.concatenate(classes)
 
 
-def _cells(masks: Tensor, model: Segmenter, cells: int) -> Tensor:
+def _centers(masks: Tensor, cells: int, model: Segmenter) -> Tensor:
     """The classes uint8 (B, cells, cells) in the centers of the cells of masks uint8 (B, S, S)."""
-    more = _covered(model, masks.shape[-1]) - masks.shape[-1]
-    padded = F.pad(masks, (0, more, 0, more), value=VOID)
-    return F.interpolate(padded[:, None].float(), (cells, cells), mode="nearest-exact")[:, 0].to(torch.uint8)
+    if model.input_size is None:  # images are padded
+        more = cells * CELL - masks.shape[-1]
+        masks = F.pad(masks, (0, more, 0, more), value=VOID)
+    return F.interpolate(masks[:, None].float(), (cells, cells), mode="nearest-exact")[:, 0].to(torch.uint8)

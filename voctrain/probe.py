@@ -5,6 +5,7 @@ et al., "Fine-tuning can distort pretrained features and underperform out-of-dis
 """
 
 import hashlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from voctrain.features import features, last_linear
 from voctrain.metrics.classification import classify_metrics
 from voctrain.models import Classifier
 
-FORMAT = 2  # version of the cached probes: increment it when the way they are fitted changes
+FORMAT = 3  # version of the cached probes: increment it when the way they are fitted changes
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)  # scikit-learn's C, of features of variance 1
 FOLDS = 3
 MOST = 5000  # images that the regularization is chosen with
@@ -88,7 +89,7 @@ def start_from_probe(model: Classifier, config: ClassifyConfig, data: Data, devi
     if model.loaded is not None and model.loaded.loaded == model.loaded.total:
         return
     views, _ = features(config, data, device=device)
-    probe = _kept(views[:, data.train], data.labels[data.train])
+    probe = kept(fit_probe, views[:, data.train], data.labels[data.train])
     layer = last_linear(model)
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(probe.weight.copy()))
@@ -98,24 +99,26 @@ def start_from_probe(model: Classifier, config: ClassifyConfig, data: Data, devi
 def probe_metrics(config: ClassifyConfig, data: Data, *, device: str | torch.device = "cpu") -> dict[str, float]:
     """The validation metrics of the probe of the training images, see `features` and `classify_metrics`."""
     views, _ = features(config, data, device=device)
-    probe = _kept(views[:, data.train], data.labels[data.train])
+    probe = kept(fit_probe, views[:, data.train], data.labels[data.train])
     return classify_metrics(data.labels[data.val], probe.probabilities(views[:1, data.val]))
 
 
-def _kept(views: np.ndarray, labels: np.ndarray) -> Probe:
-    """`fit_probe`, from the cache if another training has fitted it before."""
-    key = hashlib.sha256(repr((FORMAT, STRENGTHS, views.shape)).encode() + views.tobytes() + labels.tobytes())
+def kept(fit: Callable[..., Probe], *arrays: np.ndarray) -> Probe:
+    """The result of `fit`, from the cache if another training has fitted the same arrays before."""
+    key = hashlib.sha256(repr((FORMAT, fit.__name__, [array.shape for array in arrays])).encode())
+    for array in arrays:
+        key.update(array.tobytes())
     path = cache_dir() / "probes" / f"{key.hexdigest()[:32]}.arrays"
     if (known := open_arrays(path)) is None:
-        probe = fit_probe(views, labels)
-        arrays = {"weight": probe.weight, "bias": probe.bias, "strength": np.array([probe.strength])}
+        probe = fit(*arrays)
+        found = {"weight": probe.weight, "bias": probe.bias, "strength": np.array([probe.strength])}
 
         def fill(write: Write) -> tuple[str, ...]:
-            for name, array in arrays.items():
+            for name, array in found.items():
                 write(name, 0, array)
             return ()
 
         with suppress(OSError):
-            write_arrays(path, {name: (array.shape, str(array.dtype)) for name, array in arrays.items()}, fill)
+            write_arrays(path, {name: (array.shape, str(array.dtype)) for name, array in found.items()}, fill)
         return probe
     return Probe(known.arrays["weight"], known.arrays["bias"], float(known.arrays["strength"][0]))

@@ -27,6 +27,7 @@ from voctrain.models.deployed import DeployedSegmenter
 from voctrain.models.fine_tuning import fine_tune
 from voctrain.models.segmenters import check_name
 from voctrain.models.weights_file import file_origin
+from voctrain.pixel_probe import set_pixel_probe, start_from_pixel_probe
 from voctrain.precision import autocast
 from voctrain.sampling import check_sampling, sampling_pool
 from voctrain.seeding import seed_epoch
@@ -47,13 +48,15 @@ def train(
     device = torch.device(device)
     seed_epoch(config.seed, 0)
     model = new_model(config, data)
+    if resume is None and config.head_init == "probe":
+        start_from_pixel_probe(model, config, data, device)
     images, masks, train_images, train_masks = arrays_on(device, data, config, masks=True)
     assert masks is not None
     assert train_masks is not None
     num_classes = 1 + len(data.classes)
     criterion = MaskLoss(config, pixel_counts(data.masks, data.train, num_classes)).to(device)
     pool = sampling_pool(data.labels[data.train], config, data.classes)
-    train_index, val_index = torch.tensor(data.train), torch.tensor(data.val)
+    train_index = torch.tensor(data.train)
     rarity = class_rarity(data).to(device)
 
     def batch_loss(index: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,36 +66,52 @@ def train(
         loss = criterion(logits, target) + (config.aux_weight or 0) * sum(criterion(a, target) for a in auxiliary)
         return loss, confusion(target, logits.detach().argmax(1), num_classes)
 
-    def evaluate(model: Segmenter) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        if not len(data.val):
-            return {}, {}
-        counts, dice, total, known = [], [], 0.0, 0
-        for index in val_index.split(EVAL_BATCH):
-            target, logits = masks[index], _logits(model, images[index], config)
-            total += F.cross_entropy(logits, target.long(), ignore_index=VOID, reduction="sum")
-            predicted = logits.argmax(1)
-            counts.append(confusion(target, predicted, num_classes))
-            dice.append(mask_dice(target, predicted))
-            known += counts[-1].sum()
-        loss = float(total / max(int(known), 1))
-        if not np.isfinite(loss):
-            raise FloatingPointError("the validation outputs are no longer finite")
-        counts, dice = torch.cat(counts).int().cpu().numpy(), torch.cat(dice).float().cpu().numpy()
-        ids = np.array([data.ids[i] for i in data.val])
-        metrics = {"val_loss": loss, **mask_metrics(counts), "val_dice": float(dice.mean())}
-        return metrics, {"ids": ids, "confusion": counts, "dice": dice}
-
     yield from fit(
         model,
         config,
         draw=lambda: train_index[pool.draw()],
         batch_loss=batch_loss,
         train_metrics=lambda outputs: mask_metrics(torch.cat(outputs).cpu().numpy(), prefix="train_"),
-        evaluate=evaluate,
+        evaluate=lambda model: _validated(model, config, data, images, masks),
         metric=METRIC,
         device=device,
         resume=resume,
     )
+
+
+def _validated(
+    model: Segmenter, config: SegmentConfig, data: Data, images: DeviceArray, masks: DeviceArray
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """The metrics on the validation images and the predictions behind them; both are empty without such images."""
+    if not len(data.val):
+        return {}, {}
+    counts, dice, total, known = [], [], 0.0, 0
+    for index in torch.tensor(data.val).split(EVAL_BATCH):
+        target, logits = masks[index], _logits(model, images[index], config)
+        total += F.cross_entropy(logits, target.long(), ignore_index=VOID, reduction="sum")
+        predicted = logits.argmax(1)
+        counts.append(confusion(target, predicted, 1 + len(data.classes)))
+        dice.append(mask_dice(target, predicted))
+        known += counts[-1].sum()
+    loss = float(total / max(int(known), 1))
+    if not np.isfinite(loss):
+        raise FloatingPointError("the validation outputs are no longer finite")
+    counts, dice = torch.cat(counts).int().cpu().numpy(), torch.cat(dice).float().cpu().numpy()
+    ids = np.array([data.ids[i] for i in data.val])
+    metrics = {"val_loss": loss, **mask_metrics(counts), "val_dice": float(dice.mean())}
+    return metrics, {"ids": ids, "confusion": counts, "dice": dice}
+
+
+def probe_metrics(config: SegmentConfig, data: Data, *, device: str | torch.device = "cpu") -> dict[str, float]:
+    """The validation metrics of the probe of a `linear/ENCODER` with `config.weights`, before any training."""
+    check(config, data)
+    data, device = with_masks(data), torch.device(device)
+    assert data.masks is not None
+    model = new_model(config, data)
+    set_pixel_probe(model, config, data, device)
+    images, masks = (DeviceArray(part, device, budget=0) for part in (data.images, data.masks))  # each is needed once
+    with torch.inference_mode():
+        return _validated(model, config, data, images, masks)[0]
 
 
 def with_masks(data: Data) -> Data:

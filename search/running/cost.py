@@ -44,7 +44,9 @@ def training_operations(problem: Problem, config: TrainConfig, data: Data) -> fl
     )
     # Weights change no operation, and getting them, or features for a probe, is not training.
     plain = {"weights": "none", "head_init": "random"}
-    config = dataclasses.replace(config, **{name: value for name, value in plain.items() if hasattr(config, name)})
+    config = dataclasses.replace(
+        config, **{name: value for name, value in plain.items() if getattr(config, name, None)}
+    )
     with FlopCounterMode(display=False) as counter:
         next(problem.task.module.train(config, few))
     return float(counter.get_total_flops())

@@ -48,15 +48,17 @@ class Segment(PretrainedTask):
         from search.trial.device import pick_device
         from voctrain import segment
         from voctrain.metrics.segmentation import all_background
-        from voctrain.pixel_probe import pixel_probe_metrics
+        from voctrain.models.decoders import LINEAR, split_name
 
         data = segment.with_masks(data)
         assert data.masks is not None
-        if fields.get("weights", "none") != "none" and "architecture" in fields:
-            config = SegmentConfig(**{name: fields[name] for name in ("architecture", "weights", "image_size")})
-            with suppress(ValueError):  # not a pyramid of timm's
-                metrics = pixel_probe_metrics(config, data, device=pick_device(1))
-                return Baseline(f"linear probe of {config.architecture.partition('/')[2]}", metrics)
+        decoded = split_name(fields.get("architecture", ""))
+        if fields.get("weights", "none") != "none" and decoded is not None:
+            fixed = {name: fields[name] for name in ("weights", "image_size")}
+            config = SegmentConfig(architecture=f"{LINEAR}/{decoded[1]}", **fixed)
+            with suppress(ValueError):  # weights of a whole segmenter
+                metrics = segment.probe_metrics(config, data, device=pick_device(1))
+                return Baseline(f"linear probe of {decoded[1]}", metrics)
         metrics = all_background((data.masks[i] for i in data.val), 1 + len(data.classes))
         return Baseline("all background", metrics)
 
@@ -225,7 +227,10 @@ class Segment(PretrainedTask):
 
     def script(self, config: TrainConfig) -> Script:
         assert isinstance(config, SegmentConfig)
-        terms = ""
+        terms, start, probe = "", "", {}
+        if config.head_init == "probe":
+            start = "start_from_pixel_probe(model, config, data, device)\n"
+            probe = {"voctrain.pixel_probe": "start_from_pixel_probe"}
         if config.aux_weight:
             terms = "\nloss = loss + config.aux_weight * sum(criterion(a, target) for a in auxiliary)"
         return Script(
@@ -237,8 +242,10 @@ class Segment(PretrainedTask):
                 "voctrain.models.auxiliary": "outputs_of",
                 "voctrain.sampling": "sampling_pool",
                 "voctrain.segment": "class_rarity, pixel_counts, predict, vary, with_masks",
+                **probe,
             },
             setup="data = with_masks(data)  # images without a mask teach nothing\n"
+            f"{start}"
             "images, masks = (DeviceArray(part, device) for part in training_arrays(data, config))\n"
             "num_classes = 1 + len(data.classes)  # background first\n"
             "criterion = MaskLoss(config, pixel_counts(data.masks, data.train, num_classes)).to(device)\n"

@@ -29,6 +29,7 @@ EFFECTS = {
     "class_balance": ({}, 0.5),
     "pos_weight": ({"loss": "bce"}, 100.0),
     "aux_weight": ({"architecture": "fcn_resnet50", "width": None, "depth": None}, 0.0),
+    "head_init": ({"architecture": "linear/test_resnet", "width": None, "depth": None}, "probe"),
     "crop_focus": ({"crop_scale": 0.3}, 1.0),
     "copy_paste": ({}, 1.0),
     "aug_repeats": ({}, 2),

@@ -1,20 +1,25 @@
-"""Segmenters `DECODER/ENCODER`: decoders of segmentation_models_pytorch on networks of timm."""
+"""Segmenters `DECODER/ENCODER`: decoders of segmentation_models_pytorch, or a linear one, on networks of timm."""
 
 import contextlib
 import dataclasses
 import logging
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import segmentation_models_pytorch as smp
-from torch import nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from voctrain.models import timm_networks
 from voctrain.models.classifiers import build_classifier
 from voctrain.models.normalized import Normalized
 
-# `dpt` is for plain vision transformers, whose maps all have one size; the others need maps of several.
-DECODERS = ("unet", "unetplusplus", "fpn", "deeplabv3plus", "upernet", "segformer", "dpt")
+LINEAR = "linear"
+# `dpt` is for plain vision transformers, whose maps all have one size; the next six need maps of several.
+DECODERS = (LINEAR, "unet", "unetplusplus", "fpn", "deeplabv3plus", "upernet", "segformer", "dpt")
+CELL = 4  # pixels per side of a cell of a linear decoder
 
 
 def split_name(name: str) -> tuple[str, str] | None:
@@ -37,12 +42,67 @@ def build_decoder(decoder: str, encoder: str, *, num_classes: int, image_size: i
     size = timm_networks.size_options(encoder, image_size)
     try:
         with warnings.catch_warnings(action="ignore"):  # of what timm has moved, and advice on transformers
+            if decoder == LINEAR:
+                return Linear(encoder, num_classes, image_size)
             return smp.create_model(decoder, f"tu-{encoder}", None, classes=num_classes, **size)
     except (ValueError, TypeError, RuntimeError, AttributeError, AssertionError) as error:
-        other = "fpn" if decoder == "dpt" else "dpt"
+        other = LINEAR if decoder == "dpt" else "dpt"
         raise ValueError(
             f"no {decoder} can be built on {encoder} ({error}): use another encoder, or a decoder such as {other}"
         ) from None
+
+
+class Linear(nn.Module):
+    """The sum of a linear layer on each map of an encoder and on the mean of its last map, cell by cell.
+
+    It has no context but what the encoder's maps contain, and few parameters, which can start as a probe
+    (voctrain.pixel_probe): good features need no more.
+    """
+
+    def __init__(self, encoder: str, num_classes: int, image_size: int):
+        super().__init__()
+        self.encoder = Maps(encoder, image_size)
+        widths = self.encoder.widths
+        layers = [nn.Conv2d(width, num_classes, 1, bias=False) for width in widths]
+        self.heads = nn.ModuleList([*layers, nn.Conv2d(widths[-1], num_classes, 1)])
+
+    def forward(self, images: Tensor) -> Tensor:
+        # Resizing the few results is equal to resizing the maps, and cheaper.
+        parts = [head(part) for head, part in zip(self.heads, self._parts(images), strict=True)]
+        summed = torch.stack(_in_cells(parts, images)).sum(0)
+        return F.interpolate(summed, images.shape[-2:], mode="bilinear", align_corners=False)
+
+    def features(self, images: Tensor) -> Tensor:
+        """All inputs of the linear layers in cells, (B, F, H / CELL, W / CELL)."""
+        return torch.cat(_in_cells(self._parts(images), images), 1)
+
+    def _parts(self, images: Tensor) -> list[Tensor]:
+        maps = self.encoder(images)
+        return [*maps, maps[-1].mean((2, 3), keepdim=True)]
+
+
+def _in_cells(parts: list[Tensor], images: Tensor) -> list[Tensor]:
+    height, width = (side // CELL for side in images.shape[-2:])
+    return [
+        F.adaptive_avg_pool2d(part, (height, width))
+        if part.shape[-1] > width
+        else F.interpolate(part, (height, width), mode="bilinear", align_corners=False)
+        for part in parts
+    ]
+
+
+class Maps(nn.Module):
+    """The maps of a network, from fine to coarse, or of its last blocks."""
+
+    def __init__(self, encoder: str, image_size: int):
+        super().__init__()
+        net = timm_networks.build(encoder, image_size=image_size, features_only=True)
+        info: Any = net.feature_info
+        self.model, self.widths = net, info.channels()
+        self.channels_last = getattr(net, "output_fmt", None) == "NHWC"
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [each.permute(0, 3, 1, 2) if self.channels_last else each for each in self.model(images)]
 
 
 def load_features(model: Normalized, encoder: str, weights: str, *, image_size: int) -> None:

@@ -17,7 +17,7 @@ from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from voctrain.models.classifiers import CLASSIFIERS, build_classifier, tensor_names
-from voctrain.models.decoders import DECODERS, build_decoder, input_size, load_features, split_name
+from voctrain.models.decoders import DECODERS, Linear, build_decoder, input_size, load_features, split_name
 from voctrain.models.heads import Head
 from voctrain.models.maps import map_shapes
 from voctrain.models.normalized import Normalized
@@ -42,18 +42,20 @@ class Segmenter(Normalized):
         self.input_size, self.stride = input_size, stride
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        output = self.net(self.prepared(images))
+        if self.input_size is not None:
+            return _resized(output, images)
+        if isinstance(output, Tensor):
+            return output[..., : images.shape[-2], : images.shape[-1]]
+        return (output["out"], output["aux"]) if self.training and "aux" in output else output["out"]
+
+    def prepared(self, images: Tensor) -> Tensor:
+        """The input of `net`: normalized, and resized or padded."""
         images = self.normalized(images)
         if self.input_size is not None:
-            side = (self.input_size, self.input_size)
-            return _resized(self.net(F.interpolate(images, side, mode="bilinear", antialias=True)), images)
-        height, width = images.shape[-2:]
-        if self.stride > 1:
-            padding = (0, -width % self.stride, 0, -height % self.stride)
-            return self.net(F.pad(images, padding, mode="replicate"))[..., :height, :width]
-        output = self.net(images)
-        if isinstance(output, Tensor):
-            return output
-        return (output["out"], output["aux"]) if self.training and "aux" in output else output["out"]
+            return F.interpolate(images, (self.input_size, self.input_size), mode="bilinear", antialias=True)
+        height, width = (-side % self.stride for side in images.shape[-2:])
+        return F.pad(images, (0, width, 0, height), mode="replicate") if height or width else images
 
 
 def build_segmenter(
@@ -126,6 +128,8 @@ def _last_tensors(net: nn.Module) -> frozenset[str]:
     """The names of the tensors whose shape depends on the number of classes: those of the last layers."""
     if isinstance(net, UNet | FPN):
         layers = ["head"]
+    elif isinstance(net, Linear):
+        layers = [f"heads.{i}" for i in range(len(net.heads))]
     elif isinstance(net, SegmentationModel):
         layers = [name for name, layer in net.named_modules() if isinstance(layer, nn.Conv2d)][-1:]
     else:  # torchvision's: sequences that end with it, or two such layers

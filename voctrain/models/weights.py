@@ -79,14 +79,17 @@ def load_encoder(
 def is_of_encoder(weights: str, net: nn.Module, encoder: str | None, head: Head) -> bool:
     """Whether a file is a classifier's, for the part `encoder` of a segmenter `net`, rather than the segmenter's own.
 
-    Checkpoints name their task; other files have nothing of the segmenter between its encoder and its last layers.
+    Checkpoints name their task; other files have nothing of the segmenter between its encoder and its last layers, or,
+    where it has nothing there either, no such last layers.
     """
     file, own = read_file(weights), net.state_dict()
     if file.task is not None or encoder is None:
         return file.task == "classify"
     match = find(file, net, body_of(own, head))
     between = [key for key in own if first_part(key) != encoder and key not in head.last and not is_counter(key)]
-    return match is None or not any(key in match.state and match.state[key].shape == own[key].shape for key in between)
+    if match is None or not between:
+        return match is None or head.last.isdisjoint(match.state)
+    return not any(key in match.state and match.state[key].shape == own[key].shape for key in between)
 
 
 def _read(weights: str, architecture: str, image_size: int | None = None) -> WeightsFile:

@@ -29,6 +29,7 @@ CASES = {
     },
     "classify, losses": {"architecture": "googlenet", "batch_size": 16, "mask_loss": 1.0, "schedule": "plateau"},
     "segment": {"architecture": "unet", "width": 4, "depth": 1, "copy_paste": 0.5, "lr": 1e-2, "precision": "bfloat16"},
+    "segment, probe": {"architecture": "linear/test_resnet", "head_init": "probe", "batch_size": 16},
     "attack": {"architecture": "universal", "l2_penalty": 0.1, "ssim_penalty": 1.0, "lr": 0.05, "precision": "auto"},
     "attack, private": {"goal": "privacy", "architecture": "universal", "scale": 0.5, "patience": 1},
 }
