@@ -196,7 +196,7 @@ _PROBED = {
     "copy_paste": 0.0,
     "augmentation_strength": 0.6,
     "loss": "cross_entropy",
-    "class_balance": 0.0,
+    "class_balance": 0.3,
     "ema": False,
 }
 
@@ -210,7 +210,7 @@ TRANSFER: tuple[dict[str, Any], ...] = (
     {**_PROBED, "architecture": STRONG[0], "lr": 5e-5, "layer_decay": 0.75},
     {**_PYRAMID, "architecture": STRONG[1], "lr": 1e-4, "layer_decay": 0.9, "head_lr": 10.0},
     {**_PROBED, "architecture": STRONG[2], "lr": 1e-4},
-    {**_PROBED, "architecture": FAST[1], "ema": True, "class_balance": 0.3},
+    {**_PROBED, "architecture": FAST[1], "ema": True},
     {**_PYRAMID, "architecture": FAST[2]},
 )
 
