@@ -4,7 +4,7 @@ Lee, "Pseudo-label", 2013; Xie et al., "Self-training with Noisy Student improve
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,9 +50,12 @@ def unlabeled_of(data: Data) -> Unlabeled:
     return Unlabeled(data.test_ids, data.test_images, detail, data.test_sizes)
 
 
-def read_unlabeled(folder: Path, data: Data) -> Unlabeled:
+def read_unlabeled(
+    folder: Path, data: Data, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Unlabeled:
     """All images in a folder and its subfolders, at the sizes of `data`.
 
+    `progress` is called with the number of images read and the total, first with 0.
     Raises `ValueError` if there are none, or one cannot be read.
     """
     files = image_files(folder)
@@ -64,8 +67,13 @@ def read_unlabeled(folder: Path, data: Data) -> Unlabeled:
         image = read_image(file)
         return image.shape[:2], [resize_square(image, side, resize=data.resize) for side in sides]
 
+    found: list[tuple[tuple[int, int], list[np.ndarray]]] = []
     with ThreadPoolExecutor() as pool:
-        found = list(pool.map(read, files))
+        read_files = pool.map(read, files)
+        progress(0, len(files))
+        for done, each in enumerate(read_files, 1):
+            found += [each]
+            progress(done, len(files))
     images, *detail = (np.stack([squares[i] for _, squares in found]) for i in range(len(sides)))
     sizes = np.array([size for size, _ in found], np.int32)
     names = tuple(file.relative_to(folder).with_suffix("").as_posix() for file in files)

@@ -1,6 +1,7 @@
 """A call of `search.final`, checked before anything starts, with the configurations to choose from."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def open_selection(options: FinalOptions, reporter: Reporter) -> Selection:
         task.module.check(config, data)
         if getattr(config, "weights", "none") != "none":  # downloads them
             task.module.new_model(config, data)
-    unlabeled = _unlabeled(task, options, data)
+    unlabeled = _unlabeled(task, options, data, reporter.reading())
     baseline = task.baseline(data, candidates[0][1].to_dict())
     paths = RunPaths(run)
     writable = next(p for p in (paths.final.folder, *paths.final.folder.parents) if p.exists())
@@ -93,7 +94,7 @@ def open_selection(options: FinalOptions, reporter: Reporter) -> Selection:
     )
 
 
-def _unlabeled(task: Task, options: FinalOptions, data: Data) -> Unlabeled | None:
+def _unlabeled(task: Task, options: FinalOptions, data: Data, progress: Callable[[int, int], None]) -> Unlabeled | None:
     """The images for self-training, if it is asked for: those of --unlabeled, or those of the set without labels.
 
     Raises `ValueError` if there are none.
@@ -105,7 +106,7 @@ def _unlabeled(task: Task, options: FinalOptions, data: Data) -> Unlabeled | Non
     if task.submits is None:
         raise ValueError(f"--self-training is for tasks with labels, not for {task.name}: leave it out")
     if options.unlabeled is not None:
-        return read_unlabeled(Path(options.unlabeled), data)
+        return read_unlabeled(Path(options.unlabeled), data, progress)
     if not data.test_ids:
         raise ValueError("--self-training needs unlabeled images, but the set has none: give a folder with --unlabeled")
     return unlabeled_of(data)

@@ -83,7 +83,9 @@ def test_images_of_a_folder_are_read_at_both_sizes(data, tmp_path):
     (tmp_path / "more").mkdir()
     for name, size in (("more/b.png", (40, 20)), ("a.jpg", (20, 40))):
         Image.new("RGB", size, (200, 0, 0)).save(tmp_path / name)
-    found = read_unlabeled(tmp_path, data)
+    seen = []
+    found = read_unlabeled(tmp_path, data, lambda *progress: seen.append(progress))
+    assert seen == [(0, 2), (1, 2), (2, 2)]
     assert (found.ids, found.sizes.tolist()) == (("a", "more/b"), [[40, 20], [20, 40]])
     assert found.images.shape == (2, *data.images.shape[1:])
     assert found.detail is None
