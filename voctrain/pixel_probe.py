@@ -24,7 +24,10 @@ from voctrain.probe import Probe, kept
 
 CELLS = 100  # at random from each training image
 MOST = 40_000  # from all of them
-STRENGTH = 1e-3  # scikit-learn's C, of features of variance 1
+# scikit-learn's C, of features of variance 1. A probe of 1e-2 is a little better (on VOC with EfficientNet-Lite0 at 160
+# pixels, val_mIoU 0.345 against 0.334), but so sure of its training images that fine-tuning learns less (0.389 against
+# 0.405).
+STRENGTH = 1e-3
 STEPS = 100  # of the solver; more change little
 BATCH = 4  # images
 
@@ -54,11 +57,11 @@ def fit_pixel_probe(rows: np.ndarray, classes: np.ndarray, counts: np.ndarray) -
 
     counts: the number of cells of each class, (C,). A class without any is as improbable as half a cell.
     """
-    scale = float(rows.std()) or 1.0
     weight = np.zeros((len(counts), rows.shape[1]), np.float32)
     bias = np.where(counts > 0, 0, np.log(0.5 / (len(classes) + 1))).astype(np.float32)
     names = np.flatnonzero(counts)
     if len(names) > 1:
+        scale = float(rows.std()) or 1.0
         with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
             fitted = LogisticRegression(C=STRENGTH, max_iter=STEPS).fit(rows / scale, classes)
         learned = names[-len(fitted.coef_) :]  # of two classes, scikit-learn has the second one's only
