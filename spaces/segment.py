@@ -14,7 +14,7 @@ SMALL = ("fpn_resnet9", "fpn_resnet18", "unet", "lraspp_mobilenet_v3_large")
 LARGE = ("fpn_resnet50", "fcn_resnet50", "deeplabv3_mobilenet_v3_large", "deeplabv3_resnet50")
 # Whole segmenters, trained on COCO's masks of VOC's classes.
 PUBLISHED = ("lraspp_mobilenet_v3_large", "fcn_resnet50", "deeplabv3_mobilenet_v3_large", "deeplabv3_resnet50")
-# Decoders on pretrained encoders, the best known for their price first. The weights of the first two come with packages.
+# Decoders on pretrained encoders, the best known for their price first. The weights of two come with packages.
 # A linear decoder that starts as a probe learns in a few epochs; others need more of them, more images, and a GPU.
 FAST = ("linear/tf_efficientnet_lite0", "linear/tf_efficientnet_lite2")
 FAST += ("linear/mobilenetv3_large_100.ra_in1k", "linear/resnet18.a1_in1k")
