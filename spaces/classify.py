@@ -203,10 +203,14 @@ _PROBED = {
 # normalization.
 TRANSFER: tuple[dict[str, Any], ...] = (
     _PROBED,
+    {  # found by a search of VOC 2009 at 160 pixels: few layers move, in small steps
+        **{"architecture": FAST[1], "batch_size": 16, "optimizer": "sgd", "lr_sgd": 3e-3, "weight_decay_l2": 5e-4},
+        **{"freeze": 0.5, "layer_decay": 0.7, "freeze_norm": True, "augmentation_strength": 0.3},
+        **{"loss": "asymmetric", "mixing": "cutmix", "ema": False},
+    },
     {**_PROBED, "architecture": FAST[1]},
     {**_PROBED, "architecture": STRONG[0], "lr": 1e-4},
     {**_PROBED, "architecture": STRONG[1], "lr": 5e-5, "layer_decay": 0.75},
-    {**_PROBED, "lr": 1e-4, "ema": True},
     {**_PROBED, "freeze": 1.0},
 )
 

@@ -267,6 +267,7 @@ def test_each_dependency_names_a_file_that_needs_it():
         "segmentation-models-pytorch": "segmentation_models_pytorch",
         "tensorboardx": "tensorboardX",
         "pytest-timeout": "pytest",
+        "pytest-xdist": "pytest",
         "onnxscript": "torch",  # whose exporter needs it
     }
     assert len(lines) == len(re.findall(r'^ +"[\w-]+.*[<>=].*",', project, re.M)) > 10
