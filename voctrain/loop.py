@@ -103,7 +103,7 @@ class Training:
         self.schedule = Schedule(self.optimizer, config, batches)
         self.average = None if config.ema_memory is None else copy.deepcopy(model).requires_grad_(False)
         self.evaluated = model if self.average is None else self.average
-        self.decay = final_decay(config.ema_memory or 0, batches * config.epochs)
+        self.decay = final_decay(config.ema_memory or 0, batches * config.epochs)  # of the average
         self.buffers = FiniteBuffers(model, enabled=self.scaler.is_enabled())
         self.micro_batch = config.micro_batch or config.batch_size
         self.averages = getattr(config, "reduction", "mean") == "mean"  # whether the loss is a mean over images

@@ -244,8 +244,7 @@ class Segment(PretrainedTask):
                 "voctrain.segment": "class_rarity, pixel_counts, predict, vary, with_masks",
                 **probe,
             },
-            setup="data = with_masks(data)  # images without a mask teach nothing\n"
-            f"{start}"
+            setup=f"data = with_masks(data)  # images without a mask teach nothing\n{start}"
             "images, masks = (DeviceArray(part, device) for part in training_arrays(data, config))\n"
             "num_classes = 1 + len(data.classes)  # background first\n"
             "criterion = MaskLoss(config, pixel_counts(data.masks, data.train, num_classes)).to(device)\n"

@@ -2,8 +2,7 @@
 
 python tests/benchmarks/random_draws.py classify|segment [--data DIR] [--image-size PX] [--draws N] prints JSON, one
 line per draw, then a summary: the probe's score, and the share of the draws that are above half of it at the first
-rung. A draw that diverges counts as 0.
-Networks whose weights cannot be had are left out.
+rung. A draw that diverges counts as 0. Networks whose weights cannot be had are left out.
 """
 
 import argparse
