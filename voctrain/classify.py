@@ -19,12 +19,12 @@ from voctrain.loop import Epoch, fit
 from voctrain.losses.classification import classification_loss, object_cross_entropy
 from voctrain.metrics.classification import classify_metrics
 from voctrain.models import Classifier, build_classifier
-from voctrain.models.auxiliary import outputs_of
 from voctrain.models.classifiers import check_name, input_size
 from voctrain.models.deployed import DeployedClassifier
 from voctrain.models.fine_tuning import fine_tune
-from voctrain.models.mask_heads import MaskHeads
+from voctrain.models.mask_heads import MaskHeads, MaskPooling
 from voctrain.models.weights_file import file_origin
+from voctrain.pixel_probe import set_pixel_probe
 from voctrain.precision import autocast
 from voctrain.probe import start_from_probe
 from voctrain.sampling import check_sampling, sampling_pool
@@ -43,7 +43,6 @@ __all__ = [
 ]
 
 METRIC = "val_mAP"
-TRANSFORMERS = ("vit_", "swin_")  # have no feature maps for mask_loss
 AUXILIARY = 0.3  # weight of an auxiliary output's loss (Szegedy et al., 2015)
 
 
@@ -60,6 +59,8 @@ def train(
     model = new_model(config, data)
     if resume is None and config.head_init == "probe":
         start_from_probe(model, config, data, device)
+        if config.mask_pooling:
+            set_pixel_probe(model, config, data, device)
     images, _, train_images, masks = arrays_on(device, data, config, masks=bool(config.mask_loss))
     labels = DeviceArray((data.labels if data.soft_labels is None else data.soft_labels).astype(np.float32), device)
     criterion = classification_loss(config, data.labels[data.train]).to(device)
@@ -70,14 +71,10 @@ def train(
         index = index.repeat(config.aug_repeats)
         mask = None if masks is None else masks[index]
         batch, target, mask = vary(to_unit(train_images[index]), labels[index], config, mask)
-        if mask is None or model.mask_heads is None:
-            logits, *auxiliary = outputs_of(model(batch))
-            mask_loss = 0.0
-        else:
-            with model.mask_heads.watch(model.net) as maps:
-                logits, *auxiliary = outputs_of(model(batch))
-            mask_loss = config.mask_loss * sum(object_cross_entropy(m, mask) for m in maps) / len(maps)
-        loss = criterion(logits, target) + AUXILIARY * sum(criterion(a, target) for a in auxiliary) + mask_loss
+        (logits, *auxiliary), maps = model.with_maps(batch)
+        loss = criterion(logits, target) + AUXILIARY * sum(criterion(a, target) for a in auxiliary)
+        if mask is not None:
+            loss = loss + config.mask_loss * sum(object_cross_entropy(m, mask) for m in maps) / len(maps)
         return loss, (logits.detach(), target)
 
     def evaluate(model: Classifier) -> tuple[dict[str, float], dict[str, np.ndarray]]:
@@ -128,8 +125,6 @@ def check(config: ClassifyConfig, data: Data) -> None:
         raise ValueError("head_init=probe requires pretrained weights: set weights, or omit head_init")
     if config.mask_loss and data.masks is None:
         raise ValueError(f"mask_loss requires masks, but these data have none: omit mask_loss={config.mask_loss:g}")
-    if config.mask_loss and config.architecture.startswith(TRANSFORMERS):
-        raise ValueError(f"mask_loss requires a convolutional network, but got architecture={config.architecture}")
     check_sampling(config, data.classes)
 
 
@@ -149,8 +144,13 @@ def new_model(config: ClassifyConfig, data: Data) -> Classifier:
     if config.head_init == "probe":
         last_linear(model)  # raises if it has none
     if config.mask_loss:
-        model.mask_heads = MaskHeads(model.net, image_size=model.input_size, num_classes=len(data.classes))
+        _add_mask_heads(model, config, len(data.classes))
     return model
+
+
+def _add_mask_heads(model: Classifier, config: ClassifyConfig, num_classes: int) -> None:
+    heads = MaskPooling if config.mask_pooling else MaskHeads
+    model.mask_heads = heads(model.net, image_size=model.input_size, num_classes=num_classes)
 
 
 def file_architecture(path: str) -> str | None:
@@ -160,7 +160,8 @@ def file_architecture(path: str) -> str | None:
 
 def checkpoint(config: ClassifyConfig, data: Data, weights: dict[str, Tensor], metrics: dict[str, float]) -> dict:
     """The contents of a checkpoint file, loadable with `torch.load(weights_only=True)`; see `restore`."""
-    kept = {name: tensor for name, tensor in weights.items() if not name.startswith("mask_heads.")}
+    idle = () if config.mask_pooling else ("mask_heads.",)
+    kept = {name: tensor for name, tensor in weights.items() if not name.startswith(idle)}
     return pack_checkpoint("classify", config, data, kept, metrics)
 
 
@@ -173,6 +174,8 @@ def restore(saved: dict, *, device: str | torch.device = "cpu") -> tuple[Classif
         image_size=saved["image_size"],
         in_channels=len(saved["mean"]),
     )
+    if config.mask_pooling:
+        _add_mask_heads(model, config, len(saved["classes"]))
     model.load_state_dict(saved["model"])
     return model.to(device).to(memory_format=torch.channels_last).eval(), config
 

@@ -191,7 +191,8 @@ class ClassifyConfig(LabeledConfig):
     gamma_pos: float | None = only_with("loss", ("asymmetric",), 0.0, 0)
     prob_shift: float | None = only_with("loss", ("asymmetric",), 0.05, 0, 1)  # negatives below it cost nothing
 
-    mask_loss: float = number(0.0, 0)  # weight of the auxiliary loss on masks, see models.mask_heads
+    mask_loss: float = number(0.0, 0)  # weight of the loss on masks, see models.mask_heads
+    mask_pooling: bool = False  # the classes of an image also come from those of its cells, see models.mask_heads
     mixup: float = number(0.0, 0)  # alpha of its beta distribution; 0: off (Zhang et al., 2018)
     cutmix: float = number(0.0, 0)  # alpha; with mixup too, one of the two is drawn per batch (Yun et al., 2019)
 
@@ -199,6 +200,8 @@ class ClassifyConfig(LabeledConfig):
         super().__post_init__()
         if self.pos_weight_cap is not None and self.loss not in ("bce", "focal"):
             raise ValueError(f"pos_weight_cap requires loss=bce|focal, but loss is {self.loss!r}: omit it")
+        if self.mask_pooling and not self.mask_loss:
+            raise ValueError("mask_pooling requires mask_loss above 0: set mask_loss or omit mask_pooling")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,11 @@
 """A linear probe for masks: logistic regression on the maps of a frozen encoder, cell by cell.
 
-A segmenter `linear/ENCODER` has the same form, so that its training can start from the probe, see `voctrain.probe`.
+The layers of a segmenter `linear/ENCODER`, and of a classifier with `mask_pooling`, have the same form, so that their
+training can start from the probe, see `voctrain.probe`.
 """
 
 import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,12 +15,14 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from voctrain.config import SegmentConfig
+from voctrain.config import LabeledConfig
 from voctrain.data import Data
 from voctrain.data.class_names import VOID
 from voctrain.images import to_unit
-from voctrain.models import Segmenter
-from voctrain.models.decoders import CELL, Linear
+from voctrain.models import Classifier, Segmenter
+from voctrain.models.decoders import Linear
+from voctrain.models.linear_maps import CELL, LinearMaps, cell_features
+from voctrain.models.mask_heads import MaskPooling
 from voctrain.precision import autocast
 from voctrain.probe import Probe, kept
 
@@ -32,19 +36,18 @@ STEPS = 100  # of the solver; more change little
 BATCH = 4  # images
 
 
-def start_from_pixel_probe(model: Segmenter, config: SegmentConfig, data: Data, device: torch.device) -> None:
+def start_from_pixel_probe(model: Segmenter, config: LabeledConfig, data: Data, device: torch.device) -> None:
     """`set_pixel_probe`, unless the decoder came with the weights; `model` has seen no training yet."""
     if model.loaded is None or model.loaded.loaded < model.loaded.total:
         set_pixel_probe(model, config, data, device)
 
 
-def set_pixel_probe(model: Segmenter, config: SegmentConfig, data: Data, device: torch.device) -> None:
-    """Set the linear decoder of a segmenter to the probe of the training images, none of whose masks is all void."""
-    assert isinstance(model.net, Linear)
+def set_pixel_probe(model: Segmenter | Classifier, config: LabeledConfig, data: Data, device: torch.device) -> None:
+    """Set the linear layers on the maps of a model to the probe of the training images."""
     model.to(device).to(memory_format=torch.channels_last).eval()
     rows, classes = _cells(model, config, data)
     probe = kept(fit_pixel_probe, rows, classes, np.bincount(classes, minlength=1 + len(data.classes)))
-    layers: list[Any] = list(model.net.heads)
+    layers: list[Any] = list(_linear(model)[0].heads)
     weights = torch.from_numpy(probe.weight.copy()).split([layer.in_channels for layer in layers], 1)
     with torch.no_grad():
         for layer, weight in zip(layers, weights, strict=True):
@@ -69,18 +72,29 @@ def fit_pixel_probe(rows: np.ndarray, classes: np.ndarray, counts: np.ndarray) -
     return Probe(weight, bias, STRENGTH)
 
 
+def _linear(model: Segmenter | Classifier) -> tuple[LinearMaps, Callable[[Tensor], Sequence[Tensor]]]:
+    """The linear layers of a model, and what computes their maps from its prepared images."""
+    if isinstance(model, Classifier):
+        pooling = model.mask_heads
+        assert isinstance(pooling, MaskPooling)
+        return pooling.layers, lambda images: pooling.maps(model.net, images)
+    assert isinstance(model.net, Linear)
+    return model.net, model.net.encoder
+
+
 @torch.inference_mode()
-def _cells(model: Segmenter, config: SegmentConfig, data: Data) -> tuple[np.ndarray, np.ndarray]:
+def _cells(model: Segmenter | Classifier, config: LabeledConfig, data: Data) -> tuple[np.ndarray, np.ndarray]:
     """Features float32 (N, F) and classes uint8 (N,) of random cells of the training images."""
     assert data.masks is not None
-    assert isinstance(model.net, Linear)
+    maps = _linear(model)[1]
     rng = np.random.default_rng(0)
     most = max(1, min(CELLS, MOST // len(data.train)))
     rows, classes = [], []
     for index in np.array_split(data.train, range(BATCH, len(data.train), BATCH)):
         images = to_unit(torch.from_numpy(data.images[index])).to(model.mean.device)
         with autocast(config, images.device):
-            features = model.net.features(model.prepared(images)).float().cpu()
+            prepared = model.prepared(images)
+            features = cell_features(maps(prepared), prepared).float().cpu()
         truths = _centers(torch.from_numpy(data.masks[index]), features.shape[-1], model)
         for cells, truth in zip(features.flatten(2), truths.flatten(1), strict=True):
             chosen = rng.permutation(np.flatnonzero(truth != VOID))[:most]
@@ -89,7 +103,7 @@ def _cells(model: Segmenter, config: SegmentConfig, data: Data) -> tuple[np.ndar
     return np.concatenate(rows), np.concatenate(classes)
 
 
-def _centers(masks: Tensor, cells: int, model: Segmenter) -> Tensor:
+def _centers(masks: Tensor, cells: int, model: Segmenter | Classifier) -> Tensor:
     """The classes uint8 (B, cells, cells) in the centers of the cells of masks uint8 (B, S, S)."""
     if model.input_size is None:  # images are padded
         more = cells * CELL - masks.shape[-1]

@@ -251,14 +251,16 @@ def script(config: ClassifyConfig) -> Script:
     }
     masks, maps, terms = "", "", ""
     forward = "logits = model(batch)"
-    if config.architecture in AUXILIARY:
+    auxiliary = config.architecture in AUXILIARY
+    if auxiliary:
         imports |= {"voctrain.classify": "AUXILIARY, predict, vary", "voctrain.models.auxiliary": "outputs_of"}
         forward = "logits, *auxiliary = outputs_of(model(batch))"
         terms += "\nloss = loss + AUXILIARY * sum(criterion(a, target) for a in auxiliary)"
     if config.mask_loss:
         imports["voctrain.losses.classification"] += ", object_cross_entropy"
+        imports.pop("voctrain.models.auxiliary", None)
         masks, maps = ", masks[index]", "\nmasks = DeviceArray(train_masks, device)"
-        forward = f"with model.mask_heads.watch(model.net) as maps:\n    {forward}"
+        forward = f"(logits, {'*auxiliary' if auxiliary else '*_'}), maps = model.with_maps(batch)"
         terms += "\nmask_losses = [object_cross_entropy(m, mask) for m in maps]"
         terms += "\nloss = loss + config.mask_loss * sum(mask_losses) / len(mask_losses)"
     mask = "mask" if masks else "_"
@@ -266,6 +268,9 @@ def script(config: ClassifyConfig) -> Script:
     if config.head_init == "probe":
         imports["voctrain.probe"] = "start_from_probe"
         start = "start_from_probe(model, config, data, device)\n"
+        if config.mask_pooling:
+            imports["voctrain.pixel_probe"] = "set_pixel_probe"
+            start += "set_pixel_probe(model, config, data, device)\n"
     return Script(
         imports,
         setup=f"{start}train_images, {'train_masks' if maps else '_'} = training_arrays(data, config)\n"

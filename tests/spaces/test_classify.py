@@ -106,10 +106,10 @@ def test_both_ends_of_every_range_are_valid(problem):
         expected |= {"momentum", "div_factor", "end_factor", "step_part", "gamma", "plateau_patience", "aug_repeats"}
         expected |= {"crop_scale", "rotation", "shear", "perspective", "color_strength", "gamma_neg", "pos_weight_cap"}
         expected |= {"focal_gamma", "label_smoothing", "mixing_alpha", "ema_memory"}
-        expected |= {"mask_loss"} if problem["masks"] else set()
         expected |= {"warmup_epochs"} if problem["epochs"] > 4 else set()
     else:
         expected |= {"layer_decay", "augmentation_strength"}
+    expected |= {"mask_loss"} if problem["masks"] else set()
     assert ranges.keys() == expected
     for name, (params, distribution) in ranges.items():
         for end in (distribution.low, distribution.high):

@@ -245,9 +245,33 @@ def test_mask_heads_are_trained_but_not_saved(draw_data):
     np.testing.assert_allclose(y_prob, epoch.predictions["y_prob"], atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+def test_pooled_masks_are_trained_and_saved(draw_data, name):
+    data, config = draw_data(), ClassifyConfig(**TINY | {"architecture": name, "mask_loss": 1.0, "mask_pooling": True})
+    (epoch,) = classify.train(config, data)
+    saved = through_a_file(classify.checkpoint(config, data, epoch.weights, epoch.metrics))
+    model, config = classify.restore(saved)
+    y_prob = classify.predict(model, data.images[data.val], config)
+    np.testing.assert_allclose(y_prob, epoch.predictions["y_prob"], atol=1e-6)
+    model.mask_heads = None
+    assert not np.allclose(classify.predict(model, data.images[data.val], config), y_prob, atol=1e-3)
+
+
+@pytest.mark.parametrize("mask_pooling", [False, True])
+def test_weights_may_come_from_pooled_masks(draw_data, tmp_path, mask_pooling):
+    """Whatever the checkpoint has besides the network, the network and its normalization are taken."""
+    data, path = draw_data(), str(tmp_path / "weights.pt")
+    pooled = TINY | {"architecture": "test_resnet", "mask_loss": 1.0, "mask_pooling": True}
+    (epoch,) = classify.train(ClassifyConfig(**pooled), data)
+    torch.save(classify.checkpoint(ClassifyConfig(**pooled), data, epoch.weights, epoch.metrics), path)
+    model = classify.new_model(ClassifyConfig(**pooled | {"weights": path, "mask_pooling": mask_pooling}), data)
+    assert model.own_normalization
+    assert all(torch.equal(v, epoch.weights[f"net.{k}"]) for k, v in model.net.state_dict().items())
+
+
 def test_errors_state_what_mask_loss_requires(draw_data):
     without = dataclasses.replace(draw_data(), masks=None)
     with pytest.raises(ValueError, match="mask_loss requires masks, but these data have none: omit mask_loss=1"):
         trained(without, mask_loss=1.0)
-    with pytest.raises(ValueError, match="mask_loss requires a convolutional network, but got architecture=vit_b_16"):
-        trained(draw_data(), mask_loss=1.0, architecture="vit_b_16")
+    with pytest.raises(ValueError, match="mask_pooling requires mask_loss above 0: set mask_loss or omit mask_pooling"):
+        ClassifyConfig(mask_pooling=True)

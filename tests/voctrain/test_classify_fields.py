@@ -64,6 +64,7 @@ EFFECTS = {
     "gamma_pos": ({"loss": "asymmetric"}, 1.0),
     "prob_shift": ({"loss": "asymmetric"}, 0.2),
     "mask_loss": ({"mask_loss": 1.0}, 2.0),
+    "mask_pooling": ({"architecture": "test_resnet", "mask_loss": 1.0}, True),
     "sampling": ({}, "weighted"),
     "extra_copies": ({"sampling": "copies"}, 1),
     "copies_except": ({"sampling": "copies"}, "person"),

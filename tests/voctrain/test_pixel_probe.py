@@ -13,6 +13,7 @@ from voctrain.data.class_names import VOID
 from voctrain.images import to_unit
 from voctrain.metrics.segmentation import all_background
 from voctrain.models import build_segmenter
+from voctrain.models.linear_maps import cell_features
 from voctrain.pixel_probe import fit_pixel_probe, start_from_pixel_probe
 from voctrain.segment import new_model, probe_metrics, train
 
@@ -123,8 +124,9 @@ def test_outputs_are_a_linear_map_of_the_features():
     images = to_unit(torch.randint(0, 255, (2, 64, 96, 3), dtype=torch.uint8))
     with torch.no_grad():
         prepared = model.prepared(images)
+        features = cell_features(model.net.encoder(prepared), prepared)
         weight = torch.cat([layer.weight for layer in model.net.heads], 1)
-        cells = torch.nn.functional.conv2d(model.net.features(prepared), weight, model.net.heads[-1].bias)
+        cells = torch.nn.functional.conv2d(features, weight, model.net.heads[-1].bias)
         expected = torch.nn.functional.interpolate(cells, (64, 96), mode="bilinear", align_corners=False)
         torch.testing.assert_close(model(images), expected)
 

@@ -5,4 +5,4 @@ from torch import Tensor
 
 def outputs_of(output: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """What a model returned as a tuple: its logits, then those of its auxiliary outputs, if any."""
-    return output if isinstance(output, tuple) else (output,)
+    return tuple(output) if isinstance(output, tuple) else (output,)

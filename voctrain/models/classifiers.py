@@ -12,8 +12,9 @@ from torch.overrides import TorchFunctionMode
 from torchvision import models
 
 from voctrain.models import timm_networks
+from voctrain.models.auxiliary import outputs_of
 from voctrain.models.heads import Head
-from voctrain.models.mask_heads import MaskHeads
+from voctrain.models.mask_heads import MaskHeads, MaskPooling
 from voctrain.models.normalized import Normalized
 from voctrain.models.weights import load_into
 
@@ -28,19 +29,32 @@ class Classifier(Normalized):
 
     In train mode, a network with auxiliary outputs returns (logits, *auxiliary logits), each (B, num_classes).
     input_size: the side of the network's input in pixels; images of another size are resized to it.
-    mask_heads: heads that only training with `mask_loss` needs.
+    mask_heads: heads that training with `mask_loss` needs; with `mask_pooling` they stay.
     """
 
     def __init__(self, net: nn.Module, *, input_size: int, in_channels: int = 3):
         super().__init__(net, in_channels=in_channels)
         self.input_size = input_size
-        self.mask_heads: MaskHeads | None = None
+        self.mask_heads: MaskHeads | MaskPooling | None = None
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        if isinstance(self.mask_heads, MaskPooling):
+            outputs = self.with_maps(images)[0]
+        else:
+            outputs = outputs_of(self.net(self.prepared(images)))
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def with_maps(self, images: Tensor) -> tuple[tuple[Tensor, ...], list[Tensor]]:
+        """The outputs for images, and the mask heads' logits of maps (B, 1 + num_classes, h, w), background first."""
+        if self.mask_heads is None:
+            return outputs_of(self(images)), []
+        return self.mask_heads(self.net, self.prepared(images))
+
+    def prepared(self, images: Tensor) -> Tensor:
+        """The input of `net`: resized and normalized."""
         if images.shape[-2:] != (self.input_size, self.input_size):
             images = F.interpolate(images, (self.input_size, self.input_size), mode="bilinear", antialias=True)
-        output = self.net(self.normalized(images))
-        return tuple(output) if isinstance(output, tuple) else output
+        return self.normalized(images)
 
 
 def build_classifier(

@@ -8,18 +8,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import segmentation_models_pytorch as smp
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from voctrain.models import timm_networks
 from voctrain.models.classifiers import build_classifier
+from voctrain.models.linear_maps import LinearMaps
 from voctrain.models.normalized import Normalized
 
 LINEAR = "linear"
 # `dpt` is for plain vision transformers, whose maps all have one size; the next six need maps of several.
 DECODERS = (LINEAR, "unet", "unetplusplus", "fpn", "deeplabv3plus", "upernet", "segformer", "dpt")
-CELL = 4  # pixels per side of a cell of a linear decoder
 
 
 def split_name(name: str) -> tuple[str, str] | None:
@@ -52,43 +51,17 @@ def build_decoder(decoder: str, encoder: str, *, num_classes: int, image_size: i
         ) from None
 
 
-class Linear(nn.Module):
-    """The sum of a linear layer on each map of an encoder and on the mean of its last map, cell by cell.
-
-    It has no context but what the encoder's maps contain, and few parameters, which can start as a probe
-    (voctrain.pixel_probe): good features need no more.
-    """
+class Linear(LinearMaps):
+    """Linear layers on an encoder's maps, without context but what the maps contain: good ones need no more."""
 
     def __init__(self, encoder: str, num_classes: int, image_size: int):
-        super().__init__()
-        self.encoder = Maps(encoder, image_size)
-        widths = self.encoder.widths
-        layers = [nn.Conv2d(width, num_classes, 1, bias=False) for width in widths]
-        self.heads = nn.ModuleList([*layers, nn.Conv2d(widths[-1], num_classes, 1)])
+        maps = Maps(encoder, image_size)
+        super().__init__(maps.widths, num_classes)
+        self.encoder = maps
 
     def forward(self, images: Tensor) -> Tensor:
-        # Resizing the few results is equal to resizing the maps, and cheaper.
-        parts = [head(part) for head, part in zip(self.heads, self._parts(images), strict=True)]
-        summed = torch.stack(_in_cells(parts, images)).sum(0)
-        return F.interpolate(summed, images.shape[-2:], mode="bilinear", align_corners=False)
-
-    def features(self, images: Tensor) -> Tensor:
-        """All inputs of the linear layers in cells, (B, F, H / CELL, W / CELL)."""
-        return torch.cat(_in_cells(self._parts(images), images), 1)
-
-    def _parts(self, images: Tensor) -> list[Tensor]:
-        maps = self.encoder(images)
-        return [*maps, maps[-1].mean((2, 3), keepdim=True)]
-
-
-def _in_cells(parts: list[Tensor], images: Tensor) -> list[Tensor]:
-    height, width = (side // CELL for side in images.shape[-2:])
-    return [
-        F.adaptive_avg_pool2d(part, (height, width))
-        if part.shape[-1] > width
-        else F.interpolate(part, (height, width), mode="bilinear", align_corners=False)
-        for part in parts
-    ]
+        cells = self.cell_logits(self.encoder(images), images)
+        return F.interpolate(cells, images.shape[-2:], mode="bilinear", align_corners=False)
 
 
 class Maps(nn.Module):

@@ -19,7 +19,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from voctrain.models.classifiers import CLASSIFIERS, build_classifier, tensor_names
 from voctrain.models.decoders import DECODERS, Linear, build_decoder, input_size, load_features, split_name
 from voctrain.models.heads import Head
-from voctrain.models.maps import map_shapes
+from voctrain.models.maps import channels_first, map_shapes
 from voctrain.models.normalized import Normalized
 from voctrain.models.weights import is_named, is_of_encoder, load_encoder, load_into
 
@@ -191,7 +191,7 @@ class FPN(nn.Module):
         net = build_classifier(classifier, num_classes=1, image_size=TRACED_SIZE).net
         sizes = {TRACED_SIZE // stride for stride in STRIDES}
         try:
-            shapes = map_shapes(net, torch.zeros(1, 3, TRACED_SIZE, TRACED_SIZE))
+            shapes = map_shapes(net, torch.zeros(1, 3, TRACED_SIZE, TRACED_SIZE), channels_first)
             deepest = {shape[-1]: name for name, shape in shapes.items() if shape[-1] in sizes}
             names = list(deepest.values())
             with warnings.catch_warnings(action="ignore"):  # dropout makes the graphs of train and eval mode differ
