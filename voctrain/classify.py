@@ -14,7 +14,7 @@ from voctrain.config import ClassifyConfig
 from voctrain.data import Data
 from voctrain.device_array import DeviceArray
 from voctrain.features import last_linear
-from voctrain.images import EVAL_BATCH, arrays_on, channel_statistics, check_images, to_unit
+from voctrain.images import EVAL_BATCH, arrays_on, channel_statistics, check_images, pixel_counts, to_unit
 from voctrain.loop import Epoch, fit
 from voctrain.losses.classification import classification_loss, object_cross_entropy
 from voctrain.metrics.classification import classify_metrics
@@ -123,8 +123,9 @@ def check(config: ClassifyConfig, data: Data) -> None:
         raise ValueError("weights=published is for segmenters: use weights=imagenet")
     if config.head_init == "probe" and config.weights == "none":
         raise ValueError("head_init=probe requires pretrained weights: set weights, or omit head_init")
-    if config.mask_loss and data.masks is None:
-        raise ValueError(f"mask_loss requires masks, but these data have none: omit mask_loss={config.mask_loss:g}")
+    for name in ("mask_loss", "mask_pooling"):
+        if getattr(config, name) and data.masks is None:
+            raise ValueError(f"{name} requires masks, but these data have none: omit {name}")
     check_sampling(config, data.classes)
 
 
@@ -143,14 +144,15 @@ def new_model(config: ClassifyConfig, data: Data) -> Classifier:
     fine_tune(model, config)
     if config.head_init == "probe":
         last_linear(model)  # raises if it has none
-    if config.mask_loss:
-        _add_mask_heads(model, config, len(data.classes))
+    options = {"image_size": model.input_size, "num_classes": len(data.classes)}
+    if config.mask_pooling:
+        assert data.masks is not None
+        model.mask_heads = MaskPooling(model.net, **options)
+        counts = pixel_counts(data.masks, data.train, 1 + len(data.classes))
+        model.mask_heads.located.copy_(torch.from_numpy(counts[1:] > 0))
+    elif config.mask_loss:
+        model.mask_heads = MaskHeads(model.net, **options)
     return model
-
-
-def _add_mask_heads(model: Classifier, config: ClassifyConfig, num_classes: int) -> None:
-    heads = MaskPooling if config.mask_pooling else MaskHeads
-    model.mask_heads = heads(model.net, image_size=model.input_size, num_classes=num_classes)
 
 
 def file_architecture(path: str) -> str | None:
@@ -175,7 +177,8 @@ def restore(saved: dict, *, device: str | torch.device = "cpu") -> tuple[Classif
         in_channels=len(saved["mean"]),
     )
     if config.mask_pooling:
-        _add_mask_heads(model, config, len(saved["classes"]))
+        options = {"image_size": model.input_size, "num_classes": len(saved["classes"])}
+        model.mask_heads = MaskPooling(model.net, **options)
     model.load_state_dict(saved["model"])
     return model.to(device).to(memory_format=torch.channels_last).eval(), config
 

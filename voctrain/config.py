@@ -200,8 +200,6 @@ class ClassifyConfig(LabeledConfig):
         super().__post_init__()
         if self.pos_weight_cap is not None and self.loss not in ("bce", "focal"):
             raise ValueError(f"pos_weight_cap requires loss=bce|focal, but loss is {self.loss!r}: omit it")
-        if self.mask_pooling and not self.mask_loss:
-            raise ValueError("mask_pooling requires mask_loss above 0: set mask_loss or omit mask_pooling")
 
 
 @dataclass(frozen=True, kw_only=True)

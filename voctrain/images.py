@@ -9,6 +9,7 @@ from torch import Tensor
 from voctrain.augment.transforms import NEED_COLOR
 from voctrain.config import TrainConfig
 from voctrain.data import Data
+from voctrain.data.class_names import VOID
 from voctrain.device_array import DeviceArray
 
 EVAL_BATCH = 64  # images per batch of a prediction; fixed, so that a later prediction equals the one that was scored
@@ -45,6 +46,11 @@ def arrays_on(device: torch.device, data: Data, config: TrainConfig, *, masks: b
     whole, train = (data.images, data.masks), training_arrays(data, config)
     here = pair(*whole)
     return Arrays(*here, *(here if train[0] is data.images else pair(*train)))
+
+
+def pixel_counts(masks: np.ndarray, index: np.ndarray, num_classes: int) -> np.ndarray:
+    """The number of pixels of each class, (C,), in these masks, without void."""
+    return sum((np.bincount(masks[i].ravel(), minlength=VOID + 1)[:num_classes] for i in index), np.zeros(num_classes))
 
 
 def channel_statistics(images: np.ndarray, index: np.ndarray) -> tuple[list[float], list[float]]:

@@ -47,7 +47,7 @@ def set_pixel_probe(model: Segmenter | Classifier, config: LabeledConfig, data: 
     model.to(device).to(memory_format=torch.channels_last).eval()
     rows, classes = _cells(model, config, data)
     probe = kept(fit_pixel_probe, rows, classes, np.bincount(classes, minlength=1 + len(data.classes)))
-    layers: list[Any] = list(_linear(model)[0].heads)
+    layers: list[Any] = list(_linear(model)[0])
     weights = torch.from_numpy(probe.weight.copy()).split([layer.in_channels for layer in layers], 1)
     with torch.no_grad():
         for layer, weight in zip(layers, weights, strict=True):
@@ -77,9 +77,9 @@ def _linear(model: Segmenter | Classifier) -> tuple[LinearMaps, Callable[[Tensor
     if isinstance(model, Classifier):
         pooling = model.mask_heads
         assert isinstance(pooling, MaskPooling)
-        return pooling.layers, lambda images: pooling.maps(model.net, images)
+        return pooling.layers, lambda images: pooling.maps.of(model.net, images)[1]
     assert isinstance(model.net, Linear)
-    return model.net, model.net.encoder
+    return model.net.heads, model.net.encoder
 
 
 @torch.inference_mode()
@@ -88,9 +88,10 @@ def _cells(model: Segmenter | Classifier, config: LabeledConfig, data: Data) -> 
     assert data.masks is not None
     maps = _linear(model)[1]
     rng = np.random.default_rng(0)
-    most = max(1, min(CELLS, MOST // len(data.train)))
+    known = [i for i in data.train if (data.masks[i] != VOID).any()]
+    most = max(1, min(CELLS, MOST // max(1, len(known))))
     rows, classes = [], []
-    for index in np.array_split(data.train, range(BATCH, len(data.train), BATCH)):
+    for index in np.array_split(known, range(BATCH, len(known), BATCH)):
         images = to_unit(torch.from_numpy(data.images[index])).to(model.mean.device)
         with autocast(config, images.device):
             prepared = model.prepared(images)

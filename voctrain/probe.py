@@ -107,7 +107,7 @@ def kept(fit: Callable[..., Probe], *arrays: np.ndarray) -> Probe:
     """The result of `fit`, from the cache if another training has fitted the same arrays before."""
     key = hashlib.sha256(repr((FORMAT, fit.__name__, [array.shape for array in arrays])).encode())
     for array in arrays:
-        key.update(array.tobytes())
+        key.update(np.ascontiguousarray(array).data)
     path = cache_dir() / "probes" / f"{key.hexdigest()[:32]}.arrays"
     if (known := open_arrays(path)) is None:
         probe = fit(*arrays)

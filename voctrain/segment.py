@@ -17,7 +17,7 @@ from voctrain.data import Data
 from voctrain.data.class_names import VOID
 from voctrain.data.resizing import place, window
 from voctrain.device_array import DeviceArray
-from voctrain.images import EVAL_BATCH, arrays_on, channel_statistics, check_images, to_unit
+from voctrain.images import EVAL_BATCH, arrays_on, channel_statistics, check_images, pixel_counts, to_unit
 from voctrain.loop import Epoch, fit
 from voctrain.losses.segmentation import MaskLoss
 from voctrain.metrics.segmentation import confusion, mask_dice, mask_metrics
@@ -174,11 +174,6 @@ def new_model(config: SegmentConfig, data: Data) -> Segmenter:
         model.set_normalization(*channel_statistics(data.images, data.train))
     fine_tune(model, config)
     return model
-
-
-def pixel_counts(masks: np.ndarray, index: np.ndarray, num_classes: int) -> np.ndarray:
-    """The number of pixels of each class, (C,), in these masks, without void."""
-    return sum((np.bincount(masks[i].ravel(), minlength=VOID + 1)[:num_classes] for i in index), np.zeros(num_classes))
 
 
 def input_size(name: str, image_size: int) -> int:

@@ -251,16 +251,14 @@ def script(config: ClassifyConfig) -> Script:
     }
     masks, maps, terms = "", "", ""
     forward = "logits = model(batch)"
-    auxiliary = config.architecture in AUXILIARY
-    if auxiliary:
-        imports |= {"voctrain.classify": "AUXILIARY, predict, vary", "voctrain.models.auxiliary": "outputs_of"}
-        forward = "logits, *auxiliary = outputs_of(model(batch))"
+    if config.architecture in AUXILIARY:
+        imports |= {"voctrain.classify": "AUXILIARY, predict, vary"}
+        forward = "(logits, *auxiliary), _ = model.with_maps(batch)"
         terms += "\nloss = loss + AUXILIARY * sum(criterion(a, target) for a in auxiliary)"
     if config.mask_loss:
         imports["voctrain.losses.classification"] += ", object_cross_entropy"
-        imports.pop("voctrain.models.auxiliary", None)
         masks, maps = ", masks[index]", "\nmasks = DeviceArray(train_masks, device)"
-        forward = f"(logits, {'*auxiliary' if auxiliary else '*_'}), maps = model.with_maps(batch)"
+        forward = "(logits, *auxiliary), maps = model.with_maps(batch)"
         terms += "\nmask_losses = [object_cross_entropy(m, mask) for m in maps]"
         terms += "\nloss = loss + config.mask_loss * sum(mask_losses) / len(mask_losses)"
     mask = "mask" if masks else "_"

@@ -236,12 +236,12 @@ class Segment(PretrainedTask):
         return Script(
             {
                 "voctrain.device_array": "DeviceArray",
-                "voctrain.images": "to_unit, training_arrays",
+                "voctrain.images": "pixel_counts, to_unit, training_arrays",
                 "voctrain.losses.segmentation": "MaskLoss",
                 "voctrain.metrics.segmentation": "confusion, mask_metrics",
                 "voctrain.models.auxiliary": "outputs_of",
                 "voctrain.sampling": "sampling_pool",
-                "voctrain.segment": "class_rarity, pixel_counts, predict, vary, with_masks",
+                "voctrain.segment": "class_rarity, predict, vary, with_masks",
                 **probe,
             },
             setup=f"data = with_masks(data)  # images without a mask teach nothing\n{start}"

@@ -30,7 +30,7 @@ from voctrain import classify, segment
 from voctrain.config import ClassifyConfig, SegmentConfig, TrainConfig
 from voctrain.data import Data, files, layouts, load
 from voctrain.data.named_sets import folder_of
-from voctrain.images import to_unit
+from voctrain.images import pixel_counts, to_unit
 from voctrain.losses.classification import classification_loss
 from voctrain.losses.segmentation import MaskLoss
 from voctrain.optim import build_optimizer
@@ -60,7 +60,7 @@ class Problem:
     def criterion(self) -> torch.nn.Module:
         data = self.data
         if self.task is segment:
-            counts = segment.pixel_counts(data.masks, data.train, 1 + len(data.classes))
+            counts = pixel_counts(data.masks, data.train, 1 + len(data.classes))
             return MaskLoss(self.config, counts).to(self.device)
         return classification_loss(self.config, data.labels).to(self.device)
 

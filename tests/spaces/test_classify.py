@@ -145,7 +145,8 @@ def test_the_portfolio_is_complete_and_within_the_space(problem):
         config = configured(suggest(trial, problem), problem)
         assert config.architecture == entry["architecture"]
         idle = {"warmup_epochs"} if problem["epochs"] <= 4 else set()
-        idle |= set() if problem["masks"] else {"mask_supervision", "mask_loss"}
+        scratch = problem["weights"] == "none"
+        idle |= set() if problem["masks"] else {"mask_supervision", "mask_loss"} if scratch else {"mask_pooling"}
         idle |= {"aug_repeats"} if entry.get("aug_repeats") == 1 else set()
         assert entry.keys() <= trial.distributions.keys() | idle  # every entry has an effect
 

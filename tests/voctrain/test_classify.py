@@ -14,6 +14,7 @@ from torch import nn
 from voctrain import classify
 from voctrain.config import ClassifyConfig
 from voctrain.models import Classifier, build_classifier
+from voctrain.seeding import seed_epoch
 
 TINY = {"architecture": "simple", "image_size": 32, "batch_size": 4, "epochs": 1, "precision": "float32", "lr": 0.01}
 STILL = {"lr": 0.0, "schedule": "constant", "hflip": 0.0}  # no weight changes
@@ -248,7 +249,12 @@ def test_mask_heads_are_trained_but_not_saved(draw_data):
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
 def test_pooled_masks_are_trained_and_saved(draw_data, name):
     data, config = draw_data(), ClassifyConfig(**TINY | {"architecture": name, "mask_loss": 1.0, "mask_pooling": True})
+    seed_epoch(config.seed, 0)
+    before = classify.new_model(config, data).state_dict()
     (epoch,) = classify.train(config, data)
+    layers = [name for name in before if name.startswith("mask_heads.layers.") and name.endswith("weight")]
+    assert layers
+    assert not any(torch.equal(epoch.weights[name], before[name]) for name in layers)
     saved = through_a_file(classify.checkpoint(config, data, epoch.weights, epoch.metrics))
     model, config = classify.restore(saved)
     y_prob = classify.predict(model, data.images[data.val], config)
@@ -271,7 +277,7 @@ def test_weights_may_come_from_pooled_masks(draw_data, tmp_path, mask_pooling):
 
 def test_errors_state_what_mask_loss_requires(draw_data):
     without = dataclasses.replace(draw_data(), masks=None)
-    with pytest.raises(ValueError, match="mask_loss requires masks, but these data have none: omit mask_loss=1"):
+    with pytest.raises(ValueError, match="mask_loss requires masks, but these data have none: omit mask_loss"):
         trained(without, mask_loss=1.0)
-    with pytest.raises(ValueError, match="mask_pooling requires mask_loss above 0: set mask_loss or omit mask_pooling"):
-        ClassifyConfig(mask_pooling=True)
+    with pytest.raises(ValueError, match="mask_pooling requires masks, but these data have none: omit mask_pooling"):
+        trained(without, mask_pooling=True)

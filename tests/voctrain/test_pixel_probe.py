@@ -7,14 +7,14 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from voctrain import pixel_probe
-from voctrain.config import SegmentConfig
+from voctrain import classify, pixel_probe
+from voctrain.config import ClassifyConfig, SegmentConfig
 from voctrain.data.class_names import VOID
 from voctrain.images import to_unit
 from voctrain.metrics.segmentation import all_background
 from voctrain.models import build_segmenter
 from voctrain.models.linear_maps import cell_features
-from voctrain.pixel_probe import fit_pixel_probe, start_from_pixel_probe
+from voctrain.pixel_probe import fit_pixel_probe, set_pixel_probe, start_from_pixel_probe
 from voctrain.segment import new_model, probe_metrics, train
 
 LITE = {"architecture": "linear/tf_efficientnet_lite0", "weights": "imagenet", "precision": "float32"}
@@ -117,6 +117,27 @@ def test_a_fit_is_kept(blocks, monkeypatch, cache):
     assert next(counter) == 1
     assert list(cache.glob("probes/*"))
     assert all(torch.equal(*pair) for pair in zip(*heads, strict=True))
+
+
+def test_a_classifier_starts_from_both_probes(blocks):
+    """The classes of places, from a probe of the masks, add to those of whole images. Void masks teach nothing."""
+    data = blocks(64)
+    masks = data.masks.copy()
+    masks[data.train[:3]] = VOID
+    masks[masks == 2] = VOID  # so that no training mask has this class
+    data = dataclasses.replace(data, masks=masks)
+    still = {"image_size": 64, "head_init": "probe", "lr": 0.0, "freeze_norm": True, "epochs": 1}
+    config = ClassifyConfig(**LITE | still | {"architecture": "tf_efficientnet_lite0", "mask_pooling": True})
+    [epoch] = classify.train(config, data)
+    assert epoch.weights["mask_heads.located"].tolist() == [1, 0, 1]
+    layer = epoch.weights["mask_heads.layers.0.weight"]
+    model = classify.new_model(config, data)
+    known = dataclasses.replace(data, train=data.train[3:])  # the others' masks are void
+    set_pixel_probe(model, config, known, CPU)
+    assert torch.equal(model.mask_heads.layers[0].weight, layer)
+    [alone] = classify.train(dataclasses.replace(config, mask_pooling=False), data)
+    assert np.array_equal(alone.predictions["y_prob"][:, 1], epoch.predictions["y_prob"][:, 1])
+    assert not np.allclose(alone.predictions["y_prob"][:, 0], epoch.predictions["y_prob"][:, 0], atol=0.01)
 
 
 def test_outputs_are_a_linear_map_of_the_features():

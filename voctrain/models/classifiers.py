@@ -38,17 +38,14 @@ class Classifier(Normalized):
         self.mask_heads: MaskHeads | MaskPooling | None = None
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
-        if isinstance(self.mask_heads, MaskPooling):
-            outputs = self.with_maps(images)[0]
-        else:
-            outputs = outputs_of(self.net(self.prepared(images)))
+        pooled = isinstance(self.mask_heads, MaskPooling)
+        outputs = self.with_maps(images)[0] if pooled else outputs_of(self.net(self.prepared(images)))
         return outputs[0] if len(outputs) == 1 else outputs
 
     def with_maps(self, images: Tensor) -> tuple[tuple[Tensor, ...], list[Tensor]]:
         """The outputs for images, and the mask heads' logits of maps (B, 1 + num_classes, h, w), background first."""
-        if self.mask_heads is None:
-            return outputs_of(self(images)), []
-        return self.mask_heads(self.net, self.prepared(images))
+        prepared = self.prepared(images)
+        return (outputs_of(self.net(prepared)), []) if self.mask_heads is None else self.mask_heads(self.net, prepared)
 
     def prepared(self, images: Tensor) -> Tensor:
         """The input of `net`: resized and normalized."""

@@ -51,16 +51,16 @@ def build_decoder(decoder: str, encoder: str, *, num_classes: int, image_size: i
         ) from None
 
 
-class Linear(LinearMaps):
-    """Linear layers on an encoder's maps, without context but what the maps contain: good ones need no more."""
+class Linear(nn.Module):
+    """Linear layers on an encoder's maps, with no context beyond these maps; good features need none."""
 
     def __init__(self, encoder: str, num_classes: int, image_size: int):
-        maps = Maps(encoder, image_size)
-        super().__init__(maps.widths, num_classes)
-        self.encoder = maps
+        super().__init__()
+        self.encoder = Maps(encoder, image_size)
+        self.heads = LinearMaps(self.encoder.widths, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        cells = self.cell_logits(self.encoder(images), images)
+        cells = self.heads(self.encoder(images), images)
         return F.interpolate(cells, images.shape[-2:], mode="bilinear", align_corners=False)
 
 

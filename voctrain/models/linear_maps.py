@@ -1,4 +1,4 @@
-"""A linear layer on each of a network's feature maps: what classes its cells show."""
+"""Linear layers on a network's feature maps, which classify each cell of an image."""
 
 from collections.abc import Sequence
 
@@ -9,26 +9,25 @@ from torch import Tensor, nn
 CELL = 4  # pixels per side of a cell
 
 
-class LinearMaps(nn.Module):
-    """The sum of a linear layer on each of several maps and on the mean of the last one, cell by cell.
+class LinearMaps(nn.ModuleList):
+    """A linear layer on each of several maps and on the mean of the last one, whose outputs are added cell by cell.
 
-    It has few parameters, which can start as a probe (voctrain.pixel_probe). widths: the channels of the maps.
+    They have few parameters, which can start as a probe (voctrain.pixel_probe). widths: the channels of the maps.
     """
 
     def __init__(self, widths: Sequence[int], num_classes: int):
-        super().__init__()
         layers = [nn.Conv2d(width, num_classes, 1, bias=False) for width in widths]
-        self.heads = nn.ModuleList([*layers, nn.Conv2d(widths[-1], num_classes, 1)])
+        super().__init__([*layers, nn.Conv2d(widths[-1], num_classes, 1)])
 
-    def cell_logits(self, maps: Sequence[Tensor], images: Tensor) -> Tensor:
-        """Logits (B, num_classes, H / CELL, W / CELL) from the maps of images (B, C, H, W)."""
+    def forward(self, maps: Sequence[Tensor], images: Tensor) -> Tensor:
+        """Logits (B, num_classes, ⌈H / CELL⌉, ⌈W / CELL⌉) from the maps of images (B, C, H, W)."""
         # Resizing the few results is equal to resizing the maps, and cheaper.
-        parts = [head(part) for head, part in zip(self.heads, _with_mean(maps), strict=True)]
+        parts = [layer(part) for layer, part in zip(self, _with_mean(maps), strict=True)]
         return torch.stack(_in_cells(parts, images)).sum(0)
 
 
 def cell_features(maps: Sequence[Tensor], images: Tensor) -> Tensor:
-    """All inputs of the linear layers in cells, (B, F, H / CELL, W / CELL)."""
+    """All inputs of the linear layers in cells, (B, F, ⌈H / CELL⌉, ⌈W / CELL⌉)."""
     return torch.cat(_in_cells(_with_mean(maps), images), 1)
 
 
@@ -37,7 +36,7 @@ def _with_mean(maps: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _in_cells(parts: list[Tensor], images: Tensor) -> list[Tensor]:
-    height, width = (side // CELL for side in images.shape[-2:])
+    height, width = (-(-side // CELL) for side in images.shape[-2:])
     return [
         F.adaptive_avg_pool2d(part, (height, width))
         if part.shape[-1] > width

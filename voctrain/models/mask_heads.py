@@ -1,20 +1,18 @@
 """Masks as supervision of a classifier: its feature maps must locate each class, in training or for good."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from voctrain.models import timm_networks
 from voctrain.models.auxiliary import outputs_of
 from voctrain.models.linear_maps import CELL, LinearMaps
 from voctrain.models.maps import as_map, hooked, map_shapes
 
 STRIDES = (8, 32)  # input pixels per cell: finer maps come too early to know classes, coarser ones cannot locate them
-DEPTH = 2  # of modules: a network's parts and their parts, but not what is inside of a block
-SHARE = 0.02  # of the cells, which decide whether an image has a class
+SHARE = 0.02  # the part of an image's cells that decides whether it contains a class
 
 
 class MaskHeads(nn.Module):
@@ -27,59 +25,88 @@ class MaskHeads(nn.Module):
     def __init__(self, net: nn.Module, *, image_size: int, num_classes: int):
         super().__init__()
         sizes = range(image_size // STRIDES[1], math.ceil(image_size / STRIDES[0]) + 1)
-        widths = _last_maps(net, image_size, sizes)
-        self.names = tuple(widths)
-        self.convs = nn.ModuleList(nn.Conv2d(width, 1 + num_classes, 1) for width in widths.values())
+        self.maps = Maps(net, image_size, sizes)
+        self.convs = nn.ModuleList(nn.Conv2d(width, 1 + num_classes, 1) for width in self.maps.widths)
 
     def forward(self, net: nn.Module, images: Tensor) -> tuple[tuple[Tensor, ...], list[Tensor]]:
         """The outputs of `net`, and the logits (B, 1 + num_classes, h, w) of each map, background first."""
-        outputs, maps = _with_maps(net, self.names, images)
+        outputs, maps = self.maps.of(net, images)
         return outputs, [conv(each) for conv, each in zip(self.convs, maps, strict=True)]
 
 
 class MaskPooling(nn.Module):
-    """Linear layers that classify cells, of which the surest have a say in the classes of the image.
+    """Linear layers that classify the cells of an image, the surest of which contribute to the image's classes.
 
-    To the logit of a class they add the log odds of the class's mean probability in the `SHARE` of cells where that is
-    greatest. net: maps (B, 3, image_size, image_size). Raises `ValueError` if it has no square feature maps.
+    The logit of a class gets the log odds of the class's mean probability in the `SHARE` of cells where that is
+    highest. net: maps (B, 3, image_size, image_size). Raises `ValueError` if it has no square feature maps.
+    located: whether the training masks have a class, (num_classes,); other classes get nothing.
     """
+
+    located: Tensor
 
     def __init__(self, net: nn.Module, *, image_size: int, num_classes: int):
         super().__init__()
-        widths = _last_maps(net, image_size, range(2, image_size // CELL + 1))
-        self.names = tuple(widths)
-        self.layers = LinearMaps(tuple(widths.values()), 1 + num_classes)
+        self.maps = Maps(net, image_size, range(2, math.ceil(image_size / CELL) + 1))
+        self.layers = LinearMaps(self.maps.widths, 1 + num_classes)
+        self.register_buffer("located", torch.ones(num_classes))
 
     def forward(self, net: nn.Module, images: Tensor) -> tuple[tuple[Tensor, ...], list[Tensor]]:
         """The outputs, and in a list the logits of cells, (B, 1 + num_classes, h, w), background first."""
-        (logits, *auxiliary), maps = _with_maps(net, self.names, images)
-        cells = self.layers.cell_logits(maps, images)
-        probabilities = cells.float().softmax(1)[:, 1:].flatten(2)
-        count = int(probabilities.shape[-1])  # a tensor while torch.jit traces
-        surest = probabilities.topk(max(1, round(SHARE * count)), -1).values
-        return (logits + surest.mean(-1).logit(eps=1e-6), *auxiliary), [cells]
-
-    def maps(self, net: nn.Module, images: Tensor) -> list[Tensor]:
-        return _with_maps(net, self.names, images)[1]
-
-
-def _last_maps(net: nn.Module, image_size: int, sizes: Sequence[int]) -> dict[str, int]:
-    """The modules with the last map of each of these sizes, from fine to coarse, and the channels of these maps."""
-    images = torch.zeros(1, 3, image_size, image_size)
-    shapes = {name: shape for name, shape in map_shapes(net, images, as_map).items() if name.count(".") < DEPTH}
-    if not shapes:
-        raise ValueError("mask_loss requires a network with feature maps (B, C, H, W): use another, or mask_loss=0")
-    stages = {name: shapes[name] for name in timm_networks.stages(net) if name in shapes}
-    if len({shape[-1] for shape in stages.values()}) > 1:  # without what the classes alone need: it learns too much
-        shapes = stages
-    last = {shape[-1]: name for name, shape in shapes.items() if shape[-1] in sizes}
-    names = [last[size] for size in sorted(last, reverse=True)] or [list(shapes)[-1]]
-    return {name: shapes[name][1] for name in names}
+        (logits, *auxiliary), maps = self.maps.of(net, images)
+        cells = self.layers(maps, images)
+        log_p = cells.float().log_softmax(1)[:, 1:].flatten(2)
+        count = max(1, round(SHARE * int(log_p.shape[-1])))  # a shape is a tensor while torch.jit traces
+        # In log space, so that gradients do not vanish where a class is improbable.
+        mean = (log_p.topk(count, -1).values.logsumexp(-1) - math.log(count)).clamp(max=-1e-6)
+        odds = mean - (-mean.expm1()).log()
+        return (logits + self.located * odds, *auxiliary), [cells]
 
 
-def _with_maps(net: nn.Module, names: Sequence[str], images: Tensor) -> tuple[tuple[Tensor, ...], list[Tensor]]:
-    found: dict[str, Any] = {}
-    with hooked(net, names, found.__setitem__):
-        outputs = outputs_of(net(images))
-    maps = [as_map(found[name]) for name in names]
-    return outputs, [each for each in maps if each is not None]
+class Maps:
+    """The last maps of a network of each of some sizes, from fine to coarse, or else its very last one.
+
+    widths: their channels.
+    """
+
+    def __init__(self, net: nn.Module, image_size: int, sizes: Sequence[int]):
+        images = torch.zeros(1, 3, image_size, image_size)
+        self.indices: list[int] | None = None  # among those that timm knows of its networks
+        if hasattr(net, "forward_intermediates"):
+            training = net.training
+            with torch.no_grad():
+                shapes = dict(enumerate(each.shape for each in _intermediates(net.eval(), images)[1]))
+            net.train(training)
+            self.indices = _last(shapes, sizes)
+            self.widths = [shapes[index][1] for index in self.indices]
+        else:
+            found = map_shapes(net, images, as_map)
+            if not found:
+                raise ValueError(
+                    "mask_loss and mask_pooling require a network with square feature maps: use another, or omit them"
+                )
+            # The shallowest modules end the network's stages; the last ones are inside the first block of the next.
+            shallow = sorted(found, key=lambda name: -name.count("."))
+            self.names = _last({name: found[name] for name in shallow}, sizes)
+            self.widths = [found[name][1] for name in self.names]
+
+    def of(self, net: nn.Module, images: Tensor) -> tuple[tuple[Tensor, ...], list[Tensor]]:
+        """The outputs of `net` for images, and its maps (B, C, h, w)."""
+        if self.indices is not None:
+            final, maps = _intermediates(net, images, self.indices)
+            head: Any = net
+            return (head.forward_head(final),), maps
+        found: dict[str, Any] = {}
+        with hooked(net, self.names, found.__setitem__):
+            outputs = outputs_of(net(images))
+        maps = [as_map(net, found[name]) for name in self.names]
+        return outputs, [each for each in maps if each is not None]
+
+
+def _last(shapes: Mapping[Any, torch.Size], sizes: Sequence[int]) -> list[Any]:
+    """The last keys of each of these sizes, from fine to coarse, or else the very last one."""
+    last = {shape[-1]: key for key, shape in shapes.items() if shape[-1] in sizes}
+    return [last[size] for size in sorted(last, reverse=True)] or [list(shapes)[-1]]
+
+
+def _intermediates(net: Any, images: Tensor, indices: list[int] | None = None) -> tuple[Tensor, list[Tensor]]:
+    return net.forward_intermediates(images, indices=indices, norm=True)

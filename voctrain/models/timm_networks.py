@@ -70,12 +70,6 @@ def resampled(net: nn.Module, state: Mapping[str, Tensor], wrong: Collection[str
         return {}
 
 
-def stages(net: nn.Module) -> list[str]:
-    """The modules of a network that end its stages, or of a plain transformer its blocks; none if it is not timm's."""
-    found: Any = getattr(net, "feature_info", ())
-    return [each["module"] for each in getattr(found, "info", found)]
-
-
 def names() -> list[str]:
     """The names of all networks, without tags."""
     return timm.list_models()

@@ -1,4 +1,5 @@
 import copy
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -6,7 +7,6 @@ import torch
 from torch import nn
 
 from voctrain.models import build_classifier
-from voctrain.models.maps import as_map
 from voctrain.models.mask_heads import MaskHeads, MaskPooling
 
 
@@ -54,7 +54,7 @@ def test_the_network_stays_as_it_was(kind):
 
 def test_network_without_maps_raises():
     net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 5))
-    with pytest.raises(ValueError, match="mask_loss requires a network with feature maps"):
+    with pytest.raises(ValueError, match="require a network with square feature maps: use another, or omit them"):
         MaskHeads(net, image_size=32, num_classes=5)
 
 
@@ -62,7 +62,7 @@ def test_network_without_maps_raises():
     ("name", "size", "cells"),
     [
         ("tf_efficientnet_lite0", 64, 16),
-        ("resnet18", 75, 18),
+        ("resnet18", 75, 19),
         ("test_vit", 64, 16),
         ("vit_b_16", 224, 56),
         ("swin_t", 64, 16),
@@ -91,24 +91,70 @@ def test_auxiliary_outputs_stay():
     assert [tuple(output.shape) for output in model(torch.rand(2, 3, 64, 64))] == [(2, 5)] * 3
 
 
-@pytest.mark.parametrize("special", [0, 1, 5])
-def test_tokens_are_a_map(special):
-    places = torch.arange(2.0 * 9 * 7).view(2, 9, 7)  # (B, N, C)
-    found = as_map(torch.cat([torch.full((2, special, 7), -1.0), places], 1))
-    assert found.shape == (2, 7, 3, 3)
-    assert torch.equal(found[1, :, 2, 1], places[1, 7])
+def test_a_class_without_masks_gets_nothing():
+    model = build_classifier("resnet18", num_classes=5, image_size=64).eval()
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        alone = model(images)
+        model.mask_heads = MaskPooling(model.net, image_size=64, num_classes=5)
+        model.mask_heads.located[2] = 0
+        same = (model(images) - alone).abs() < 1e-6
+    assert same.tolist() == [[False, False, True, False, False]] * 2
 
 
-def test_maps_are_told_from_other_outputs():
-    first, last = torch.rand(2, 7, 3, 3), torch.rand(2, 3, 3, 7)
-    assert as_map(first) is first
-    assert torch.equal(as_map(last), last.permute(0, 3, 1, 2))
-    for other in (
-        torch.rand(2, 7),
-        torch.rand(2, 7, 1, 1),
-        torch.rand(2, 7, 3, 4),
-        torch.rand(2, 15, 7),
-        (first,),
-        None,
-    ):
-        assert as_map(other) is None
+def test_an_improbable_class_still_learns():
+    model = build_classifier("resnet18", num_classes=2, image_size=64).eval()
+    model.mask_heads = heads = MaskPooling(model.net, image_size=64, num_classes=2)
+    with torch.no_grad():
+        heads.layers[-1].bias[:] = torch.tensor([0.0, -40.0, 40.0])
+    logits = model(torch.rand(1, 3, 64, 64))
+    assert logits.isfinite().all()
+    logits[0, 0].backward()
+    assert heads.layers[-1].bias.grad[1] == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "widths"),
+    [
+        ("tf_efficientnet_lite0", 96, [24, 40, 112, 320]),  # not the 1280 channels that the head starts from
+        ("test_vit", 64, [64]),
+        ("swin_tiny_patch4_window7_224", 384, [96, 192, 384, 768]),
+        ("resnet18", 75, [64, 128, 256, 512]),
+        ("inception_v3", 299, [80, 192, 288, 768, 2048]),
+        ("swin_t", 64, [96, 192, 384, 768]),
+        ("vit_b_16", 224, [768]),
+    ],
+)
+def test_stages_end_in_maps(name, size, widths):
+    net = build_classifier(name, num_classes=2, image_size=size).net
+    heads = MaskPooling(net, image_size=size, num_classes=2)
+    assert heads.maps.widths == widths
+
+
+@pytest.mark.parametrize("name", ["swin_t", "vit_b_16", "swin_tiny_patch4_window7_224", "test_vit", "resnet18"])
+def test_maps_show_where_an_image_changes(name):
+    """Also where a map has as many channels as rows, as Swin's first one here."""
+    size = 224 if name == "vit_b_16" else 384 if name.startswith("swin") else 96
+    net = build_classifier(name, num_classes=2, image_size=size).net.eval()
+    heads = MaskPooling(net, image_size=size, num_classes=2)
+    images = torch.zeros(2, 3, size, size)
+    images[1, :, : size // 4, -size // 4 :] = 1  # top right
+    with torch.no_grad():
+        for each in heads.maps.of(net, images)[1]:
+            change = (each[1] - each[0]).abs().sum(0)
+            half = -(-change.shape[0] // 2)
+            assert change[:half, -half:].mean() > change[-half:, :half].mean()
+
+
+def test_threads_do_not_see_each_others_maps():
+    model = build_classifier("resnet18", num_classes=5, image_size=64).eval()
+    model.mask_heads = MaskPooling(model.net, image_size=64, num_classes=5)
+    batches = torch.rand(40, 2, 3, 64, 64)
+
+    def answer(images):
+        with torch.inference_mode():
+            return model(images)
+
+    expected = [answer(images) for images in batches]
+    with ThreadPoolExecutor(4) as pool:
+        assert all(torch.equal(*pair) for pair in zip(pool.map(answer, batches), expected, strict=True))
