@@ -1,10 +1,13 @@
 """Ray Tune runs what a searcher suggests."""
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ray import tune
+from ray.air.execution._internal import RayActorManager
+from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, WorkerCrashedError
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
@@ -86,4 +89,22 @@ def execute(
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the worker keeps its own
         ),
     )
-    tuner.fit()
+    with lost_workers_known():
+        tuner.fit()
+
+
+@contextlib.contextmanager
+def lost_workers_known() -> Iterator[None]:
+    """Let Tune see a lost worker as one, whatever the cause: if Ray kills one to save memory, Tune ends everything."""
+    handle = RayActorManager._actor_task_failed
+
+    def handle_lost(self: RayActorManager, tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, OutOfMemoryError | NodeDiedError | WorkerCrashedError):
+            exception = RayActorError(error_msg=str(exception))
+        handle(self, tracked_actor_task, exception)
+
+    RayActorManager._actor_task_failed = handle_lost
+    try:
+        yield
+    finally:
+        RayActorManager._actor_task_failed = handle

@@ -13,7 +13,7 @@ from search.tasks import find_task
 from voctrain import classify
 
 TASK = find_task("classify")
-DATA = SimpleNamespace(classes=("a", "b", "c"), masks=(), images=torch.zeros(1, 32, 32, 3))
+DATA = SimpleNamespace(classes=("a", "b", "c"), masks=(), train=(), images=torch.zeros(1, 32, 32, 3))
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +73,21 @@ class TestSettings:
 
 
 class TestProblem:
+    @pytest.mark.parametrize(
+        ("pins", "expected"),
+        [
+            ({"mask_pooling": False}, {(False, False)}),
+            ({"mask_pooling": True, "mask_loss": 0.0}, {(True, False)}),
+            ({"mask_loss": 0.0}, {(True, False), (False, False)}),
+            ({"mask_pooling": True, "mask_loss": 7.0}, {(True, True)}),
+        ],
+    )
+    def test_what_masks_are_for_can_be_pinned(self, pins, expected):
+        found = problem(weights="imagenet", architecture="tf_efficientnet_lite0", **pins)
+        configs = [config for config, _ in sampled(found)]
+        assert {(config.mask_pooling, config.mask_loss > 0) for config in configs} == expected
+        assert {config.mask_loss for config in configs} <= {0.0, pins.get("mask_loss")} or "mask_loss" not in pins
+
     def test_every_configuration_has_the_fields_of_the_run(self):
         for config, _ in sampled(problem()):
             assert (config.seed, config.epochs, config.image_size, config.weights) == (3, 9, 32, "none")
