@@ -28,6 +28,7 @@ OPTIONS = {  # task and options of trainings that together reach every part that
     "all augmentations": ("classify", COLORED | {"num_ops": 5}),
     "mixing, average, focal": ("classify", {"mixup": 0.4, "cutmix": 1.0, "ema_memory": 0.9, "loss": "focal"}),
     "masks, asymmetric": ("classify", {"mask_loss": 1.0, "loss": "asymmetric", "optimizer": "adam"}),
+    "places": ("classify", {"architecture": "test_resnet", "mask_loss": 1.0, "mask_pooling": True}),
     "weights, clipping": ("classify", {"loss": "bce_weight", "clip_norm": 1.0, "clip_value": 0.1, "aug_repeats": 2}),
     "adagrad, plateau": ("classify", {"optimizer": "adagrad", "schedule": "plateau", "sampling": "weighted"}),
     "sgd, cap": ("classify", {"optimizer": "sgd", "reduction": "sum", "pos_weight_cap": 5.0}),

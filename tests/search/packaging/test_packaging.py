@@ -26,9 +26,9 @@ IMAGES = torch.rand(2, 3, 45, 61)
 
 @pytest.fixture(scope="module")
 def checkpoint(dataset):
-    """A classifier after one epoch."""
+    """A classifier after one epoch, whose masks count for its classes."""
     data = load(dataset, image_size=32)
-    config = ClassifyConfig(architecture="simple", image_size=32, epochs=1)
+    config = ClassifyConfig(architecture="simple", image_size=32, epochs=1, mask_loss=1.0, mask_pooling=True)
     [epoch] = classify.train(config, data)
     return classify.checkpoint(config, data, epoch.weights, epoch.metrics) | {"thresholds": [0.25] * 20}
 

@@ -28,6 +28,10 @@ CASES = {
         "micro_batch": 6,
     },
     "classify, losses": {"architecture": "googlenet", "batch_size": 16, "mask_loss": 1.0, "schedule": "plateau"},
+    "classify, places": {
+        **{"architecture": "tf_efficientnet_lite0", "weights": "imagenet", "head_init": "probe", "batch_size": 16},
+        **{"mask_loss": 1.0, "mask_pooling": True},
+    },
     "segment": {"architecture": "unet", "width": 4, "depth": 1, "copy_paste": 0.5, "lr": 1e-2, "precision": "bfloat16"},
     "segment, probe": {"architecture": "linear/test_resnet", "head_init": "probe", "batch_size": 16},
     "attack": {"architecture": "universal", "l2_penalty": 0.1, "ssim_penalty": 1.0, "lr": 0.05, "precision": "auto"},
