@@ -25,7 +25,7 @@ class MaskHeads(nn.Module):
     def __init__(self, net: nn.Module, *, image_size: int, num_classes: int):
         super().__init__()
         sizes = range(image_size // STRIDES[1], math.ceil(image_size / STRIDES[0]) + 1)
-        self.maps = Maps(net, image_size, sizes)
+        self.maps = StageMaps(net, image_size, sizes)
         self.convs = nn.ModuleList(nn.Conv2d(width, 1 + num_classes, 1) for width in self.maps.widths)
 
     def forward(self, net: nn.Module, images: Tensor) -> tuple[tuple[Tensor, ...], list[Tensor]]:
@@ -46,7 +46,7 @@ class MaskPooling(nn.Module):
 
     def __init__(self, net: nn.Module, *, image_size: int, num_classes: int):
         super().__init__()
-        self.maps = Maps(net, image_size, range(2, math.ceil(image_size / CELL) + 1))
+        self.maps = StageMaps(net, image_size, range(2, math.ceil(image_size / CELL) + 1))
         self.layers = LinearMaps(self.maps.widths, 1 + num_classes)
         self.register_buffer("located", torch.ones(num_classes))
 
@@ -62,7 +62,7 @@ class MaskPooling(nn.Module):
         return (logits + self.located * odds, *auxiliary), [cells]
 
 
-class Maps:
+class StageMaps:
     """The last maps of a network of each of some sizes, from fine to coarse, or else its very last one.
 
     widths: their channels.
