@@ -43,9 +43,13 @@ def start_from_pixel_probe(model: Segmenter, config: LabeledConfig, data: Data, 
 
 
 def set_pixel_probe(model: Segmenter | Classifier, config: LabeledConfig, data: Data, device: torch.device) -> None:
-    """Set the linear layers on the maps of a model to the probe of the training images."""
+    """Set the linear layers on the maps of a model to the probe of the training images, if a mask of these is known."""
+    assert data.masks is not None
+    known = np.array([i for i in data.train if (data.masks[i] != VOID).any()])
+    if not len(known):
+        return
     model.to(device).to(memory_format=torch.channels_last).eval()
-    rows, classes = _cells(model, config, data)
+    rows, classes = _cells(model, config, data, known)
     probe = kept(fit_pixel_probe, rows, classes, np.bincount(classes, minlength=1 + len(data.classes)))
     layers: list[Any] = list(_linear(model)[0])
     weights = torch.from_numpy(probe.weight.copy()).split([layer.in_channels for layer in layers], 1)
@@ -83,13 +87,14 @@ def _linear(model: Segmenter | Classifier) -> tuple[LinearMaps, Callable[[Tensor
 
 
 @torch.inference_mode()
-def _cells(model: Segmenter | Classifier, config: LabeledConfig, data: Data) -> tuple[np.ndarray, np.ndarray]:
-    """Features float32 (N, F) and classes uint8 (N,) of random cells of the training images."""
+def _cells(
+    model: Segmenter | Classifier, config: LabeledConfig, data: Data, known: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Features float32 (N, F) and classes uint8 (N,) of random cells of these images."""
     assert data.masks is not None
     maps = _linear(model)[1]
     rng = np.random.default_rng(0)
-    known = [i for i in data.train if (data.masks[i] != VOID).any()]
-    most = max(1, min(CELLS, MOST // max(1, len(known))))
+    most = max(1, min(CELLS, MOST // len(known)))
     rows, classes = [], []
     for index in np.array_split(known, range(BATCH, len(known), BATCH)):
         images = to_unit(torch.from_numpy(data.images[index])).to(model.mean.device)

@@ -140,6 +140,18 @@ def test_a_classifier_starts_from_both_probes(blocks):
     assert not np.allclose(alone.predictions["y_prob"][:, 0], epoch.predictions["y_prob"][:, 0], atol=0.01)
 
 
+def test_without_a_known_mask_only_the_classes_of_images_count(blocks):
+    data = blocks(64)
+    data = dataclasses.replace(data, masks=np.full_like(data.masks, VOID))
+    config = ClassifyConfig(
+        **LITE | {"architecture": "tf_efficientnet_lite0", "image_size": 64, "head_init": "probe", "lr": 0.0},
+        **{"freeze_norm": True, "epochs": 1, "mask_loss": 1.0, "mask_pooling": True},
+    )
+    [epoch] = classify.train(config, data)
+    [alone] = classify.train(dataclasses.replace(config, mask_pooling=False, mask_loss=0.0), data)
+    np.testing.assert_allclose(epoch.predictions["y_prob"], alone.predictions["y_prob"], atol=1e-6)
+
+
 def test_outputs_are_a_linear_map_of_the_features():
     model = build_segmenter("linear/test_resnet", num_classes=4, image_size=64).eval()
     images = to_unit(torch.randint(0, 255, (2, 64, 96, 3), dtype=torch.uint8))
