@@ -53,10 +53,10 @@ def integer(minimum: int) -> Callable[[str], int]:
 
 
 def gpu_share(text: str) -> float:
-    """An option type: 0, a fraction below 1 or an integer."""
+    """An option type: from 0 to 1."""
     share = _number(text)
-    if not 0 <= share < math.inf or (share > 1 and share != int(share)):
-        raise argparse.ArgumentTypeError(f"must be 0, a fraction or an integer number of GPUs, but got {text!r}")
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"must be between 0 and 1, because a trial uses one GPU, but got {text!r}")
     return share
 
 

@@ -49,7 +49,7 @@ class ResourceOptions:
     )
     gpus_per_trial: float | None = option(
         None,
-        "GPUs of each trial, may be a fraction",
+        "share of a GPU of each trial, from 0 to 1",
         parse=gpu_share,
         metavar="F",
         group="resources",
@@ -61,7 +61,7 @@ class ResourceOptions:
         "Ray cluster to join, or local",
         metavar="ADDR",
         group="resources",
-        shown="the variable RAY_ADDRESS, or local",
+        shown="the variable RAY_ADDRESS, or the cluster of ray start on this machine, or local",
         resumable=True,
         per_call=True,
     )

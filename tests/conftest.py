@@ -1,6 +1,7 @@
 import os
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ["RAY_ADDRESS"] = "local"  # not the cluster of whoever runs the tests
 
 import pytest
 import torch

@@ -264,6 +264,7 @@ def test_each_dependency_names_a_file_that_needs_it():
         "pillow": "PIL",
         "scikit-learn": "sklearn",
         "pyyaml": "yaml",
+        "grpcio": "grpc",
         "segmentation-models-pytorch": "segmentation_models_pytorch",
         "tensorboardx": "tensorboardX",
         "pytest-timeout": "pytest",

@@ -3,8 +3,6 @@
 import logging
 import os
 import re
-import socket
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +10,10 @@ from typing import Any
 
 import ray
 import torch
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from search.cluster.environment import set_environment, worker_environment
+from search.cluster.environment import runtime_environment, set_environment
+from search.cluster.nodes import check_nodes, nodes_of_trials
+from search.cluster.token import TokenRefused, use_token
 from search.text import first_line
 
 CONNECTION: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "ignore_reinit_error": True}
@@ -39,15 +38,15 @@ def own_connection() -> Iterator[None]:
 def available(address: str | None, folder: Path) -> list[dict[str, float]]:
     """CPUs and GPUs of this machine, or of each node of the Ray cluster at `address`, to which it connects.
 
-    Raises `ValueError` if there is no such cluster or its nodes do not share `folder`.
+    Raises `ValueError` if there is no such cluster, or a node of it cannot run trials or does not share `folder`.
     """
     if address is None:
         # macOS has no sched_getaffinity.
         cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return [{"CPU": cpus, "GPU": torch.cuda.device_count()}]
     connect(address, 0)
-    check_shared(folder)
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    check_nodes(folder)
+    return [node.resources for node in nodes_of_trials()]
 
 
 def connect(address: str | None, cpus: int) -> str:
@@ -80,39 +79,13 @@ def _start(cpus: int) -> Any:
 
 def _join(address: str) -> Any:
     try:
-        if place := re.fullmatch(r"([^:/]+):(\d+)", address):  # Ray itself would try for minutes
-            socket.create_connection((place[1], int(place[2])), timeout=10).close()
-        return ray.init(address, runtime_env={"env_vars": worker_environment()}, **CONNECTION)
+        if re.fullmatch(r"[^:/]+:\d+", address):  # Ray itself would try for minutes
+            use_token(address)
+        return ray.init(address, runtime_env=runtime_environment(), **CONNECTION)
+    except TokenRefused:
+        raise
     except Exception as error:
         raise ValueError(
-            f"no Ray cluster at {address} ({first_line(error)}): correct --address or RAY_ADDRESS, set"
-            " RAY_AUTH_MODE=token if the cluster requires its token, or run on this machine with --address local"
+            f"no Ray cluster at {address} ({first_line(error)}): correct --address or RAY_ADDRESS, or run on this"
+            " machine with --address local"
         ) from None
-
-
-@ray.remote(num_cpus=0)
-def can_write_beside(file: str) -> bool:
-    """Whether a worker sees this file of the driver's, and may write to its folder."""
-    return os.path.exists(file) and os.access(os.path.dirname(file), os.W_OK)
-
-
-def check_shared(folder: Path) -> None:
-    """Raise `ValueError` for a cluster whose nodes do not share `folder`, where checkpoints and logs are written."""
-    with tempfile.NamedTemporaryFile(dir=folder) as file:
-        for node, can_write in ask_nodes(can_write_beside, file.name):
-            if not can_write:
-                raise ValueError(
-                    f"node {node} cannot read or write {folder}, where checkpoints are written: give --out a folder"
-                    " that all nodes share"
-                )
-
-
-def ask_nodes(question: Any, *arguments: object) -> Iterator[tuple[str, Any]]:
-    """The host name of each node of the cluster, and its answer: the result of a remote function there."""
-    for node in ray.nodes():
-        if node["Alive"]:
-            strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            yield (
-                node["NodeManagerHostname"],
-                ray.get(question.options(scheduling_strategy=strategy).remote(*arguments)),
-            )

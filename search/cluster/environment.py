@@ -1,6 +1,14 @@
-"""Environment variables of Ray's processes. They are set by a call, never by an import."""
+"""The environment of Ray's processes: variables, and our code. It is set by a call, never by an import."""
 
+import json
 import os
+from typing import Any
+
+from ray.runtime_env import RuntimeEnv
+
+import search
+import spaces
+import voctrain
 
 WORKERS = {
     # Workers keep the memory that they free: otherwise a tenth of a CPU training goes into page faults (see mallopt).
@@ -19,6 +27,8 @@ DRIVER = {
     "TUNE_GLOBAL_CHECKPOINT_S": "600",  # Tune's own snapshots are never read
     "RAY_AIR_NEW_OUTPUT": "0",
 }
+PACKAGES = (search, spaces, voctrain)
+FOLDERS = ("XDG_CACHE_HOME", "TORCH_HOME", "HF_HOME")  # where prepared images and pretrained weights are
 
 
 def set_environment() -> None:
@@ -27,6 +37,15 @@ def set_environment() -> None:
         os.environ.setdefault(name, value)
 
 
-def worker_environment() -> dict[str, str]:
-    """The variables that the workers of an existing cluster need, as set here."""
-    return {name: os.environ.get(name, value) for name, value in WORKERS.items()}
+def runtime_environment() -> RuntimeEnv:
+    """Ray's `runtime_env` on an existing cluster: our packages and variables, so its nodes need only our dependencies.
+
+    What the Ray job of this process sets already is left out, because Ray refuses to be told twice.
+    """
+    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("runtime_env") or {}
+    variables = {name: os.environ.get(name, value) for name, value in WORKERS.items()}
+    variables |= {name: os.environ[name] for name in FOLDERS if name in os.environ}
+    sent: dict[str, Any] = {"py_modules": [package.__path__[0] for package in PACKAGES], "excludes": ["__pycache__"]}
+    sent = {name: value for name, value in sent.items() if name not in job}
+    known = job.get("env_vars", {})
+    return RuntimeEnv(**sent, env_vars={name: value for name, value in variables.items() if name not in known})

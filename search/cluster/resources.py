@@ -13,7 +13,7 @@ class Resources:
 
     concurrent: int  # trials, at least 1
     cpus: int  # per trial, at least 1
-    gpus: float  # per trial; a fraction shares a GPU
+    gpus: float  # per trial, from 0 to 1; a fraction shares a GPU
 
     def __post_init__(self) -> None:
         assert type(self.concurrent) is int, self
@@ -21,7 +21,7 @@ class Resources:
         assert type(self.gpus) is float, self
         assert self.concurrent >= 1, self
         assert self.cpus >= 1, self
-        assert self.gpus >= 0, self
+        assert 0 <= self.gpus <= 1, self
 
     @property
     def total_cpus(self) -> int:
@@ -39,10 +39,8 @@ def share_resources(machines: Sequence[Mapping[str, float]], options: ResourceOp
     concurrent, cpus, gpus = options.concurrent, options.cpus_per_trial, options.gpus_per_trial
     have = [(int(machine.get("CPU", 0)), int(machine.get("GPU", 0))) for machine in machines]
     most_cpus, most_gpus, all_gpus = max(c for c, _ in have), max(g for _, g in have), sum(g for _, g in have)
-    if gpus is not None and gpus > most_gpus:
-        raise ValueError(
-            f"--gpus-per-trial must be at most the {most_gpus} GPUs of one machine, but got {gpus:g}: lower it"
-        )
+    if gpus and not most_gpus:
+        raise ValueError(f"--gpus-per-trial must be 0, because Ray knows of no GPU, but got {gpus:g}")
     if cpus is not None and cpus > most_cpus:
         raise ValueError(
             f"--cpus-per-trial must be at most the {most_cpus} CPUs of one machine, but got {cpus}: lower it"
@@ -67,5 +65,5 @@ def share_resources(machines: Sequence[Mapping[str, float]], options: ResourceOp
 
 
 def _shares(gpus: int, share: float) -> int:
-    """How many trials can have this share of the GPUs; a fraction does not span two of them."""
-    return gpus * math.floor(1 / share + 1e-9) if share < 1 else int(gpus // share)
+    """How many trials can have this share of a GPU, which does not span two of them."""
+    return gpus * math.floor(1 / share + 1e-9)

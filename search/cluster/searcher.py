@@ -19,6 +19,7 @@ from search.run_folder.files import StorageError
 from search.run_folder.records import Configuration
 from search.study.sampler import SeededSampler
 from search.study.trials import Attr, ask_trial, started_trials
+from search.trial.device import MachineError
 
 SAME_FAILURES = 3  # in a row end the search
 DRAWS = 500  # random configurations after which a space is considered exhausted
@@ -136,7 +137,7 @@ class StudySearcher(NotPickled, Searcher):
             return
         result = result or {}
         if result.get("outcome") == INTERRUPTED:
-            self.halted = StorageError(result["error"])
+            self.halted = MachineError(result["error"])
             return
         with self._halting():
             self._end(trial, result, error)

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import ray
 
-from search.cluster.connection import ask_nodes
+from search.cluster.nodes import ask_nodes
 from voctrain.data import Data
 from voctrain.data.array_file import open_arrays
 
 
 @ray.remote(num_cpus=0)
-def can_map(file: Path, checksum: str) -> bool:
-    """Whether a worker sees this file of prepared images."""
+def can_map(prepared: tuple[Path, str]) -> bool:
+    """Whether a worker sees this file of prepared images, with this checksum."""
+    file, checksum = prepared
     found = open_arrays(file)
     return found is not None and found.checksum == checksum
 
@@ -24,6 +25,7 @@ def for_workers(data: Data, address: str | None) -> Data:
     """
     if address is None or data.file is None:
         return data
-    if all(answer for _, answer in ask_nodes(can_map, data.file.path, data.file.checksum)):
+    prepared = data.file.path, data.file.checksum
+    if all(answer for _, answer in ask_nodes(can_map, lambda node: prepared)):
         return data
     return dataclasses.replace(data, file=None)

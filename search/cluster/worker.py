@@ -16,13 +16,13 @@ import torch
 from ray import tune
 
 from search.cluster.resources import Resources
-from search.run_folder.files import StorageError
+from search.run_folder.files import REPAIR, StorageError
 from search.run_folder.history import EpochRecord, append_epoch, start_history
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import Configuration
 from search.tasks import find_task
 from search.trial import memory
-from search.trial.device import pick_device
+from search.trial.device import MachineError, device_of
 from search.trial.training import checkpointed_training
 from voctrain.data import Data
 
@@ -74,7 +74,7 @@ class Worker(tune.Trainable):
     def _train(self, job: Job) -> Iterator[EpochRecord]:
         config = self.task.config.from_dict(job.config)
         self._log(f"training {job.training} on {socket.gethostname()}, process {os.getpid()}: {config}")
-        device = pick_device(self.gpus)
+        device = device_of(self.gpus)
         memory.limit(device, self.gpus)
         memory.reset_peak(device)
         for report in checkpointed_training(
@@ -101,6 +101,8 @@ class Worker(tune.Trainable):
         except torch.OutOfMemoryError as error:
             return self._broken(OUT_OF_MEMORY, f"out of memory: {str(error).splitlines()[0]}")
         except StorageError as error:
+            return self._broken(INTERRUPTED, f"{error}: {REPAIR}")
+        except MachineError as error:
             return self._broken(INTERRUPTED, str(error))
         except torch.AcceleratorError:
             raise  # this process can no longer use its GPU: another one continues the training

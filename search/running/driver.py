@@ -15,7 +15,7 @@ from search.cluster.execution import Ticker, execute
 from search.cluster.interrupt import Interrupt
 from search.cluster.searcher import SAME_FAILURES, StudySearcher
 from search.cluster.worker import Job
-from search.run_folder.files import StorageError
+from search.run_folder.files import REPAIR, StorageError
 from search.run_folder.paths import RunPaths
 from search.running.cost import fits_in, portfolio_operations
 from search.running.live import Progress
@@ -25,6 +25,7 @@ from search.study.journal import open_study, read_study
 from search.study.sampler import PRUNING_SAMPLERS, SeededSampler
 from search.study.trials import Attr, asha_rungs, portfolio_numbers, rank_trials, started_trials
 from search.text import first_line, shell_path
+from search.trial.device import MachineError
 
 WARM_STARTS = 5  # configurations taken from another run
 
@@ -50,7 +51,7 @@ def run_search(session: Session, dashboard: str) -> Outcome:
     """Run what is left of a session on the connected cluster. Raises `SearchFailed`."""
     try:
         return _run(session, open_run_study(session), dashboard)
-    except OSError as error:
+    except (OSError, MachineError) as error:
         raise SearchFailed(_machine_failure(session, error)) from None
 
 
@@ -157,12 +158,14 @@ def _scheduler(session: Session, study: optuna.Study, publisher: Publisher) -> S
     return scheduler
 
 
-def _machine_failure(session: Session, error: OSError) -> str:
+def _machine_failure(session: Session, error: OSError | MachineError) -> str:
     """How the machine failed and what to do; trials that have not ended are unfinished."""
-    if isinstance(error, ConnectionError):  # to Ray
+    if isinstance(error, MachineError):
+        cause = str(error)
+    elif isinstance(error, ConnectionError):  # to Ray
         cause = f"{first_line(error)}: check that the cluster runs"
     else:
-        cause = f"{StorageError.of(session.paths.folder, error)}: free space there or make it writable"
+        cause = f"{StorageError.of(session.paths.folder, error)}: {REPAIR}"
     if session.paths.record.exists():
         return f"{cause}, then continue with: {session.command}"
     shutil.rmtree(session.paths.folder, ignore_errors=True)  # it has not begun

@@ -20,7 +20,7 @@ from search.cluster.resources import Resources
 from search.cluster.searcher import LOST
 from search.cluster.worker import DIVERGED, FAILED, INTERRUPTED, OUT_OF_MEMORY, Job
 from search.reporter import Reporter
-from search.run_folder.files import StorageError, read_arrays, read_json, read_torch, write_arrays, write_json
+from search.run_folder.files import read_arrays, read_json, read_torch, write_arrays, write_json
 from search.run_folder.history import EpochRecord
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import Checkpoint
@@ -67,8 +67,7 @@ class Retrainings:
     def run(self, jobs: Sequence[Retraining], interrupt: Interrupt) -> dict[str, Result]:
         """The results by training; only those that have none yet are trained.
 
-        Raises `Stopped` after a signal, `SelectionFailed` for a training that fails and `StorageError` for a disk
-        that does.
+        Raises `Stopped` after a signal, and `SelectionFailed` for a training or a machine that fails.
         """
         results = {job.training: result for job in jobs if (result := self._read(job)) is not None}
         searcher = RetrainingSearcher([job for job in jobs if job.training not in results], self.task.metric)
@@ -158,7 +157,7 @@ class RetrainingSearcher(NotPickled, Searcher):
         self.waiting = deque(jobs)
         self.live: dict[str, tuple[Retraining, dict[int, EpochRecord]]] = {}
         self.ended: deque[tuple[Retraining, Result]] = deque()
-        self.failure: SelectionFailed | StorageError | None = None
+        self.failure: SelectionFailed | None = None
 
     def suggest(self, trial_id: str) -> Any:  # a job, or Searcher.FINISHED
         if not self.waiting:
@@ -182,7 +181,7 @@ class RetrainingSearcher(NotPickled, Searcher):
             cause = LOST if error else message
             self.failure = SelectionFailed(f"the training of {job.name} failed: {cause}")
         elif outcome == INTERRUPTED:
-            self.failure = StorageError(message)
+            self.failure = SelectionFailed(str(message))
         else:
             lost = message if outcome in (DIVERGED, OUT_OF_MEMORY) else None
             self.ended.append((job, Result(job.training, [history[number] for number in sorted(history)], lost)))

@@ -7,13 +7,14 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+import search
 from search.options import SearchOptions
 from search.run_folder.records import RunRecord, SetRecord, Split
 from search.session.problem import Problem
 from search.tasks.pretrained import is_named
 from voctrain.data import Data
 
-PACKAGES = ("voc-search", "torch", "torchvision", "ray", "optuna", "numpy", "scikit-learn")
+PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "scikit-learn")
 SEEN_MASKS = "published segmentation weights, trained on COCO's masks of VOC's classes: a track of its own"
 
 
@@ -47,7 +48,8 @@ def new_record(options: SearchOptions, data: Data, problem: Problem) -> RunRecor
 
 def versions() -> dict[str, str]:
     """Of Python, and of the packages that decide a result."""
-    return {"python": sys.version.split()[0]} | {name: version(name) for name in PACKAGES}
+    own = {"python": sys.version.split()[0], "voc-search": search.__version__}
+    return own | {name: version(name) for name in PACKAGES}
 
 
 def digests(problem: Problem) -> dict[str, str]:

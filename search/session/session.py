@@ -35,6 +35,7 @@ from voctrain.data import DIGITS, FOLD, OWN_VAL, Data
 from voctrain.data.class_names import listed
 
 IMAGE_SIZE, EPOCHS = 300, 27
+JOB_COPIES = "runtime_resources"  # the folder of `ray job submit --working-dir`
 SAMPLE_IMAGE_SIZE, SAMPLE_EPOCHS = 64, 15  # of the built-in sample: minutes, not hours
 
 
@@ -241,6 +242,8 @@ def _new_folder(task: Task, options: SearchOptions) -> Path:
     folder = (Path(options.out) / name).resolve()
     if folder.exists() and options.name is not None:
         raise ValueError(_taken(folder))
+    if JOB_COPIES in folder.parts:
+        raise ValueError(f"{folder} is in the copy of a Ray job, which is deleted with it: give --out another folder")
     parent = next(p for p in folder.parents if p.exists())
     if not parent.is_dir() or not _writable(parent):
         raise ValueError(f"cannot write in {parent}: give --out a folder that you may write to")

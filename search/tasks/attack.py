@@ -154,7 +154,7 @@ class Attack(Task):
         from voctrain import attack
         from voctrain.data.image_files import read_image
 
-        device, size, channels = pick_device(1), saved["image_size"], saved["channels"]
+        device, size, channels = pick_device(), saved["image_size"], saved["channels"]
         generator, config = attack.restore(saved, device=device)
         factor, resize = saved["metrics"].get("val_factor", 1.0), saved.get("resize", "squash")
 

@@ -46,7 +46,7 @@ class Classify(PretrainedTask):
         if fields.get("weights", "none") != "none" and "architecture" in fields:
             config = ClassifyConfig(**{name: fields[name] for name in ("architecture", "weights", "image_size")})
             with suppress(ValueError):  # a network without a linear last layer
-                metrics = probe_metrics(config, data, device=pick_device(1))
+                metrics = probe_metrics(config, data, device=pick_device())
                 return Baseline(f"linear probe of {config.architecture}", metrics)
         return Baseline(
             "random labels", random_baseline(data.labels[data.train], data.labels[data.val], fields["seed"])
@@ -90,7 +90,7 @@ class Classify(PretrainedTask):
         from search.trial.device import pick_device
         from voctrain import classify
 
-        device = pick_device(1)
+        device = pick_device()
         model, config = classify.restore(saved, device=device)
         return lambda images: classify.predict(model, images, config, device=device, flip=flip)
 

@@ -57,7 +57,7 @@ class Segment(PretrainedTask):
             fixed = {name: fields[name] for name in ("weights", "image_size")}
             config = SegmentConfig(architecture=f"{LINEAR}/{decoded[1]}", **fixed)
             with suppress(ValueError):  # weights of a whole segmenter
-                metrics = segment.probe_metrics(config, data, device=pick_device(1))
+                metrics = segment.probe_metrics(config, data, device=pick_device())
                 return Baseline(f"linear probe of {decoded[1]}", metrics)
         metrics = all_background((data.masks[i] for i in data.val), 1 + len(data.classes))
         return Baseline("all background", metrics)
@@ -116,7 +116,7 @@ class Segment(PretrainedTask):
         from voctrain import segment
         from voctrain.self_training import believed_maps, least_confidence, mean_probabilities, with_pseudo_labels
 
-        device = pick_device(1)
+        device = pick_device()
         models = [segment.restore(saved, device=device) for saved in teachers]
 
         def maps(images: np.ndarray, index: np.ndarray | None = None) -> Iterator[Tensor]:
@@ -140,7 +140,7 @@ class Segment(PretrainedTask):
         from search.trial.device import pick_device
         from voctrain import segment
 
-        device = pick_device(1)
+        device = pick_device()
         model, config = segment.restore(saved, device=device)
         resize = saved.get("resize", "squash")
         return partial(segment.predict, model, config=config, resize=resize, flip=flip, scales=scales, device=device)
@@ -190,7 +190,7 @@ class Segment(PretrainedTask):
         from voctrain.data import original_masks
         from voctrain.metrics.segmentation import mask_dice
 
-        device = pick_device(1)
+        device = pick_device()
         model, config = segment.restore(saved, device=device)
         numbers = {name: i for i, name in enumerate(data.ids)}
         averaged = {"index": np.array([numbers[name] for name in ids]), "flip": flip, "scales": scales}

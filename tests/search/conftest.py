@@ -1,6 +1,7 @@
 import contextlib
 import io
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -120,7 +121,9 @@ def unstarted(begun, tmp_path) -> Path:
 def cluster() -> Iterator[str]:
     """The address of the Ray cluster that all tests share, to which this process is connected. Its GPUs are fake."""
     from search.cluster.connection import ray, set_environment
+    from search.trial.device import FAKE_GPUS
 
+    os.environ[FAKE_GPUS] = "1"
     set_environment()
     context = ray.init(
         num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR

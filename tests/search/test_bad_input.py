@@ -51,7 +51,7 @@ def test_arguments_that_do_not_parse(arguments, message, refused):
         (("--weights", "none", "--set", "optimizer=adam", "momentum=0.9"), "--set momentum has no effect beside"),
         (("--set", "optimizer=adam", "momentum=0.3"), "momentum requires optimizer=sgd"),
         (("--set", "epochs=5"), "--epochs"),
-        (("--gpus-per-trial", "64"), "--gpus-per-trial must be at most the"),
+        (("--gpus-per-trial", "2"), "must be between 0 and 1, because a trial uses one GPU, but got '2'"),
         (("--cpus-per-trial", "4096"), "--cpus-per-trial must be at most the"),
         (("--use-val",), "use_val needs the devkit layout"),
         (("--val", "7/5"), "--val K/N is fold K of N, counted from 1"),
@@ -233,7 +233,7 @@ class TestFinal:
         ("config", "arguments", "message"),
         [
             ({"lr": -1}, (), "lr must be at least 0"),
-            ({}, ("--gpus-per-trial", 64), "--gpus-per-trial must be at most"),
+            ({}, ("--gpus-per-trial", 2), "must be between 0 and 1"),
             ({"architecture": "resnet19"}, (), "resnet19"),
             ({"weights": "/missing.pt"}, (), "/missing.pt"),
             ({}, ("--address", "127.0.0.1:1"), "no Ray cluster"),

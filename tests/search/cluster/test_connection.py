@@ -1,5 +1,6 @@
 import json
 import os
+import socket
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -8,8 +9,18 @@ import pytest
 import ray
 
 from search import final, run
-from search.cluster.address import resolve_address
+from search.cluster.address import describe_start, resolve_address
 from search.cluster.connection import connect
+
+
+@pytest.fixture
+def unset(monkeypatch, tmp_path):
+    """No address is set, and Ray's folder, which it returns, is empty."""
+    monkeypatch.delenv("RAY_ADDRESS")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    (tmp_path / "ray").mkdir()
+    return tmp_path / "ray"
+
 
 TIMED_OUT = (
     "The current node timed out during startup. This could happen because some of the raylet failed to startup.\nx"
@@ -29,11 +40,43 @@ TIMED_OUT = (
         ("auto", None, "auto"),
     ],
 )
-def test_the_argument_comes_first_then_the_variable_of_ray(argument, variable, expected, monkeypatch):
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+def test_the_argument_comes_first_then_the_variable_of_ray(argument, variable, expected, unset, monkeypatch):
     if variable is not None:
         monkeypatch.setenv("RAY_ADDRESS", variable)
     assert resolve_address(argument) == expected
+
+
+class TestAClusterOfThisMachine:
+    """`ray start` leaves its address in a file."""
+
+    @pytest.fixture
+    def listening(self, unset):
+        """The address of a port that answers, as in that file."""
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            address = f"127.0.0.1:{server.getsockname()[1]}"
+            (unset / "ray_current_cluster").write_text(f"{address}\n")
+            yield address
+
+    def test_it_is_joined_and_the_first_line_tells_how_not_to(self, listening):
+        assert resolve_address(None) == listening
+        assert describe_start(None).startswith(f"running on the Ray cluster at {listening}; ")
+        assert describe_start(None).endswith("; --address local stays out of it")
+        assert "stays out" not in describe_start(listening)
+
+    def test_an_argument_or_the_variable_comes_first(self, listening, monkeypatch):
+        assert resolve_address("local") is None
+        assert resolve_address("10.0.0.1:6379") == "10.0.0.1:6379"
+        monkeypatch.setenv("RAY_ADDRESS", "local")
+        assert resolve_address(None) is None
+
+    def test_that_of_another_user_is_not(self, listening, monkeypatch):
+        monkeypatch.setattr("os.getuid", lambda: os.geteuid() + 1)
+        assert resolve_address(None) is None
+
+    @pytest.mark.parametrize("content", ["127.0.0.1:1", "127.0.0.1:", "", "?"])
+    def test_one_that_was_killed_is_not(self, content, unset):
+        (unset / "ray_current_cluster").write_text(content)
+        assert resolve_address(None) is None
 
 
 @pytest.mark.slow
@@ -48,11 +91,10 @@ def test_the_ray_address_variable_leads_to_the_cluster(cluster, dataset, tmp_pat
     assert "2 at a time, 1 CPU and 1 GPU each" in done.stdout  # it has two fake GPUs; this machine may have none
 
 
-def test_a_run_is_never_resumed_at_a_stored_address(unstarted, prepared, monkeypatch):
+def test_a_run_is_never_resumed_at_a_stored_address(unstarted, prepared, unset):
     record = json.loads((unstarted / "run.json").read_text())
     record["options"]["address"] = "127.0.0.1:1"
     (unstarted / "run.json").write_text(json.dumps(record))
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     session = prepared("classify", "--resume", unstarted)
     assert session.address is None
     assert session.options.address is None
@@ -75,7 +117,6 @@ class TestRayDoesNotStart:
             monkeypatch.setattr(ray, "shutdown", lambda: None)
             return attempts
 
-        monkeypatch.delenv("RAY_ADDRESS", raising=False)
         return set_failures
 
     def test_ray_gets_a_second_try(self, starts):

@@ -30,7 +30,6 @@ def assert_shares(machines, asked, expected):
         ({"CPU": 16, "GPU": 2}, {}, (2, 8, 1)),
         ({"CPU": 16, "GPU": 2}, {"concurrent": 4}, (4, 4, 0.5)),
         ({"CPU": 16, "GPU": 1}, {"gpus_per_trial": 0.25}, (4, 4, 0.25)),
-        ({"CPU": 16, "GPU": 2}, {"gpus_per_trial": 2}, (1, 16, 2)),
         ({"CPU": 4, "GPU": 1}, {"gpus_per_trial": 0}, (4, 1, 0)),
         ({"CPU": 4, "GPU": 1}, {"gpus_per_trial": 1, "concurrent": 3}, (1, 4, 1)),
         ({"CPU": 10, "GPU": 3}, {"concurrent": 5}, (5, 2, 0.5)),  # no share is cut in two
@@ -61,10 +60,11 @@ def test_a_combination_that_no_machine_has_is_refused():
         shared([{"CPU": 6}, {"CPU": 2, "GPU": 1}], cpus_per_trial=4)
 
 
-@pytest.mark.parametrize("asked", [{"gpus_per_trial": 2}, {"cpus_per_trial": 9}])
-def test_more_than_the_machines_have_is_refused(asked):
-    with pytest.raises(ValueError, match="must be at most the"):
-        shared([{"CPU": 8, "GPU": 1}, {"CPU": 8, "GPU": 1}], **asked)
+def test_more_than_the_machines_have_is_refused():
+    with pytest.raises(ValueError, match="--cpus-per-trial must be at most the 8 CPUs"):
+        shared([{"CPU": 8, "GPU": 1}, {"CPU": 8, "GPU": 1}], cpus_per_trial=9)
+    with pytest.raises(ValueError, match=r"--gpus-per-trial must be 0, because Ray knows of no GPU, but got 0\.5"):
+        shared([{"CPU": 8}], gpus_per_trial=0.5)
 
 
 @pytest.mark.parametrize("wrong", [(1.0, 1, 0.0), (1, 1.0, 0.0), (1, 1, 0), (0, 1, 0.0), (1, 0, 0.0)])
