@@ -80,6 +80,14 @@ class ExportOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CheckOptions:
+    """The options of `search.check`."""
+
+    run: str = option("", "a run folder", metavar="RUN", positional=True, required=True)
+    repair: bool = option(False, "make damaged files again from what is whole; what is lost is trained again")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportOptions:
     """The options of `search.report`."""
 

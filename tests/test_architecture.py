@@ -131,7 +131,7 @@ SEARCH_FLOORS = (
     ("session",),
     ("running", "selection", "submission", "prediction", "packaging", "report"),
     ("api",),
-    ("run", "final", "submit", "predict", "export"),
+    ("run", "final", "submit", "predict", "export", "check"),
     ("__main__",),
 )
 

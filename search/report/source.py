@@ -101,7 +101,7 @@ def read_source(run: Path, data: Data | None = None, *, with_data: bool = True) 
     record, paths, missing = read_run(run), RunPaths(run), ""
     if data is None and with_data:
         data, missing = _load(record)
-    return Source(paths, record, started_trials(read_study(paths.journal)), read_best(paths), data, missing)
+    return Source(paths, record, started_trials(read_study(paths.journal, record.id)), read_best(paths), data, missing)
 
 
 def _load(record: RunRecord) -> tuple[Data | None, str]:

@@ -7,11 +7,12 @@ import json
 import os
 import pickle
 import shutil
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,9 +87,11 @@ def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
     import numpy as np
 
     try:
+        if not _is_whole(path):
+            return None
         with np.load(path) as arrays:
             return dict(arrays)
-    except (OSError, ValueError, BadZipFile):
+    except (OSError, EOFError, ValueError, KeyError):
         return None
 
 
@@ -102,10 +105,19 @@ def write_torch(path: Path, value: Any) -> None:
 
 
 def read_torch(path: Path) -> Any | None:
-    """The content of a checkpoint, its tensors on the CPU; None if it is missing or unreadable."""
+    """The content of a checkpoint, its tensors on the CPU; None if it is missing or damaged."""
     import torch
 
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError):
+        return torch.load(path, map_location="cpu", weights_only=True) if _is_whole(path) else None
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError):
         return None
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the contents of a zip file have the checksums in it, which neither torch nor NumPy compares."""
+    try:
+        with ZipFile(path) as file:
+            return file.testzip() is None
+    except (BadZipFile, EOFError, RuntimeError, ValueError, zlib.error):
+        return False

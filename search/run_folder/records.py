@@ -11,6 +11,7 @@ from search.option_values import make_options
 from search.options import SearchOptions, task_options
 from search.run_folder.files import read_json, write_json
 from search.run_folder.paths import RunPaths
+from search.text import shell_path
 
 Configuration = dict[str, Any]  # the fields of a task's configuration class, or parameters of a search space
 Details = dict[str, Any]  # what a task adds to its records: thresholds, confusion matrices, …
@@ -53,6 +54,7 @@ class RunRecord:
     versions: dict[str, str]
     git: str | None
     created: str
+    id: str = ""  # of this run alone, also in its journal; runs of earlier versions have none
     seconds: float = 0.0  # of wall-clock time, over all parts of the run
     left_out: tuple[str, ...] = ()  # architectures whose weights were unavailable when the run began
     provenance: dict[str, str] = field(default_factory=dict)  # what a training starts from, by architecture
@@ -106,7 +108,8 @@ def read_run(folder: Path) -> RunRecord:
     try:
         return RunRecord.from_json(json.loads(file.read_text()))
     except (json.JSONDecodeError, UnicodeDecodeError, OSError):
-        raise ValueError(f"{file} is damaged or unreadable: start a new run") from None
+        command = f"python -m search.check {shell_path(folder)} --repair"
+        raise ValueError(f"{file} is damaged or unreadable: write it again with: {command}") from None
     except ValueError as error:
         raise ValueError(f"{file} cannot be used: {error}") from None
 

@@ -20,8 +20,9 @@ from search.run_folder.paths import RunPaths
 from search.running.cost import fits_in, portfolio_operations
 from search.running.live import Progress
 from search.running.publishing import Publisher
+from search.session.folder import SUBFOLDERS
 from search.session.session import Session
-from search.study.journal import open_study, read_study
+from search.study.journal import RECORD, open_study, read_study
 from search.study.sampler import PRUNING_SAMPLERS, SeededSampler
 from search.study.trials import Attr, asha_rungs, portfolio_numbers, rank_trials, started_trials
 from search.text import first_line, shell_path
@@ -177,12 +178,13 @@ def open_run_study(session: Session) -> optuna.Study:
     paths, options = session.paths, session.options
     sampler = SeededSampler(options.sampler, options.seed, session.problem.pins)
     if session.resumed:
-        return open_study(paths.journal, sampler)
-    for name in ("logs", "history", "checkpoints"):
+        return open_study(paths.journal, sampler, session.record.id)
+    for name in SUBFOLDERS:
         (paths.folder / name).mkdir()
     if options.space is not None:
         shutil.copy(options.space, paths.space)
-    study = open_study(paths.journal, sampler)
+    study = open_study(paths.journal, sampler, session.record.id)
+    study.set_user_attr(RECORD, session.record.to_json())
     for name, entry in session.problem.portfolio():
         study.enqueue_trial(entry, user_attrs={Attr.ORIGIN: name})
     if options.warm_start is not None:

@@ -82,9 +82,10 @@ def open_selection(options: FinalOptions, reporter: Reporter) -> Selection:
     paths = RunPaths(run)
     writable = next(p for p in (paths.final.folder, *paths.final.folder.parents) if p.exists())
     address = resolve_address(options.address)
-    machines = connection.available(address, writable)
+    machines = connection.available(address, writable, reporter)
     data = for_workers(data, address)
-    resources = share_resources(machines, options, trials=len(candidates) * options.seeds)
+    trainings = len(candidates) * options.seeds
+    resources = share_resources(machines, options, trials=trainings, elastic=address is not None)
     for name in ("logs", "history"):
         (paths.final.folder / name).mkdir(parents=True, exist_ok=True)
     held = lock(paths.final)
@@ -118,7 +119,7 @@ def _best_of_run(
     """Task, source of the data, data and best configurations of a run."""
     record = read_run(run)
     task, size = find_task(record.task), options.image_size or record.image_size
-    best = rank_trials(started_trials(read_study(RunPaths(run).journal)))[: options.top]
+    best = rank_trials(started_trials(read_study(RunPaths(run).journal, record.id)))[: options.top]
     if not best:
         raise ValueError(f"{options.run} has no trial that scored: continue it with --resume")
     files = {name: getattr(record.options, name) for name in task.files}  # they may have moved since

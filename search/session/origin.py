@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 import sys
 import time
+import uuid
 from importlib.metadata import version
 from pathlib import Path
 
@@ -42,6 +43,7 @@ def new_record(options: SearchOptions, data: Data, problem: Problem) -> RunRecor
         track=SEEN_MASKS if task.has_seen_masks(problem.fixed) else None,
         versions=versions(),
         git=git_revision(),
+        id=uuid.uuid4().hex,
         created=time.strftime("%Y-%m-%d %H:%M:%S"),
     )
 

@@ -1,11 +1,8 @@
 """One call of `search.run`, checked before anything starts."""
 
-import itertools
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ from search.reporter import Reporter
 from search.run_folder.lock import RunLock, lock
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import RunRecord, read_run
+from search.session.folder import claim_folder, new_folder
 from search.session.images import default_store_size, load_images, split_images
 from search.session.origin import digests, new_record
 from search.session.problem import Problem, make_problem
@@ -35,7 +33,6 @@ from voctrain.data import DIGITS, FOLD, OWN_VAL, Data
 from voctrain.data.class_names import listed
 
 IMAGE_SIZE, EPOCHS = 300, 27
-JOB_COPIES = "runtime_resources"  # the folder of `ray job submit --working-dir`
 SAMPLE_IMAGE_SIZE, SAMPLE_EPOCHS = 64, 15  # of the built-in sample: minutes, not hours
 
 
@@ -94,7 +91,7 @@ def open_session(task_name: str, given: Mapping[str, Any], reporter: Reporter) -
     resume = given.get("resume")
     if resume is None:
         options = _resolve(task, task_options(task_name)(**given))
-        return _open(task, options, RunPaths(_new_folder(task, options)), None, None, reporter)
+        return _open(task, options, RunPaths(new_folder(task.name, options)), None, None, reporter)
     paths = RunPaths(Path(resume).resolve())
     record = read_run(paths.folder)
     options = _continued_options(task, given, record, paths)
@@ -121,7 +118,8 @@ def _open(
     say.status("checking the search space")
     address = resolve_address(options.address)
     writable = next(p for p in (paths.folder, *paths.folder.parents) if p.exists())
-    resources = share_resources(available(address, writable), options, trials=options.trials)
+    machines = available(address, writable, say)
+    resources = share_resources(machines, options, trials=options.trials, elastic=address is not None)
     data = for_workers(data, address)
     device = "cuda" if resources.gpus else "cpu"
     problem = make_problem(
@@ -150,7 +148,7 @@ def _open(
                     f"--{name} {problem.fixed[name]} is not the file that this run began with: give that file, or start"
                     " a new run"
                 )
-        ended = sum(t.state.is_finished() for t in started_trials(read_study(paths.journal)))
+        ended = sum(t.state.is_finished() for t in started_trials(read_study(paths.journal, record.id)))
     return Session(paths, before is not None, record, data, problem, address, resources, ended, say, held)
 
 
@@ -176,20 +174,8 @@ def claim(session: Session) -> Session:
     """Create and lock a new run's folder; if an unnamed one has been taken in the meantime, another beside it."""
     if session.resumed:
         return session
-    paths = session.paths
-    for number in itertools.count(2):
-        try:
-            paths.folder.mkdir(parents=True)
-            break
-        except FileExistsError:
-            if session.options.name is not None:
-                raise ValueError(_taken(paths.folder)) from None
-            paths = RunPaths(session.paths.folder.with_name(f"{session.paths.folder.name}-{number}"))
-    return replace(session, paths=paths, lock=lock(paths))
-
-
-def _taken(folder: Path) -> str:
-    return f"{folder} exists: continue it with --resume {shell_path(folder)}, or give another --name"
+    paths, held = claim_folder(session.paths.folder, named=session.options.name is not None)
+    return replace(session, paths=paths, lock=held)
 
 
 def _resolve(task: Task, options: SearchOptions) -> SearchOptions:
@@ -235,24 +221,3 @@ def _check_warm_start(task: Task, run: Path) -> None:
     if other.task != task.name:
         raise ValueError(f"--warm-start takes a run of the same task, but {run} is {other.task}")
     read_study(RunPaths(run).journal)
-
-
-def _new_folder(task: Task, options: SearchOptions) -> Path:
-    name = options.name or f"{task.name}-{datetime.now():%Y%m%d-%H%M%S}"
-    folder = (Path(options.out) / name).resolve()
-    if folder.exists() and options.name is not None:
-        raise ValueError(_taken(folder))
-    if JOB_COPIES in folder.parts:
-        raise ValueError(f"{folder} is in the copy of a Ray job, which is deleted with it: give --out another folder")
-    parent = next(p for p in folder.parents if p.exists())
-    if not parent.is_dir() or not _writable(parent):
-        raise ValueError(f"cannot write in {parent}: give --out a folder that you may write to")
-    return folder
-
-
-def _writable(folder: Path) -> bool:
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except OSError:
-        return False

@@ -123,7 +123,8 @@ class TestResume:
     @pytest.mark.parametrize("text", ["", "[]", "{}", '{"task": "classify"', "\0"])
     def test_a_broken_run_json(self, text, refused, unstarted):
         (unstarted / "run.json").write_text(text)
-        assert "start a new run" in refused(run.main, "classify", "--resume", unstarted)
+        message = refused(run.main, "classify", "--resume", unstarted)
+        assert "start a new run" in message or f"python -m search.check {unstarted} --repair" in message
 
     def test_another_task(self, refused, unstarted):
         record = json.loads((unstarted / "run.json").read_text())

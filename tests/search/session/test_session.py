@@ -13,6 +13,7 @@ import torch
 from search import run
 from search.report.source import read_source
 from search.reporter import Reporter
+from search.run_folder.records import read_run
 from search.session.origin import git_revision
 from search.session.session import claim, open_session
 from voctrain.data import load
@@ -23,11 +24,12 @@ SIZE = ("--image-size", 32, "--epochs", 3, "--trials", 2)
 
 def test_two_searches_started_in_the_same_second(prepared, dataset, tmp_path, monkeypatch):
     given = ("classify", "--data", dataset, *SIZE, "--out", tmp_path / "my runs", "--set", "architecture=simple")
-    monkeypatch.setattr("search.session.session.datetime", SimpleNamespace(now=lambda: datetime(2026, 11, 25, 12, 0)))
+    monkeypatch.setattr("search.session.folder.datetime", SimpleNamespace(now=lambda: datetime(2026, 11, 25, 12, 0)))
     session = prepared(*given)
     folders = [claim(session).paths.folder.name for _ in range(3)]
     assert folders == ["classify-20261125-120000", "classify-20261125-120000-2", "classify-20261125-120000-3"]
     options = dataclasses.replace(session.options, name="as given")
+    session.paths.record.touch()
     named = dataclasses.replace(session, record=dataclasses.replace(session.record, options=options))
     with pytest.raises(ValueError, match="exists: continue it with --resume '"):  # quoted: it has a space
         claim(named)
@@ -91,7 +93,7 @@ def test_the_source_of_a_warm_start_is_needed_only_at_the_start(unstarted, prepa
 
 def test_a_space_gets_the_device_that_the_run_started_with(unstarted, prepared, monkeypatch):
     """Its choices may depend on it, and those of a study never change."""
-    monkeypatch.setattr("search.session.session.available", lambda address, folder: [{"CPU": 2, "GPU": 1}])
+    monkeypatch.setattr("search.session.session.available", lambda *asked: [{"CPU": 2, "GPU": 1}])
     session = prepared("classify", "--resume", unstarted)
     assert session.resources.gpus == 1
     assert session.problem.info["device"] == "cpu"
@@ -153,3 +155,20 @@ class TestRevision:
 def test_run_json_records_the_version_of_the_package(unstarted):
     record = json.loads((unstarted / "run.json").read_text())
     assert record["versions"]["voc-search"] == version("voc-search")
+
+
+def test_a_folder_that_a_killed_driver_left_before_the_run_began_is_taken(begin, unstarted, dataset):
+    (unstarted / "run.json").unlink()
+    assert (unstarted / "study.journal").exists()
+    place = ("--out", unstarted.parent, "--name", unstarted.name, "--set", "architecture=simple")
+    begin("classify", "--data", dataset, "--image-size", 32, "--epochs", 5, "--trials", 2, *place)
+    assert read_run(unstarted).epochs == 5
+
+
+def test_a_folder_with_anything_else_is_not(call, unstarted, dataset):
+    (unstarted / "run.json").unlink()
+    (unstarted / "mine.txt").write_text("mine")
+    place = ("--out", unstarted.parent, "--name", unstarted.name, "--set", "architecture=simple")
+    outcome = call(run.main, "classify", "--data", dataset, "--image-size", 32, *place)
+    assert outcome.status == 2
+    assert outcome.err.startswith(f"error: {unstarted} exists: continue it with --resume")

@@ -1,0 +1,137 @@
+"""Whether the files of a run are whole, and how those that are not are made again."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+
+from search.run_folder.files import read_arrays, read_json, read_torch
+from search.run_folder.lock import lock
+from search.run_folder.paths import RunPaths
+from search.run_folder.records import RunRecord, read_best, read_run
+from search.running.publishing import Publisher
+from search.study.journal import RECORD, damaged_line, read_study
+from search.study.trials import rank_trials, started_trials
+from search.tasks import find_task
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A file that is missing or damaged."""
+
+    fault: str
+    cure: str | None  # what the repair does; None if there is none
+    cured: bool
+
+    def __str__(self) -> str:
+        return f"{self.fault}: {'repaired, ' if self.cured else ''}{self.cure or 'it cannot be repaired'}"
+
+
+def check_run(folder: Path, *, repair: bool) -> Iterator[Damage]:
+    """Yield what is damaged in a run's folder, after its repair if that is asked for.
+
+    Raises `ValueError` if there is no such folder or, for a repair, if another process uses it.
+    """
+    paths = RunPaths(folder)
+    if not folder.is_dir():
+        raise ValueError(f"no run folder {folder}: give the path that the search printed, such as runs/classify-…")
+    held = lock(paths) if repair else None
+    try:
+        yield from _check(paths, repair)
+    finally:
+        if held is not None:
+            held.release()
+
+
+def _check(paths: RunPaths, repair: bool) -> Iterator[Damage]:
+    """The journal first, then the record, then what follows from both; each needs those before it to be whole."""
+    if damage := _check_journal(paths, repair):
+        yield damage
+        if not damage.cured:
+            return
+    try:
+        study = read_study(paths.journal)
+        if damage := _check_record(paths, study, repair):
+            yield damage
+            if not damage.cured:
+                return
+        record = read_run(paths.folder)
+        read_study(paths.journal, record.id)
+    except ValueError as error:
+        yield Damage(str(error), None, False)
+        return
+    yield from _check_checkpoints(paths, repair)
+    yield from _check_best(paths, record, study, repair)
+    yield from _check_final(paths, repair)
+
+
+def _check_journal(paths: RunPaths, repair: bool) -> Damage | None:
+    line = damaged_line(paths.journal) if paths.journal.exists() else None
+    if line is None:
+        return None
+    copy = paths.journal.with_suffix(".damaged")
+    if repair:
+        shutil.copy(paths.journal, copy)
+        lines = copy.read_bytes().splitlines(keepends=True)
+        paths.journal.write_bytes(b"".join(lines[: line - 1]))
+    return Damage(f"{paths.journal} is damaged in line {line}", f"it ends there, and {copy.name} is a copy", repair)
+
+
+def _check_record(paths: RunPaths, study: optuna.Study, repair: bool) -> Damage | None:
+    try:
+        read_run(paths.folder)
+    except ValueError:
+        stored = study.user_attrs.get(RECORD)
+        if stored is not None and repair:
+            RunRecord.from_json(stored).write(paths)
+        cure = None if stored is None else "it is written again from the journal"
+        return Damage(f"{paths.record} is damaged or missing", cure, repair and stored is not None)
+    return None
+
+
+def _check_checkpoints(paths: RunPaths, repair: bool) -> Iterator[Damage]:
+    for file in sorted((paths.folder / "checkpoints").glob("*/*.pt")):
+        if read_torch(file) is None:
+            if repair:
+                file.unlink()
+            yield Damage(f"{file} is damaged", "it is deleted, and its epochs are trained again", repair)
+
+
+def _check_best(paths: RunPaths, record: RunRecord, study: optuna.Study, repair: bool) -> Iterator[Damage]:
+    if not any(trial.state.is_finished() for trial in rank_trials(started_trials(study))) or _best_is_whole(paths):
+        return
+    now = None
+    if repair:
+        for file in (paths.best, paths.best_weights, paths.predictions):
+            file.unlink(missing_ok=True)
+        Publisher(paths, find_task(record.task), study).update()
+        now = read_best(paths)
+    cure = "they become those of the best trial whose weights are in checkpoints/"
+    fault = f"best.json, best.pt and val_predictions.npz in {paths.folder} are damaged or do not belong together"
+    yield Damage(fault, None if repair and now is None else cure, now is not None)
+
+
+def _best_is_whole(paths: RunPaths) -> bool:
+    try:
+        best, weights, predictions = read_best(paths), read_torch(paths.best_weights), read_arrays(paths.predictions)
+    except ValueError:
+        return False
+    if best is None or weights is None or predictions is None:
+        return False
+    return (best.trial, best.epoch) == (weights.get("trial"), weights.get("epoch"))
+
+
+def _check_final(paths: RunPaths, repair: bool) -> Iterator[Damage]:
+    if not paths.final_record.exists():
+        return
+    try:
+        whole = read_json(paths.final_record) is not None and read_torch(paths.final_weights) is not None
+    except ValueError:
+        whole = False
+    if not whole:
+        if repair:
+            for file in (paths.final_record, paths.final_weights):
+                file.unlink(missing_ok=True)
+        yield Damage(f"the model in {paths.final.folder} is damaged", "it is deleted: run search.final again", repair)
