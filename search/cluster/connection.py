@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 
 import ray
 import torch
+from ray.autoscaler.sdk import request_resources
 
 from search.cluster.environment import runtime_environment, set_environment
-from search.cluster.nodes import check_nodes, nodes_of_trials
+from search.cluster.nodes import Node, check_nodes, nodes_of_trials
 from search.cluster.token import TokenRefused, use_token
+from search.reporter import Reporter
 from search.text import first_line
 
 CONNECTION: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "ignore_reinit_error": True}
@@ -35,18 +38,32 @@ def own_connection() -> Iterator[None]:
             ray.shutdown()
 
 
-def available(address: str | None, folder: Path) -> list[dict[str, float]]:
+def available(address: str | None, folder: Path, reporter: Reporter) -> list[dict[str, float]]:
     """CPUs and GPUs of this machine, or of each node of the Ray cluster at `address`, to which it connects.
 
-    Raises `ValueError` if there is no such cluster, or a node of it cannot run trials or does not share `folder`.
+    Waits for the first node of a cluster that has none yet for trials. Raises `ValueError` if there is no such cluster,
+    or a node of it cannot run trials or does not share `folder`.
     """
     if address is None:
         # macOS has no sched_getaffinity.
         cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return [{"CPU": cpus, "GPU": torch.cuda.device_count()}]
     connect(address, 0)
-    check_nodes(folder)
-    return [node.resources for node in nodes_of_trials()]
+    nodes = nodes_of_trials() or _first_nodes(reporter)
+    check_nodes(nodes, folder)
+    return [node.resources for node in nodes]
+
+
+def _first_nodes(reporter: Reporter) -> list[Node]:
+    """Wait for a node that trials can run on; an autoscaler is asked for one."""
+    reporter.status("no node of the cluster has a CPU for trials yet: waiting for one")
+    request_resources(bundles=[{"CPU": 1}])
+    try:
+        while not (nodes := nodes_of_trials()):
+            time.sleep(1)
+    finally:
+        request_resources(bundles=[])
+    return nodes
 
 
 def connect(address: str | None, cpus: int) -> str:

@@ -9,8 +9,9 @@ from ray import tune
 from ray.air.execution._internal import RayActorManager
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, WorkerCrashedError
 from ray.tune.schedulers import TrialScheduler
-from ray.tune.search import Searcher
+from ray.tune.search import ConcurrencyLimiter, Searcher
 
+from search.cluster.growth import Growth
 from search.cluster.pickling import NotPickled
 from search.cluster.resources import Resources
 from search.cluster.tensorboard import TensorBoard
@@ -62,19 +63,21 @@ def execute(
 ) -> None:
     """Run the searcher's jobs on the connected cluster until it has no more, or `stop` returns True.
 
-    rungs: the epochs before whose report the best weights are written.
+    rungs: the epochs before whose report the best weights are written. Raises `MachineError` if a node joins that
+    cannot run trials.
     """
+    # Without a limit Tune starts one worker at a time, and all trials go to the first until the next is ready.
+    limiter = ConcurrencyLimiter(searcher, max_concurrent=resources.concurrent)
+    growth = Growth(limiter, resources, paths.folder, data) if resources.grows else None
     worker: Any = tune.with_parameters(Worker, data=data, task=task.name, paths=paths, rungs=rungs, resources=resources)
     worker = tune.with_resources(worker, {"CPU": resources.cpus, "GPU": resources.gpus})
     worker.__name__ = worker.__qualname__ = task.name  # the actors' name in Ray's dashboard
     tuner = tune.Tuner(
         worker,
         tune_config=tune.TuneConfig(
-            search_alg=searcher,
+            search_alg=limiter,
             scheduler=scheduler,
             num_samples=-1,
-            # Without it Tune starts one worker at a time, and all trials go to the first until the next is ready.
-            max_concurrent_trials=resources.concurrent,
             reuse_actors=True,
             trial_name_creator=lambda trial: f"training-{training_name(trial.config['training'])}",
             trial_dirname_creator=lambda trial: f"{training_name(trial.config['training'])}-{time.strftime('%H%M%S')}",
@@ -83,14 +86,16 @@ def execute(
             name=paths.tensorboard.name,
             storage_path=str(paths.folder),
             verbose=0,
-            stop=StopWhen(stop),
-            callbacks=[ticker, TensorBoard(paths, task.metric)],
+            stop=StopWhen(lambda: stop() or (growth is not None and growth.failure is not None)),
+            callbacks=[ticker, TensorBoard(paths, task.metric), *([] if growth is None else [growth])],
             failure_config=tune.FailureConfig(max_failures=LOST_WORKERS),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the worker keeps its own
         ),
     )
     with lost_workers_known():
         tuner.fit()
+    if growth is not None and growth.failure is not None:
+        raise growth.failure
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -78,14 +78,14 @@ def can_write_beside(file: str) -> bool:
     return os.path.exists(file) and os.access(os.path.dirname(file), os.W_OK)
 
 
-def check_nodes(folder: Path) -> None:
+def check_nodes(nodes: Sequence[Node], folder: Path) -> None:
     """Raise `ValueError` for a node that cannot run a training, or does not share `folder`, where checkpoints go."""
     here = software(has_gpus=False)
-    for node, there in ask_nodes(node_software, lambda node: bool(node.gpus)):
+    for node, there in ask_nodes(nodes, node_software, lambda node: bool(node.gpus)):
         if lack := _lack(node, there, here):
             raise ValueError(f"node {node.name} {lack}")
     with tempfile.NamedTemporaryFile(dir=folder) as file:
-        for node, can_write in ask_nodes(can_write_beside, lambda node: file.name):
+        for node, can_write in ask_nodes(nodes, can_write_beside, lambda node: file.name):
             if not can_write:
                 raise ValueError(
                     f"node {node.name} cannot read or write {folder}, where checkpoints are written: give --out a"
@@ -119,12 +119,11 @@ def nodes_of_trials() -> list[Node]:
     return [node for node in alive if node.resources.get("CPU", 0) >= 1]
 
 
-def ask_nodes(question: Any, argument: Callable[[Node], object]) -> Iterator[tuple[Node, Any]]:
-    """Each node that trials can run on, and what a remote function of one argument returns there.
+def ask_nodes(nodes: Sequence[Node], question: Any, argument: Callable[[Node], object]) -> Iterator[tuple[Node, Any]]:
+    """Each node, and what a remote function of one argument returns there.
 
     argument: what the function is given on a node. Raises `ValueError` for a node that does not answer.
     """
-    nodes = nodes_of_trials()
     there = [NodeAffinitySchedulingStrategy(node.id, soft=False) for node in nodes]
     answers = [
         question.options(scheduling_strategy=place).remote(argument(node))
@@ -132,9 +131,12 @@ def ask_nodes(question: Any, argument: Callable[[Node], object]) -> Iterator[tup
     ]
     for node, answer in zip(nodes, answers, strict=True):
         try:
-            yield node, ray.get(answer, timeout=ANSWER_SECONDS)
+            result = ray.get(answer, timeout=ANSWER_SECONDS)
         except (RayError, GetTimeoutError) as error:
+            if node.id not in {other.id for other in nodes_of_trials()}:  # it has left
+                continue
             cause = first_line(error) or f"no answer for {ANSWER_SECONDS:.0f} s"
             raise ValueError(
                 f"node {node.name} cannot run our code ({cause}): look at its Ray's logs, or remove it from the cluster"
             ) from None
+        yield node, result

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from search.options import ResourceOptions
 
+Machine = Mapping[str, float]  # Ray's resources of a machine: CPU, GPU, …
+
 
 @dataclass(frozen=True)
 class Resources:
@@ -14,6 +16,7 @@ class Resources:
     concurrent: int  # trials, at least 1
     cpus: int  # per trial, at least 1
     gpus: float  # per trial, from 0 to 1; a fraction shares a GPU
+    grows: bool = False  # with the cluster: more trials run at the same time where nodes join
 
     def __post_init__(self) -> None:
         assert type(self.concurrent) is int, self
@@ -28,16 +31,18 @@ class Resources:
         return self.concurrent * self.cpus
 
 
-def share_resources(machines: Sequence[Mapping[str, float]], options: ResourceOptions, *, trials: int) -> Resources:
+def share_resources(
+    machines: Sequence[Machine], options: ResourceOptions, *, trials: int, elastic: bool = False
+) -> Resources:
     """Share what the machines have among trials, each of which runs on one machine.
 
-    machines: Ray's resources ("CPU", "GPU") of each machine. options: what the user left open is None. trials: how many
-    there are in all.
+    options: what the user left open is None. trials: how many there are in all. elastic: whether machines may join;
+    then more trials of a given size may be asked for than there is room for, and an autoscaler makes it.
 
     Raises `ValueError` if no machine has what was asked for.
     """
     concurrent, cpus, gpus = options.concurrent, options.cpus_per_trial, options.gpus_per_trial
-    have = [(int(machine.get("CPU", 0)), int(machine.get("GPU", 0))) for machine in machines]
+    have = [_cpus_and_gpus(machine) for machine in machines]
     most_cpus, most_gpus, all_gpus = max(c for c, _ in have), max(g for _, g in have), sum(g for _, g in have)
     if gpus and not most_gpus:
         raise ValueError(f"--gpus-per-trial must be 0, because Ray knows of no GPU, but got {gpus:g}")
@@ -46,22 +51,30 @@ def share_resources(machines: Sequence[Mapping[str, float]], options: ResourceOp
             f"--cpus-per-trial must be at most the {most_cpus} CPUs of one machine, but got {cpus}: lower it"
         )
 
-    def room(cpus: int, gpus: float) -> int:
-        """How many trials with these resources can run at the same time."""
-        return sum(min(c // cpus, _shares(g, gpus)) if gpus else c // cpus for c, g in have)
-
     if concurrent is None:  # one per GPU, else one per CPU
-        concurrent = room(cpus or 1, 1.0 if gpus is None else gpus) or room(cpus or 1, 0.0)
+        concurrent = room(machines, cpus or 1, 1.0 if gpus is None else gpus) or room(machines, cpus or 1, 0.0)
     concurrent = min(concurrent, trials)
     if gpus is None:
         gpus = 1 / math.ceil(concurrent / all_gpus) if all_gpus else 0.0
-    concurrent = min(concurrent, room(cpus or 1, gpus))
-    if not concurrent:
+    there = min(concurrent, room(machines, cpus or 1, gpus))
+    if not there:
         raise ValueError(
             f"no machine has {cpus or 1} CPUs and {gpus:g} GPUs: lower --cpus-per-trial or --gpus-per-trial"
         )
-    cpus = cpus or max(n for n in range(1, most_cpus + 1) if room(n, gpus) >= concurrent)
-    return Resources(concurrent, cpus, float(gpus))
+    sized = options.cpus_per_trial is not None or options.gpus_per_trial is not None
+    cpus = cpus or max(n for n in range(1, most_cpus + 1) if room(machines, n, gpus) >= there)
+    concurrent = concurrent if elastic and sized else there
+    return Resources(concurrent, cpus, float(gpus), grows=elastic and options.concurrent is None)
+
+
+def room(machines: Sequence[Machine], cpus: int, gpus: float) -> int:
+    """How many trials with these resources can run at the same time."""
+    have = map(_cpus_and_gpus, machines)
+    return sum(min(c // cpus, _shares(g, gpus)) if gpus else c // cpus for c, g in have)
+
+
+def _cpus_and_gpus(machine: Machine) -> tuple[int, int]:
+    return int(machine.get("CPU", 0)), int(machine.get("GPU", 0))
 
 
 def _shares(gpus: int, share: float) -> int:

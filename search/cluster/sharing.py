@@ -1,13 +1,14 @@
 """How the workers of a cluster get the data."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import ray
 
-from search.cluster.nodes import ask_nodes
+from search.cluster.nodes import Node, ask_nodes, nodes_of_trials
 from voctrain.data import Data
-from voctrain.data.array_file import open_arrays
+from voctrain.data.array_file import ArrayFile, open_arrays
 
 
 @ray.remote(num_cpus=0)
@@ -25,7 +26,9 @@ def for_workers(data: Data, address: str | None) -> Data:
     """
     if address is None or data.file is None:
         return data
-    prepared = data.file.path, data.file.checksum
-    if all(answer for _, answer in ask_nodes(can_map, lambda node: prepared)):
-        return data
-    return dataclasses.replace(data, file=None)
+    return data if all_can_map(nodes_of_trials(), data.file) else dataclasses.replace(data, file=None)
+
+
+def all_can_map(nodes: Sequence[Node], file: ArrayFile) -> bool:
+    """Whether these nodes see the file of prepared images."""
+    return all(answer for _, answer in ask_nodes(nodes, can_map, lambda node: (file.path, file.checksum)))

@@ -24,6 +24,7 @@ from search.selection.retraining import Result, Retraining, Retrainings, Selecti
 from search.selection.selection import Selection
 from search.tasks import Task
 from search.text import with_error
+from search.trial.device import MachineError
 from voctrain.config import TrainConfig
 from voctrain.data import Data
 from voctrain.self_training import Unlabeled
@@ -37,6 +38,8 @@ def select(selection: Selection, interrupt: Interrupt) -> tuple[FinalRecord, flo
     started = time.monotonic()
     try:
         record = _select(selection, interrupt)
+    except MachineError as error:
+        raise SelectionFailed(str(error)) from None
     except OSError as error:
         raise SelectionFailed(str(StorageError.of(selection.paths.final.folder, error))) from None
     return record, time.monotonic() - started

@@ -1,7 +1,10 @@
-"""Clusters of `ray start`, whose nodes have our dependencies and not our code."""
+"""A cluster of `ray start`, whose nodes have our dependencies and not our code."""
 
+import contextlib
+import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +18,7 @@ import pytest
 
 from search.run_folder.history import read_history
 from search.study.journal import read_study
+from tests.search.runs import rows_of
 
 pytestmark = pytest.mark.slow
 
@@ -45,9 +49,35 @@ class Cluster:
         )
 
 
+def autoscaling(address):
+    """Ray's own imitation of a cluster that starts nodes of one CPU, which are processes here, as they are needed."""
+    nodes = {
+        "head": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+        "worker": {"resources": {"CPU": 1, "object_store_memory": 2**30}, "node_config": {}, "max_workers": 2},
+    }
+    empty_lists = ("initialization", "setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray")
+    fake = ("use_node_id_as_ip", "disable_node_updaters", "disable_launch_config_check")
+    return {
+        "cluster_name": "test",
+        "provider": {"type": "fake_multinode", "gcs_address": address, **dict.fromkeys(fake, True)},
+        "available_node_types": nodes,
+        "head_node_type": "head",
+        "max_workers": 2,
+        "upscaling_speed": 1.0,
+        "idle_timeout_minutes": 1.0,
+        "auth": {},
+        "file_mounts": {},
+        "cluster_synced_files": [],
+        "file_mounts_sync_continuously": False,
+        "rsync_exclude": [],
+        "rsync_filter": [],
+        **{f"{name}_commands": [] for name in empty_lists},
+    }
+
+
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory):
-    """A head node with two CPUs. It requires a token, as `ray start` arranges where there is one."""
+    """A head node without CPUs. It requires a token, as `ray start` arranges where there is one."""
     home = tmp_path_factory.mktemp("home")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", home / "env"], check=True)
     site = next((home / "env").rglob("site-packages"))
@@ -58,19 +88,19 @@ def bare(tmp_path_factory):
     own = ("RAY_ADDRESS", "RAY_AUTH_MODE", "PYTHONPATH")
     environment = {name: value for name, value in os.environ.items() if name not in own}
     environment |= {"HOME": str(home), "RAY_TMPDIR": str(folder), "OMP_NUM_THREADS": "1"}
+    environment |= {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
     environment["PATH"] = f"{home / 'env' / 'bin'}{os.pathsep}{environment['PATH']}"
-    python, (dashboard, agent) = str(home / "env" / "bin" / "python"), free_ports(2)
-    assert (
-        subprocess.run([python, "-c", "import search"], capture_output=True, env=environment, cwd=home).returncode == 1
-    )
-    start = ["start", "--head", "--num-cpus", "2", "--port", "0", "--block", "--dashboard-port", str(dashboard)]
+    python, (port, dashboard, agent) = str(home / "env" / "bin" / "python"), free_ports(3)
+    absent = subprocess.run([python, "-c", "import search"], capture_output=True, env=environment, cwd=home)
+    assert absent.returncode == 1
+    address = f"127.0.0.1:{port}"
+    (home / "scaling.yaml").write_text(json.dumps(autoscaling(address)))
+    start = ["start", "--head", "--num-cpus", "0", "--node-ip-address", "127.0.0.1", "--port", str(port), "--block"]
+    start += ["--autoscaling-config", str(home / "scaling.yaml")]
+    start += ["--dashboard-port", str(dashboard), "--dashboard-agent-listen-port", str(agent)]
     with open(home / "head.log", "w") as log:
         head = subprocess.Popen(
-            [python, *RAY, *start, "--dashboard-agent-listen-port", str(agent)],
-            env=environment,
-            cwd=home,
-            stdout=log,
-            stderr=log,
+            [python, *RAY, *start], env=environment, cwd=home, stdout=log, stderr=log, start_new_session=True
         )
     try:
         while "block forever" not in (home / "head.log").read_text():
@@ -80,6 +110,8 @@ def bare(tmp_path_factory):
     finally:
         head.terminate()
         head.wait(timeout=60)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(head.pid, signal.SIGKILL)  # the nodes that it has started
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -95,24 +127,73 @@ def states(run):
     return [trial.state.name for trial in read_study(run / "study.journal").trials]
 
 
-def test_a_command_joins_it_by_itself_and_brings_our_code_and_the_token(bare, dataset, space, tmp_path):
-    command = [sys.executable, "-m", *SMALL, "--data", str(dataset), "--space", str(space), "--out", str(tmp_path)]
-    environment = {**bare.environment, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([*command, "--name", "run"], capture_output=True, text=True, env=environment, timeout=200)
-    assert done.returncode == 0, done
-    assert done.stdout.startswith("running on the Ray cluster at ")
-    assert "Unauthenticated" not in done.stdout + done.stderr
-    assert states(tmp_path / "run") == ["COMPLETE"] * 2
+def wait_for(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.1)
 
 
-def test_a_wrong_token_is_refused_in_one_line(bare, dataset, space, tmp_path):
-    command = [sys.executable, "-m", *SMALL, "--data", str(dataset), "--space", str(space), "--out", str(tmp_path)]
-    environment = {**bare.environment, "PYTHONPATH": str(ROOT), "RAY_AUTH_TOKEN": "6" * 64}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200)
+@pytest.fixture
+def command(bare, dataset, space, tmp_path):
+    """A command of a user on this machine: its first words, and its environment."""
+    words = [sys.executable, "-m", *SMALL, "--data", dataset, "--space", space, "--out", tmp_path, "--name", "run"]
+    return [str(word) for word in words], {**bare.environment, "PYTHONPATH": str(ROOT)}
+
+
+def test_a_wrong_token_is_refused_in_one_line(command):
+    words, environment = command
+    environment = {**environment, "RAY_AUTH_TOKEN": "6" * 64}
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=200)
     assert done.returncode == 2, done
     assert done.stderr.startswith("error: the Ray cluster at ")
     assert "requires its token: put what `ray get-auth-token` prints" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_command_joins_it_by_itself_and_brings_our_code_and_the_token_and_asks_for_nodes(command, tmp_path):
+    words, environment = command
+    two = ("--concurrent", "2", "--cpus-per-trial", "1", "--epochs", "300")
+    done = subprocess.run([*words, *two], capture_output=True, text=True, env=environment, timeout=200)
+    assert done.returncode == 0, done
+    assert done.stdout.startswith("running on the Ray cluster at ")
+    assert "no node of the cluster has a CPU for trials yet: waiting for one\n" in done.stdout
+    assert "Unauthenticated" not in done.stdout + done.stderr
+    assert {*states(tmp_path / "run")} <= {"COMPLETE", "PRUNED"}
+    assert len({row["pid"] for row in rows_of(tmp_path / "run")}) == 2
+
+
+def test_a_node_that_joins_is_used(command, bare, tmp_path):
+    words, environment = command
+    address = (bare.folder / "ray" / "ray_current_cluster").read_text()
+    log = tmp_path / "log"
+    with (
+        open(log, "w") as out,
+        subprocess.Popen([*words, "--epochs", "500"], stdout=out, stderr=out, env=environment) as search,
+    ):
+        try:
+            wait_for(lambda: trained(tmp_path / "run") or search.poll() is not None)
+            assert trained(tmp_path / "run") == 1, log.read_text()
+            start = [bare.python, *RAY, "start", "--address", address, "--num-cpus", "1", "--block"]
+            with subprocess.Popen(
+                start, env={**environment, "RAY_AUTH_MODE": "token"}, cwd=bare.folder, start_new_session=True
+            ) as node:
+                try:
+                    wait_for(lambda: trained(tmp_path / "run") == 2 or search.poll() is not None)
+                    search.terminate()
+                    assert search.wait(timeout=60) == 128 + signal.SIGTERM, log.read_text()
+                finally:
+                    node.terminate()
+                    node.wait(timeout=60)
+        finally:
+            search.kill()
+    assert "2 at a time" not in log.read_text()
+    assert states(tmp_path / "run") == ["RUNNING"] * 2
+
+
+def trained(run):
+    """The number of trials that have ended an epoch."""
+    return sum(bool(read_history(file)) for file in (run / "history").glob("*"))
 
 
 @pytest.fixture(scope="module")
@@ -146,11 +227,8 @@ def test_a_stopped_job_tells_how_to_continue(bare, source, dataset, space, tmp_p
     job = (*SMALL, "--epochs", 200, "--data", dataset, "--space", "my_space.py", "--out", tmp_path, "--name", "run")
     submitted = ("job", "submit", *place, "--submission-id", "stopped", "--no-wait", "--working-dir", source)
     assert bare.ray(*submitted, "--", "python", "-m", *job).returncode == 0
-    deadline = time.monotonic() + 120
-    while not any(map(read_history, (run / "history").glob("*"))):
-        assert time.monotonic() < deadline, bare.ray("job", "logs", *place, "stopped")
-        time.sleep(0.2)
+    wait_for(lambda: trained(run))
     assert bare.ray("job", "stop", *place, "stopped").returncode == 0
-    assert states(run) == ["RUNNING"] * 2
+    assert "RUNNING" in states(run)
     logs = bare.ray("job", "logs", *place, "stopped").stdout
     assert f"stopped with 2 trials to go; continue with: python -m search.run classify --resume {run}\n" in logs

@@ -17,8 +17,8 @@ def check(monkeypatch, tmp_path):
     def command(there=HERE, sees=True):
         node, here = Node("1", "gpu-7", {"CPU": 8.0, "GPU": 1.0}), Node("0", "head", {"CPU": 8.0})
         answers = {nodes.node_software: (HERE, there), nodes.can_write_beside: (True, sees)}
-        monkeypatch.setattr(nodes, "ask_nodes", lambda question, _: zip((here, node), answers[question], strict=True))
-        check_nodes(tmp_path)
+        monkeypatch.setattr(nodes, "ask_nodes", lambda asked, question, _: zip(asked, answers[question], strict=True))
+        check_nodes([here, node], tmp_path)
 
     return command
 

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from search.cluster.resources import Resources, share_resources
@@ -55,6 +57,21 @@ def test_a_trial_runs_on_one_machine(asked, expected):
     assert_shares(cluster, asked, expected)
 
 
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({"concurrent": 4, "gpus_per_trial": 1}, (4, 2, 1.0, False)),
+        ({"concurrent": 4, "cpus_per_trial": 1}, (4, 1, 0.25, False)),
+        ({"concurrent": 4, "cpus_per_trial": 1, "gpus_per_trial": 0}, (4, 1, 0.0, False)),
+        ({"concurrent": 4}, (2, 1, 0.25, False)),  # their size follows from what is there
+        ({}, (1, 2, 1.0, True)),
+    ],
+)
+def test_a_cluster_that_may_grow_is_asked_for_more_trials_of_a_given_size(asked, expected):
+    shares = share_resources([{"CPU": 2, "GPU": 1}], ResourceOptions(**asked), trials=9, elastic=True)
+    assert dataclasses.astuple(shares) == expected
+
+
 def test_a_combination_that_no_machine_has_is_refused():
     with pytest.raises(ValueError, match="no machine has 4 CPUs and 1 GPUs: lower --cpus-per-trial"):
         shared([{"CPU": 6}, {"CPU": 2, "GPU": 1}], cpus_per_trial=4)
@@ -78,7 +95,7 @@ def test_resources_of_wrong_types_or_zero_are_refused(wrong):
 def test_a_machine_with_fewer_gpus_than_cpus_searches_with_default_arguments(
     asked, call, cluster, dataset, space, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("search.session.session.available", lambda address, folder: [{"CPU": 2.0, "GPU": 1.0}])
+    monkeypatch.setattr("search.session.session.available", lambda *asked: [{"CPU": 2.0, "GPU": 1.0}])
     place = ("--out", tmp_path, "--name", "run", "--space", space, "--quiet")
     outcome = call(
         main, "classify", "--data", dataset, "--image-size", 32, "--epochs", 1, "--trials", 2, *place, *asked
