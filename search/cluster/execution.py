@@ -37,13 +37,19 @@ class StopWhen(NotPickled, tune.Stopper):
 
 
 class Ticker(NotPickled, tune.Callback):
-    """Calls `on_start` when a training starts, and `on_step` after each step of Tune's loop: ten times per second."""
+    """Calls `on_start` when a training starts, and `on_step` after each step of Tune's loop: ten times per second.
 
-    def __init__(self, on_start: Callable[[], None], on_step: Callable[[], None]):
-        self.on_start, self.on_step = on_start, on_step
+    `on_loss` is called with Tune's id of a training whose worker was lost, before another one continues it.
+    """
+
+    def __init__(self, *, on_start: Callable[[], None], on_loss: Callable[[str], None], on_step: Callable[[], None]):
+        self.on_start, self.on_loss, self.on_step = on_start, on_loss, on_step
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         self.on_start()
+
+    def on_trial_recover(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        self.on_loss(trial.trial_id)
 
     def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
         self.on_step()

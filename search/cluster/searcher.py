@@ -16,6 +16,8 @@ from ray.tune.search import Searcher
 from search.cluster.pickling import NotPickled
 from search.cluster.worker import ENDED, FAILED, INTERRUPTED, Job
 from search.run_folder.files import StorageError
+from search.run_folder.history import write_log
+from search.run_folder.paths import RunPaths
 from search.run_folder.records import Configuration
 from search.study.sampler import SeededSampler
 from search.study.trials import Attr, ask_trial, started_trials
@@ -24,6 +26,7 @@ from search.trial.device import MachineError
 SAME_FAILURES = 3  # in a row end the search
 DRAWS = 500  # random configurations after which a space is considered exhausted
 LOST = "the worker was lost several times: see the memory and the logs of its node"
+CONTINUED = "the worker was lost; another one continues from the last checkpoint"
 
 
 class StudySearcher(NotPickled, Searcher):
@@ -149,8 +152,9 @@ class StudySearcher(NotPickled, Searcher):
                 trial.set_user_attr(cost, round(result[cost], 2))
         values = self._frozen(trial).intermediate_values
         outcome, message = result.get("outcome"), result.get("error")
-        if error:
-            self._fail(trial, LOST)
+        if error:  # the machine's failure: the trial is unfinished, and continues when the run does
+            self._count_loss(trial, LOST)
+            self._count_failure(LOST)
         elif outcome == FAILED:
             self._fail(trial, str(message))
         elif outcome is not None and outcome != ENDED:
@@ -177,10 +181,23 @@ class StudySearcher(NotPickled, Searcher):
     def _frozen(self, trial: optuna.Trial) -> FrozenTrial:
         return self.study._storage.get_trial(trial._trial_id)
 
-    def _fail(self, trial: optuna.Trial, message: str) -> None:
+    def on_loss(self, trial_id: str) -> None:
+        """The worker of a trial was lost, and Tune starts another one."""
+        if (trial := self.live.get(trial_id)) is not None and not self.halted:
+            with self._halting():
+                self._count_loss(trial, CONTINUED)
+
+    def _count_loss(self, trial: optuna.Trial, message: str) -> None:
+        trial.set_user_attr(Attr.LOST, self._frozen(trial).user_attrs.get(Attr.LOST, 0) + 1)
+        write_log(RunPaths(self.folder).log(trial.number), message)
+
+    def _count_failure(self, message: str) -> None:
         self.failures.append(re.sub(r"\d+", "0", message))  # the same but for addresses and sizes
         if len(self.failures) == SAME_FAILURES and len(set(self.failures)) == 1:
             self.broken = message
+
+    def _fail(self, trial: optuna.Trial, message: str) -> None:
+        self._count_failure(message)
         trial.set_user_attr(Attr.ERROR, message)
         self.study.tell(trial, state=TrialState.FAIL)
 

@@ -1,12 +1,10 @@
 """The Ray worker: one training after another in one process."""
 
-import contextlib
 import gc
 import math
 import os
 import random
 import socket
-import time
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +15,7 @@ from ray import tune
 
 from search.cluster.resources import Resources
 from search.run_folder.files import REPAIR, StorageError
-from search.run_folder.history import EpochRecord, append_epoch, start_history
+from search.run_folder.history import EpochRecord, append_epoch, start_history, write_log
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import Configuration
 from search.tasks import find_task
@@ -126,9 +124,7 @@ class Worker(tune.Trainable):
         return {"done": True, "outcome": outcome, **self.costs}
 
     def _log(self, text: str) -> None:
-        file = self.paths.log(self.job.training)
-        with contextlib.suppress(OSError), open(file, "a") as lines:
-            lines.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+        write_log(self.paths.log(self.job.training), text)
 
     def cleanup(self) -> None:
         self.epochs: Iterator[EpochRecord] | None = None

@@ -1,6 +1,7 @@
-"""The history of a training: one JSON object per epoch, with all digits."""
+"""What is kept of a training while it runs: its history, one JSON object per epoch with all digits, and its log."""
 
 import json
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -29,3 +30,9 @@ def read_history(file: Path) -> dict[int, EpochRecord]:
             record = json.loads(line)
             epochs[int(record["epoch"])] = record
     return epochs
+
+
+def write_log(file: Path, text: str) -> None:
+    """Add lines to the log of a training, which is for people. A full disk is ignored."""
+    with suppress(OSError), open(file, "a") as lines:
+        lines.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")

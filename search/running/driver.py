@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 from search.cluster.asha import StudyASHA
 from search.cluster.execution import Ticker, execute
 from search.cluster.interrupt import Interrupt
-from search.cluster.searcher import SAME_FAILURES, StudySearcher
+from search.cluster.searcher import LOST, SAME_FAILURES, StudySearcher
 from search.cluster.worker import Job
 from search.run_folder.files import REPAIR, StorageError
 from search.run_folder.paths import RunPaths
@@ -81,7 +81,7 @@ def _run(session: Session, study: optuna.Study, dashboard: str) -> Outcome:
                 rungs=asha_rungs(session.record.epochs) if scheduler else (),
                 resources=session.resources,
                 stop=lambda: bool(interrupt.signal or searcher.halted) or stopwatch.seconds_left() < 0,
-                ticker=Ticker(progress.training_starts, progress.tick),
+                ticker=Ticker(on_start=progress.training_starts, on_loss=searcher.on_loss, on_step=progress.tick),
             )
     if searcher.halted:
         raise searcher.halted
@@ -92,6 +92,9 @@ def _run(session: Session, study: optuna.Study, dashboard: str) -> Outcome:
         logs = shell_path(session.paths.folder / "logs")
         broken = f"{SAME_FAILURES} trials in a row failed: {searcher.broken} (see {logs})"
     trials = started_trials(study)
+    lost = [t.number for t in trials if not t.state.is_finished() and Attr.LOST in t.user_attrs]
+    if lost and broken is None and interrupt.signal is None and stopwatch.seconds_left() > 0:
+        broken = f"trial {', '.join(map(str, lost))}: {LOST}, then continue with: {session.command}"
     finished = sum(t.state.is_finished() for t in trials)
     exhausted = searcher.exhausted and interrupt.signal is None
     missing = 0 if exhausted else max(0, session.options.trials - finished)

@@ -14,7 +14,7 @@ from rich.segment import ControlType
 from rich.text import Text
 
 from search.study.time_left import Workload, seconds_left
-from search.study.trials import describe_trial, rank_trials, started_trials, state_name
+from search.study.trials import Attr, describe_trial, rank_trials, started_trials, state_name
 from search.text import clock, duration
 
 PLAIN_SECONDS = 30.0  # between two plain lines
@@ -44,6 +44,7 @@ class Progress:
         self.shown = 0.0
         self.trained_since: float | None = None  # of time.monotonic
         self.epochs: deque[tuple[float, int]] = deque()  # time, and number of epochs then
+        self.epoch_ended = time.monotonic()  # the last one, as far as it was seen
 
     def __enter__(self) -> "Progress":
         if self.console.is_terminal:
@@ -96,6 +97,8 @@ class Progress:
             f"trials {done}/{self.workload.trials} done ({count['complete']} complete, {count['pruned']} pruned,"
             f" {count['failed']} failed), {count['running']} running"
         )
+        if lost := sum(t.user_attrs.get(Attr.LOST, 0) for t in trials):
+            state += f", {lost} workers lost"
         best = next(iter(rank_trials(trials)), None)
         return [
             f"{state} | {self._speed(trials)}",
@@ -106,14 +109,19 @@ class Progress:
         """Epochs per second and the time left; before the first epoch has ended, what the search waits for."""
         rate = self._rate(trials)
         if self.epochs[-1][1]:
-            return f"{rate:.2f} epochs/s | {self._left(trials)}"
+            waited = time.monotonic() - self.epoch_ended
+            speed = f"{rate:.2f} epochs/s" if waited < RATE_SECONDS else f"no epoch for {duration(waited)}"
+            return f"{speed} | {self._left(trials)}"
         if self.trained_since is None:
             return "starting workers"
         return f"first epoch running for {duration(time.monotonic() - self.trained_since)}"
 
     def _rate(self, trials: Sequence[FrozenTrial]) -> float:
         """Epochs per second over the last minute."""
-        self.epochs.append((time.monotonic(), sum(len(t.intermediate_values) for t in trials)))
+        epochs = sum(len(t.intermediate_values) for t in trials)
+        if not self.epochs or epochs > self.epochs[-1][1]:
+            self.epoch_ended = time.monotonic()
+        self.epochs.append((time.monotonic(), epochs))
         while self.epochs[-1][0] - self.epochs[0][0] > RATE_SECONDS:
             self.epochs.popleft()
         (before, old), (now, new) = self.epochs[0], self.epochs[-1]

@@ -113,12 +113,13 @@ class Publisher:
         text = StringIO()
         rows = csv.writer(text)
         head = ["number", "state", "score", "best_epoch", "epochs", Attr.SECONDS, Attr.MEMORY]
-        rows.writerow([*head, *names, "origin", "error", "node", "pid", "log"])
+        rows.writerow([*head, *names, "origin", "error", "lost", "node", "pid", "log"])
         for t in trials:
             summary = (t.number, state_name(t), trial_score(t), best_epoch(t), len(t.intermediate_values))
             costs = (t.user_attrs.get(cost) for cost in (Attr.SECONDS, Attr.MEMORY))
-            origin, error = t.user_attrs.get(Attr.ORIGIN, "sampler"), t.user_attrs.get(Attr.ERROR)
-            node, pid = t.user_attrs.get(Attr.WORKER, ("", ""))
+            told = t.user_attrs
+            notes = (told.get(Attr.ORIGIN, "sampler"), told.get(Attr.ERROR), told.get(Attr.LOST, 0))
+            node, pid = told.get(Attr.WORKER, ("", ""))
             log = RunPaths(Path()).log(t.number)
-            rows.writerow([*summary, *costs, *map(t.params.get, names), origin, error, node, pid, log])
+            rows.writerow([*summary, *costs, *map(t.params.get, names), *notes, node, pid, log])
         replace(self.paths.trials, lambda file: file.write_text(text.getvalue()))

@@ -17,11 +17,11 @@ from search.cluster.execution import Ticker, execute
 from search.cluster.interrupt import Interrupt, Stopped
 from search.cluster.pickling import NotPickled
 from search.cluster.resources import Resources
-from search.cluster.searcher import LOST
+from search.cluster.searcher import CONTINUED, LOST
 from search.cluster.worker import DIVERGED, FAILED, INTERRUPTED, OUT_OF_MEMORY, Job
 from search.reporter import Reporter
 from search.run_folder.files import read_arrays, read_json, read_torch, write_arrays, write_json
-from search.run_folder.history import EpochRecord
+from search.run_folder.history import EpochRecord, write_log
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import Checkpoint
 from search.tasks import Task
@@ -70,7 +70,8 @@ class Retrainings:
         Raises `Stopped` after a signal, and `SelectionFailed` for a training or a machine that fails.
         """
         results = {job.training: result for job in jobs if (result := self._read(job)) is not None}
-        searcher = RetrainingSearcher([job for job in jobs if job.training not in results], self.task.metric)
+        left = [job for job in jobs if job.training not in results]
+        searcher = RetrainingSearcher(left, self.task.metric, self.paths)
         printed = time.monotonic()
 
         def tick() -> None:
@@ -92,7 +93,7 @@ class Retrainings:
                 rungs=(),
                 resources=self.resources,
                 stop=lambda: bool(interrupt.signal or searcher.failure),
-                ticker=Ticker(lambda: None, tick),
+                ticker=Ticker(on_start=lambda: None, on_loss=searcher.on_loss, on_step=tick),
             )
         tick()
         if searcher.failure is not None:
@@ -152,8 +153,9 @@ class Retrainings:
 class RetrainingSearcher(NotPickled, Searcher):
     """Hands a list of trainings to Ray Tune, and collects their epochs."""
 
-    def __init__(self, jobs: Sequence[Retraining], metric: str):
+    def __init__(self, jobs: Sequence[Retraining], metric: str, paths: RunPaths):
         super().__init__(metric=metric, mode="max")
+        self.paths = paths
         self.waiting = deque(jobs)
         self.live: dict[str, tuple[Retraining, dict[int, EpochRecord]]] = {}
         self.ended: deque[tuple[Retraining, Result]] = deque()
@@ -169,6 +171,10 @@ class RetrainingSearcher(NotPickled, Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict) -> None:
         self._record(self.live[trial_id][1], result)
+
+    def on_loss(self, trial_id: str) -> None:
+        """The worker of a training was lost, and Tune starts another one."""
+        write_log(self.paths.log(self.live[trial_id][0].training), CONTINUED)
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
         job, history = self.live.pop(trial_id, (None, {}))

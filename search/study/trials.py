@@ -17,6 +17,7 @@ class Attr:
 
     CONFIG = "config"
     ERROR = "error"
+    LOST = "lost"  # workers that died while they trained it
     WORKER = "worker"  # hostname and process id
     SECONDS = "seconds"
     MEMORY = "memory_gb"

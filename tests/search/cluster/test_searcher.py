@@ -124,11 +124,28 @@ def test_an_impossible_configuration_is_a_failed_trial():
     assert searcher.study.trials[0].user_attrs[Attr.ERROR] == "ValueError: no such thing"
 
 
-def test_a_lost_worker_fails_the_trial():
+def test_a_trial_that_lost_its_workers_is_unfinished_and_each_loss_is_counted(tmp_path):
     searcher = make()
+    searcher.folder = tmp_path
+    (tmp_path / "logs").mkdir()
     searcher.suggest("a")
+    searcher.on_loss("a")
     searcher.on_trial_complete("a", error=True)
-    assert searcher.study.trials[0].state == TrialState.FAIL
+    [trial] = searcher.study.trials
+    assert (trial.state, trial.user_attrs[Attr.LOST]) == (TrialState.RUNNING, 2)
+    assert Attr.ERROR not in trial.user_attrs
+    first, last = (tmp_path / "logs" / "0000.log").read_text().splitlines()
+    assert first.endswith("the worker was lost; another one continues from the last checkpoint")
+    assert last.endswith("the worker was lost several times: see the memory and the logs of its node")
+
+
+def test_three_trials_in_a_row_that_lose_their_workers_end_the_search():
+    searcher = make(trials=9)
+    for name in "abc":
+        searcher.suggest(name)
+        searcher.on_trial_complete(name, error=True)
+    assert searcher.broken.startswith("the worker was lost several times")
+    assert searcher.suggest("d") == Searcher.FINISHED
 
 
 class TestTheMachineFails:

@@ -208,6 +208,7 @@ def test_trials_csv(folder):
         "lr": lr,
         "origin": "portfolio 1",
         "error": "",
+        "lost": "0",
         "node": "host",
         "pid": "7",
         "log": "logs/0000.log",

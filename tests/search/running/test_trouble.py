@@ -111,6 +111,28 @@ class TestTrouble:
         expected = [epoch.metrics["val_mAP"] for epoch in classify.train(config, data)]
         assert list(trial.intermediate_values.values()) == pytest.approx(expected, abs=1e-9)
 
+    def test_a_trial_whose_workers_die_again_and_again_is_unfinished_and_resumes(
+        self, run, tmp_path, space, monkeypatch
+    ):
+        class Dying(Worker):
+            def step(self):
+                if self.job.training == 0:
+                    os._exit(1)
+                return Worker.step(self)
+
+        monkeypatch.setattr("search.cluster.execution.Worker", Dying)
+        monkeypatch.setattr("search.cluster.execution.LOST_WORKERS", 1)
+        outcome = run("--space", space, "--out", tmp_path, "--name", "dying", "--quiet")
+        folder = tmp_path / "dying"
+        assert outcome.status == 1
+        assert outcome.err.startswith("error: trial 0: the worker was lost several times: see the memory and the logs")
+        assert outcome.err.endswith(f", then continue with: python -m search.run classify --resume {folder}\n")
+        rows = [(row["state"], row["lost"], row["error"]) for row in rows_of(folder)]
+        assert rows == [("running", "2", ""), ("complete", "0", "")]
+        monkeypatch.undo()
+        assert run("--resume", folder).status == 0
+        assert all(trial.state.is_finished() for trial in trials_of(folder))
+
     def test_a_full_disk_on_a_worker_ends_the_search_in_one_line_and_resume_runs_the_trial(
         self, run, tmp_path, space, monkeypatch
     ):
