@@ -11,8 +11,9 @@ The options are those of the commands (python -m search.run --help), with unders
 `OSError`, a failure of the machine `RuntimeError`; each message is one line.
 """
 
+import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import pandas as pd
 
 from search.cluster.connection import RayStartError, connect, own_connection
+from search.cluster.head import HeadWatch
 from search.cluster.interrupt import Interrupt, Stopped
 from search.command_line import flag
 from search.option_values import checked
@@ -112,8 +114,9 @@ def open_run(folder: str | Path) -> Run:
 def search(task: str, *, reporter: Reporter | None = None, **options: Any) -> Run:
     """Search the hyperparameters of a task, or continue a run with `resume`.
 
-    Ctrl-C and SIGTERM stop the search cleanly; `run.outcome.signal` tells. Raises `ValueError` or `OSError` for a
-    mistake, `RayStartError` and `SearchFailed` for a failure.
+    Ctrl-C, SIGTERM and SIGHUP stop the search cleanly; `run.outcome.signal` tells. Raises `ValueError` or `OSError`
+    for a mistake, `RayStartError` and `SearchFailed` for a failure. If a cluster that it has joined is lost, it ends
+    this process, as Ray would a little later.
     """
     reporter = reporter or Reporter(bool(options.get("quiet")))
     with quiet_optuna(), own_connection():
@@ -125,7 +128,8 @@ def search(task: str, *, reporter: Reporter | None = None, **options: Any) -> Ru
                     reporter.status("starting Ray")
                 dashboard = connect(session.address, session.resources.total_cpus)
             session = claim(session)
-            outcome = run_search(session, dashboard)
+            with HeadWatch(session.address, _ending(reporter, session.command)):
+                outcome = run_search(session, dashboard)
             if outcome.signal is None:  # whoever stops a search does not want to wait
                 reporter.status("writing the report")
                 _look_back(session)
@@ -158,7 +162,8 @@ def finalize(run: Run | str | Path | None = None, *, reporter: Reporter | None =
             if selection.address is None:
                 selection.reporter.status("starting Ray")
             connect(selection.address, selection.resources.total_cpus)
-            with Interrupt() as interrupt:
+            again = "the same command"
+            with Interrupt() as interrupt, HeadWatch(selection.address, _ending(selection.reporter, again)):
                 record, seconds = select(selection, interrupt)
         finally:
             selection.lock.release()
@@ -223,6 +228,16 @@ def export(run: Run | str | Path, *, reporter: Reporter | None = None, **options
 
 def _folder(run: Run | str | Path | None) -> str | None:
     return None if run is None else str(run.folder if isinstance(run, Run) else run)
+
+
+def _ending(reporter: Reporter, command: str) -> Callable[[str], None]:
+    """Ends this process, as Ray would a little later: what was trained is kept."""
+
+    def end(cause: str) -> None:
+        reporter.error(f"{cause}: when it runs, continue with: {command}")
+        os._exit(1)
+
+    return end
 
 
 def _look_back(session: Session) -> None:

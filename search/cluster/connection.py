@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +13,8 @@ import torch
 from ray.autoscaler.sdk import request_resources
 
 from search.cluster.environment import runtime_environment, set_environment
+from search.cluster.head import TokenRefused, is_plain, use_token
 from search.cluster.nodes import Node, check_nodes, nodes_of_trials
-from search.cluster.token import TokenRefused, use_token
 from search.reporter import Reporter
 from search.text import first_line
 
@@ -96,7 +95,7 @@ def _start(cpus: int) -> Any:
 
 def _join(address: str) -> Any:
     try:
-        if re.fullmatch(r"[^:/]+:\d+", address):  # Ray itself would try for minutes
+        if is_plain(address):  # Ray itself would try for minutes
             use_token(address)
         return ray.init(address, runtime_env=runtime_environment(), **CONNECTION)
     except TokenRefused:

@@ -12,6 +12,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from search.cluster.growth import Growth
+from search.cluster.hangs import Hangs
 from search.cluster.pickling import NotPickled
 from search.cluster.resources import Resources
 from search.cluster.tensorboard import TensorBoard
@@ -93,7 +94,7 @@ def execute(
             storage_path=str(paths.folder),
             verbose=0,
             stop=StopWhen(lambda: stop() or (growth is not None and growth.failure is not None)),
-            callbacks=[ticker, TensorBoard(paths, task.metric), *([] if growth is None else [growth])],
+            callbacks=[ticker, TensorBoard(paths, task.metric), Hangs(paths), *([] if growth is None else [growth])],
             failure_config=tune.FailureConfig(max_failures=LOST_WORKERS),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the worker keeps its own
         ),

@@ -1,8 +1,10 @@
-"""Ctrl-C and SIGTERM as a flag."""
+"""Ctrl-C, SIGTERM and a closed terminal as a flag."""
 
 import signal
 import threading
 from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopped(KeyboardInterrupt):
@@ -23,8 +25,9 @@ class Interrupt:
         self.signal: int | None = None
 
     def __enter__(self) -> "Interrupt":
-        numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-        self._before = {number: signal.signal(number, self._receive) for number in numbers}
+        numbers = SIGNALS if threading.current_thread() is threading.main_thread() else ()
+        heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]  # as of SIGHUP by nohup
+        self._before = {number: signal.signal(number, self._receive) for number in heard}
         return self
 
     def __exit__(self, *exception: Any) -> None:

@@ -30,6 +30,7 @@ class Node:
 
     id: str
     name: str  # of the host
+    address: str  # its IP
     resources: dict[str, float]  # as Ray counts them: CPU, GPU, …
 
     @property
@@ -115,8 +116,9 @@ def minor(version: str | None) -> list[str]:
 
 def nodes_of_trials() -> list[Node]:
     """The nodes that trials can run on: those with a CPU."""
-    alive = [Node(n["NodeID"], n["NodeManagerHostname"], n["Resources"]) for n in ray.nodes() if n["Alive"]]
-    return [node for node in alive if node.resources.get("CPU", 0) >= 1]
+    alive = (node for node in ray.nodes() if node["Alive"])
+    nodes = [Node(n["NodeID"], n["NodeManagerHostname"], n["NodeManagerAddress"], n["Resources"]) for n in alive]
+    return [node for node in nodes if node.resources.get("CPU", 0) >= 1]
 
 
 def ask_nodes(nodes: Sequence[Node], question: Any, argument: Callable[[Node], object]) -> Iterator[tuple[Node, Any]]:

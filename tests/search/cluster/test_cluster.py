@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -35,6 +36,7 @@ class Cluster:
     folder: Path  # Ray's
     jobs: str  # the address for jobs
     environment: dict[str, str]  # of a user on this machine
+    process: int  # the first of its processes
 
     def ray(self, *command: object) -> subprocess.CompletedProcess:
         """A command of Ray's."""
@@ -106,7 +108,7 @@ def bare(tmp_path_factory):
         while "block forever" not in (home / "head.log").read_text():
             assert head.poll() is None, (home / "head.log").read_text()
             time.sleep(0.2)
-        yield Cluster(python, folder, f"http://127.0.0.1:{dashboard}", environment)
+        yield Cluster(python, folder, f"http://127.0.0.1:{dashboard}", environment, head.pid)
     finally:
         head.terminate()
         head.wait(timeout=60)
@@ -232,3 +234,29 @@ def test_a_stopped_job_tells_how_to_continue(bare, source, dataset, space, tmp_p
     assert "RUNNING" in states(run)
     logs = bare.ray("job", "logs", *place, "stopped").stdout
     assert f"stopped with 2 trials to go; continue with: python -m search.run classify --resume {run}\n" in logs
+
+
+IMPATIENT = """
+import search.cluster.head, sys
+from search.run import main
+search.cluster.head.LOOK_SECONDS, search.cluster.head.LOST_SECONDS = 0.5, 3.0
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_lost_head_ends_the_search_in_one_line(command, bare, tmp_path):
+    """The last of these tests: it leaves no cluster."""
+    words, environment = command
+    words = [words[0], "-c", IMPATIENT, *words[3:], "--epochs", "500"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as search:
+        try:
+            wait_for(lambda: trained(tmp_path / "run") or search.poll() is not None)
+            os.killpg(bare.process, signal.SIGKILL)
+            _, err = search.communicate(timeout=60)
+        finally:
+            search.kill()
+    assert search.returncode == 1
+    lost = r"error: the Ray cluster at \S+ has not answered for 3 s: when it runs, continue with: python -m"
+    assert re.search(lost, err)
+    assert f"--resume {tmp_path / 'run'}\n" in err
+    assert "RUNNING" in states(tmp_path / "run")

@@ -15,7 +15,7 @@ def check(monkeypatch, tmp_path):
     """Check a cluster of this machine, and of a node gpu-7 that has a GPU and this software, or sees no file."""
 
     def command(there=HERE, sees=True):
-        node, here = Node("1", "gpu-7", {"CPU": 8.0, "GPU": 1.0}), Node("0", "head", {"CPU": 8.0})
+        node, here = Node("1", "gpu-7", "10.0.0.7", {"CPU": 8, "GPU": 1}), Node("0", "head", "10.0.0.1", {"CPU": 8})
         answers = {nodes.node_software: (HERE, there), nodes.can_write_beside: (True, sees)}
         monkeypatch.setattr(nodes, "ask_nodes", lambda asked, question, _: zip(asked, answers[question], strict=True))
         check_nodes([here, node], tmp_path)

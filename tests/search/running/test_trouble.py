@@ -111,6 +111,29 @@ class TestTrouble:
         expected = [epoch.metrics["val_mAP"] for epoch in classify.train(config, data)]
         assert list(trial.intermediate_values.values()) == pytest.approx(expected, abs=1e-9)
 
+    def test_a_worker_that_hangs_is_ended_and_another_one_continues(self, run, tmp_path, space, monkeypatch):
+        monkeypatch.setattr("search.cluster.hangs.HANG_SECONDS", 3.0)
+        monkeypatch.setattr("search.cluster.hangs.HANG_EPOCHS", 1)
+        monkeypatch.setattr("search.cluster.hangs.LOOK_SECONDS", 0.5)
+        log = RunPaths(tmp_path / "hung").log(0)
+
+        def stop():
+            wait_for(lambda: log.exists() and "epoch 5," in log.read_text())
+            os.kill(int(re.search(r"process (\d+):", log.read_text())[1]), signal.SIGSTOP)
+
+        thread = threading.Thread(target=stop)
+        thread.start()
+        searched = ("--space", space, "--sampler", "gp", "--trials", 1, "--epochs", 150)
+        outcome = run(*searched, "--out", tmp_path, "--name", "hung", "--quiet")
+        thread.join()
+        assert outcome.status == 0, outcome
+        said = r"no epoch for 0:\d\d, although none has taken longer than 0:\d\d: the worker is ended"
+        assert re.search(said, log.read_text())
+        assert "the worker was lost; another one continues from the last checkpoint" in log.read_text()
+        [trial] = trials_of(tmp_path / "hung")
+        assert (trial.state, trial.user_attrs[Attr.LOST]) == (TrialState.COMPLETE, 1)
+        assert sorted(trial.intermediate_values) == list(range(1, 151))
+
     def test_a_trial_whose_workers_die_again_and_again_is_unfinished_and_resumes(
         self, run, tmp_path, space, monkeypatch
     ):

@@ -1,0 +1,86 @@
+"""Workers that no longer get anywhere."""
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray import tune
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from search.cluster.nodes import nodes_of_trials
+from search.cluster.pickling import NotPickled
+from search.run_folder.history import write_log
+from search.run_folder.paths import RunPaths
+from search.text import duration
+
+HANG_EPOCHS, HANG_SECONDS = 20, 300.0  # a worker hangs after so many times its longest epoch, and at least this long
+LOOK_SECONDS = 5.0
+
+
+@dataclass
+class Pace:
+    """How long the epochs of a training take."""
+
+    training: int | str
+    since: float  # of time.monotonic, when its last epoch was reported
+    longest: float  # seconds
+    address: str  # of its worker's node
+    pid: int
+
+    @property
+    def limit(self) -> float:
+        """Seconds after which its worker hangs."""
+        return max(HANG_SECONDS, HANG_EPOCHS * self.longest)
+
+
+@ray.remote(num_cpus=0)
+def end_process(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)  # a stopped process hears nothing else
+
+
+class Hangs(NotPickled, tune.Callback):
+    """Ends workers that hang: Tune then has others continue their trainings."""
+
+    def __init__(self, paths: RunPaths):
+        self.paths = paths
+        self.started: dict[str, float] = {}  # by Tune's id
+        self.paces: dict[str, Pace] = {}
+        self.looked = time.monotonic()
+
+    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        self.started[trial.trial_id] = time.monotonic()
+
+    def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
+        now, before = time.monotonic(), self.paces.get(trial.trial_id)
+        took = now - (self.started[trial.trial_id] if before is None else before.since)
+        longest = took if before is None else max(took, before.longest)
+        address, pid = result["node_ip"], result["pid"]
+        self.paces[trial.trial_id] = Pace(trial.config["training"], now, longest, address, pid)
+
+    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        self.paces.pop(trial.trial_id, None)
+
+    on_trial_error = on_trial_recover = on_trial_complete
+
+    def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
+        now = time.monotonic()
+        if now - self.looked > HANG_SECONDS / 2:  # it was this process that stood still
+            for pace in self.paces.values():
+                pace.since = now
+        if now - self.looked > LOOK_SECONDS:
+            self.looked = now
+            for name in [name for name, pace in self.paces.items() if now - pace.since > pace.limit]:
+                self._end(self.paces.pop(name), now)
+
+    def _end(self, pace: Pace, now: float) -> None:
+        waited, usual = duration(now - pace.since), duration(pace.longest)
+        text = f"no epoch for {waited}, although none has taken longer than {usual}: the worker is ended"
+        write_log(self.paths.log(pace.training), text)
+        for node in nodes_of_trials():
+            if node.address == pace.address:
+                place = NodeAffinitySchedulingStrategy(node.id, soft=True)
+                end_process.options(scheduling_strategy=place).remote(pace.pid)
+                return

@@ -1,0 +1,86 @@
+"""Whether a Ray cluster answers, and takes our token. Ray itself would print why it does not for 20 seconds."""
+
+import os
+import re
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
+
+import grpc
+import ray
+from ray._private.grpc_utils import init_grpc_channel
+from ray._raylet import AuthenticationTokenLoader, Config  # pyright: ignore[reportAttributeAccessIssue]  # Cython
+from ray.core.generated.gcs_service_pb2 import GetClusterIdRequest  # pyright: ignore[reportAttributeAccessIssue]
+from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
+
+MODE = "RAY_AUTH_MODE"
+ANSWER_SECONDS = 10.0
+LOOK_SECONDS, LOST_SECONDS = 5.0, 30.0  # between two looks at a cluster in use, and until it counts as lost
+
+
+class TokenRefused(ValueError):
+    """The cluster requires a token that this user does not have. The message is one line."""
+
+
+def use_token(address: str) -> None:
+    """Let this process use its token if the cluster at `address`, host:port, requires one.
+
+    Raises `TokenRefused`, and `ConnectionError` if no cluster answers.
+    """
+    if cluster_id(address) is not None:
+        return
+    os.environ.setdefault(MODE, "token")
+    Config.initialize("")  # reads the variable again
+    if not AuthenticationTokenLoader.instance().has_token() or cluster_id(address) is None:
+        raise TokenRefused(
+            f"the Ray cluster at {address} requires its token: put what `ray get-auth-token` prints on its head node"
+            f" into ~/.ray/auth_token here, and leave {MODE} unset"
+        )
+
+
+def cluster_id(address: str) -> bytes | None:
+    """The id of the cluster at `address`; None if it refuses our token. Raises `ConnectionError` if none answers."""
+    with closing(init_grpc_channel(address)) as channel:
+        try:
+            answer = NodeInfoGcsServiceStub(channel).GetClusterId(GetClusterIdRequest(), timeout=ANSWER_SECONDS)
+        except grpc.RpcError as error:
+            if error.code() == grpc.StatusCode.UNAUTHENTICATED:
+                return None
+            raise ConnectionError(error.details()) from None
+        return answer.cluster_id
+
+
+class HeadWatch:
+    """While it is entered, calls `on_loss` with a line about it if the cluster at `address` is gone or another one.
+
+    Ray itself would end this process after a minute, with lines of its own.
+    """
+
+    def __init__(self, address: str | None, on_loss: Callable[[str], None]):
+        self.address, self.on_loss, self.over = address, on_loss, threading.Event()
+
+    def __enter__(self) -> None:
+        if self.address is not None and not self.address.startswith("ray://"):
+            found = ray.get_runtime_context().gcs_address
+            threading.Thread(target=self._watch, args=(found,), daemon=True).start()
+
+    def __exit__(self, *exception: object) -> None:
+        self.over.set()
+
+    def _watch(self, address: str) -> None:
+        known, answered = None, time.monotonic()
+        while not self.over.wait(LOOK_SECONDS):
+            with suppress(ConnectionError):
+                found = cluster_id(address)
+                if known not in (None, found):
+                    return self.on_loss(f"the Ray cluster at {address} has been restarted")
+                known, answered = found, time.monotonic()
+            if time.monotonic() - answered > LOST_SECONDS:
+                return self.on_loss(f"the Ray cluster at {address} has not answered for {LOST_SECONDS:.0f} s")
+        return None
+
+
+def is_plain(address: str) -> bool:
+    """Whether this is host:port."""
+    return re.fullmatch(r"[^:/]+:\d+", address) is not None
