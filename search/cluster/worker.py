@@ -4,6 +4,7 @@ import gc
 import math
 import os
 import random
+import re
 import socket
 import traceback
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,9 @@ from search.trial.training import checkpointed_training
 from voctrain.data import Data
 
 ENDED, DIVERGED, OUT_OF_MEMORY, FAILED, INTERRUPTED = "ended", "diverged", "out of memory", "failed", "interrupted"
+
+# What PyTorch says when this process, or the machine, has no memory or threads left for a training on a CPU.
+EXHAUSTED = re.compile("could not create a primitive|not enough memory|allocate memory|bad_alloc|start new thread")
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,8 @@ class Worker(tune.Trainable):
             raise  # this process can no longer use its GPU: another one continues the training
         except Exception as error:
             self._log(traceback.format_exc())
+            if isinstance(error, MemoryError) or EXHAUSTED.search(str(error)):
+                raise  # the machine's failure: another process continues the training
             return self._broken(FAILED, f"{type(error).__name__}: {error}".splitlines()[0])
         if not math.isfinite(report.get(self.task.metric, 0)):
             return self._broken(

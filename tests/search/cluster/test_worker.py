@@ -8,6 +8,7 @@ from search.cluster.resources import Resources
 from search.cluster.worker import Job, Worker
 from search.run_folder.paths import RunPaths
 from search.trial import memory
+from search.trial.device import FAKE_GPUS
 from voctrain.data import load
 from voctrain.device_array import DeviceArray
 
@@ -34,6 +35,33 @@ def test_a_process_that_lost_its_gpu_runs_no_other_trial(tmp_path):
         Worker.step(worker)
     worker.epochs = train(KeyError("x"))
     assert Worker.step(worker)["outcome"] == "failed"
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("could not create a primitive"), RuntimeError("std::bad_alloc")]
+)
+def test_a_process_without_memory_ends_and_another_one_continues_its_trial(error, tmp_path):
+    def train():
+        raise error
+        yield
+
+    worker = SimpleNamespace(costs={"seconds": 1.0}, epochs=train(), paths=RunPaths(tmp_path), job=Job(0, {}, {}, 0.0))
+    worker._log = Worker._log.__get__(worker)
+    with pytest.raises(type(error)):
+        Worker.step(worker)
+
+
+def test_a_trial_that_was_promised_a_gpu_never_trains_on_a_cpu(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv(FAKE_GPUS, raising=False)
+    task = SimpleNamespace(config=SimpleNamespace(from_dict=dict))
+    worker = SimpleNamespace(costs={}, gpus=0.5, task=task, paths=RunPaths(tmp_path), job=Job(0, {}, {}, 0.0))
+    for method in ("_broken", "_last", "_log"):
+        setattr(worker, method, getattr(Worker, method).__get__(worker))
+    worker.epochs = Worker._train(worker, worker.job)
+    last = Worker.step(worker)
+    assert last["outcome"] == "interrupted"  # of the machine
+    assert last["error"].startswith("a trial got a GPU of Ray's, but PyTorch finds none: install the node's driver")
 
 
 def test_a_score_that_is_no_number_fails_the_trial(tmp_path):
