@@ -33,7 +33,7 @@ class StudySearcher(NotPickled, Searcher):
     """Asks the study for trials and tells it everything they report. The search has no other memory than the study.
 
     folder: the run's, which contains the study.
-    configure: the job of an Optuna trial; it raises `ValueError` for an impossible configuration.
+    configure: the job of an Optuna trial; what it raises is that trial's failure.
     worst: the score of a trial that diverged or ran out of memory.
     on_change: called with a trial that started, reported an epoch or ended.
     fits: whether an enqueued trial may start now; if not, it goes on waiting.
@@ -100,8 +100,11 @@ class StudySearcher(NotPickled, Searcher):
             trial = ask_trial(self.study, self.fits)
         try:
             job = self.configure(trial)
-        except ValueError as error:
-            self._fail(trial, f"ValueError: {error}")
+        except OSError:  # of the journal
+            raise
+        except Exception as error:  # an impossible configuration, or a mistake in the space
+            self._fail(trial, " ".join(f"{type(error).__name__}: {error}".split()))
+            self.on_change(self._frozen(trial))
             return self.suggest(trial_id)
         if self.known.setdefault(_key(job.config), trial.number) != trial.number:
             return self._start_another(trial_id, trial, self.known[_key(job.config)])
@@ -118,7 +121,7 @@ class StudySearcher(NotPickled, Searcher):
         drawn = optuna.create_study(sampler=SeededSampler("random", trial.number, self.study.sampler.pins))
         for _ in range(DRAWS):
             candidate = drawn.ask()
-            with suppress(ValueError):  # an impossible configuration
+            with suppress(Exception):  # an impossible configuration
                 if _key(self.configure(candidate).config) not in self.known:
                     self.study.enqueue_trial(candidate.params)
                     return self._start(trial_id)

@@ -17,6 +17,7 @@ BLUE, ORANGE, GREEN, RED, GRAY = "#3f85c9", "#d97f21", "#3b9a5c", "#cf4c4c", "#8
 WIDTH, HEIGHT = 5.4, 3.4  # inches of a figure; two fit side by side on a wide screen
 STYLE: dict[Any, Any] = {
     "font.size": 10,
+    "text.parse_math": False,  # $ is a character in the names of parameters, classes and runs
     "svg.fonttype": "path",  # looks the same everywhere, and nothing is cut off
     "svg.hashsalt": "report",  # equal figures are equal files
     "axes.spines.top": False,

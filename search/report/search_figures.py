@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
+from matplotlib.ticker import LogFormatter
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial
 
@@ -202,6 +203,8 @@ def _scale(axis: Any, distribution: BaseDistribution, set_scale: Callable[[str],
         axis.set_ticks(range(len(names)), names, fontsize=8, **turned)
     elif isinstance(distribution, FloatDistribution | IntDistribution) and distribution.log:
         set_scale("log")
+        axis.set_major_formatter(LogFormatter())  # others write formulas
+        axis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
     elif isinstance(distribution, IntDistribution):
         axis.get_major_locator().set_params(integer=True)
 

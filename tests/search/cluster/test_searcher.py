@@ -2,6 +2,7 @@ import errno
 from pathlib import Path
 
 import optuna
+import pytest
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
@@ -112,16 +113,18 @@ def test_failures_end_the_search_even_if_an_earlier_trial_completes():
     assert searcher.broken == "no space at 4"
 
 
-def test_an_impossible_configuration_is_a_failed_trial():
+@pytest.mark.parametrize("kind", [ValueError, KeyError, ZeroDivisionError])
+def test_an_impossible_configuration_or_a_mistake_in_the_space_is_a_failed_trial(kind):
     def configure(trial):
         if trial.number == 0:
-            raise ValueError("no such thing")
+            raise kind("no such\nthing")
         return Job(trial.number, {}, {}, 0.0)
 
     searcher = make(configure=configure)
     assert searcher.suggest("a")["training"] == 1
     assert searcher.study.trials[0].state == TrialState.FAIL
-    assert searcher.study.trials[0].user_attrs[Attr.ERROR] == "ValueError: no such thing"
+    assert searcher.study.trials[0].user_attrs[Attr.ERROR].startswith(f"{kind.__name__}: ")
+    assert "\n" not in searcher.study.trials[0].user_attrs[Attr.ERROR]
 
 
 def test_a_trial_that_lost_its_workers_is_unfinished_and_each_loss_is_counted(tmp_path):
