@@ -22,6 +22,11 @@ class RunPaths:
         return self.folder / "run.lock"
 
     @property
+    def soft_lock(self) -> Path:
+        """The lock on a file system that has none of its own."""
+        return self.folder / "run.lock.soft"
+
+    @property
     def journal(self) -> Path:
         return self.folder / "study.journal"
 

@@ -47,7 +47,14 @@ def claim_folder(folder: Path, *, named: bool) -> tuple[RunPaths, RunLock]:
 def _was_abandoned(folder: Path) -> bool:
     """Whether a driver that was killed before it wrote run.json has left this folder: no trial has started."""
     paths = RunPaths(folder)
-    own = {paths.lock.name, paths.journal.name, f"{paths.journal.name}.lock", paths.space.name, *SUBFOLDERS}
+    own = {
+        paths.lock.name,
+        paths.soft_lock.name,
+        paths.journal.name,
+        f"{paths.journal.name}.lock",
+        paths.space.name,
+        *SUBFOLDERS,
+    }
     left = {file.name for file in folder.iterdir()} if folder.is_dir() else {paths.record.name}
     return not left or (paths.lock.name in left and left <= own)
 

@@ -1,8 +1,10 @@
+import errno
 import signal
 import subprocess
 import sys
 
 import pytest
+from filelock import FileLock
 
 from search.run_folder.lock import lock
 from search.run_folder.paths import RunPaths
@@ -33,3 +35,17 @@ def test_this_process_keeps_others_away_until_it_releases_the_lock(tmp_path):
     second.release()
     again = subprocess.run([sys.executable, "-c", code, tmp_path / "run.lock"], capture_output=True, text=True)
     assert again.returncode == 0, again
+
+
+def test_a_file_system_without_locks_has_a_file_for_one(tmp_path, monkeypatch):
+    def refuse(*arguments):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(FileLock, "_acquire", refuse)
+    held = lock(RunPaths(tmp_path))
+    assert RunPaths(tmp_path).soft_lock.exists()
+    code = "import sys; from filelock import SoftFileLock; SoftFileLock(sys.argv[1], timeout=0).acquire()"
+    command = [sys.executable, "-c", code, RunPaths(tmp_path).soft_lock]
+    assert "Timeout" in subprocess.run(command, capture_output=True, text=True).stderr
+    held.release()
+    assert subprocess.run(command).returncode == 0
