@@ -10,6 +10,7 @@ from typing import Any
 
 import ray
 import torch
+from ray._private import ray_constants
 from ray.autoscaler.sdk import request_resources
 
 from search.cluster.environment import runtime_environment, set_environment
@@ -20,6 +21,7 @@ from search.text import first_line
 
 CONNECTION: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "ignore_reinit_error": True}
 START_ATTEMPTS = 2
+ANYWHERE = ray_constants.ENABLE_RAY_CLUSTER  # whether Ray's processes listen on all interfaces, as they do on Linux
 
 
 class RayStartError(RuntimeError):
@@ -35,6 +37,7 @@ def own_connection() -> Iterator[None]:
     finally:
         if not before:
             ray.shutdown()
+            _listen(ANYWHERE)
 
 
 def available(address: str | None, folder: Path, reporter: Reporter) -> list[dict[str, float]]:
@@ -80,10 +83,14 @@ def connect(address: str | None, cpus: int) -> str:
 
 
 def _start(cpus: int) -> Any:
+    if not ray.is_initialized():
+        _listen(False)
     cause: Exception = RuntimeError()
     for _ in range(START_ATTEMPTS):
         try:
-            return ray.init("local", num_cpus=cpus, include_dashboard=True, **CONNECTION)
+            context: Any = ray.init("local", num_cpus=cpus, include_dashboard=True, **CONNECTION)
+            os.chmod(context.address_info["session_dir"], 0o700)  # logs and sockets
+            return context
         except Exception as error:  # a bare one if Ray's processes time out
             ray.shutdown()
             cause = error
@@ -91,6 +98,12 @@ def _start(cpus: int) -> Any:
         f"Ray did not start on this machine in {START_ATTEMPTS} attempts ({first_line(cause)}): free memory and"
         " processors, look at Ray's logs in /tmp/ray/session_latest/logs, and run the command again"
     )
+
+
+def _listen(anywhere: bool) -> None:
+    """Let the processes of Ray that are started from now on listen on all interfaces, or on loopback only."""
+    ray_constants.ENABLE_RAY_CLUSTER = anywhere
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = str(int(anywhere))  # on Linux, too
 
 
 def _join(address: str) -> Any:

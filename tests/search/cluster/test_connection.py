@@ -100,9 +100,33 @@ def test_a_run_is_never_resumed_at_a_stored_address(unstarted, prepared, unset):
     assert session.options.address is None
 
 
+LISTENING = """
+import os, stat, sys
+from search.cluster.connection import connect, own_connection, ray
+import psutil
+with own_connection():
+    connect(None, 1)
+    ray.get(ray.remote(lambda: 0).remote())
+    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    places = [place for process in processes for place in process.net_connections("inet") if place.status == "LISTEN"]
+    print(len(processes), len(places), *{place.laddr.ip for place in places})
+    print(oct(stat.S_IMODE(os.stat(ray._private.worker._global_node.get_session_dir_path()).st_mode)))
+"""
+
+
+@pytest.mark.slow
+def test_a_cluster_on_this_machine_is_for_this_machine_and_user_alone():
+    done = subprocess.run([sys.executable, "-c", LISTENING], capture_output=True, text=True, timeout=120)
+    first, mode = done.stdout.splitlines()
+    processes, places, *addresses = first.split()
+    assert (int(processes) > 5, int(places) > 5) == (True, True), done
+    assert {address.removeprefix("::ffff:") for address in addresses} == {"127.0.0.1"}
+    assert mode == "0o700"
+
+
 class TestRayDoesNotStart:
     @pytest.fixture
-    def starts(self, monkeypatch):
+    def starts(self, monkeypatch, tmp_path):
         """The attempts so far; the first `failures` of them time out as Ray's do."""
         attempts = []
 
@@ -111,7 +135,7 @@ class TestRayDoesNotStart:
                 attempts.append(address)
                 if len(attempts) <= failures:
                     raise Exception(TIMED_OUT)
-                return SimpleNamespace(dashboard_url=None)
+                return SimpleNamespace(dashboard_url=None, address_info={"session_dir": tmp_path})
 
             monkeypatch.setattr(ray, "init", init)
             monkeypatch.setattr(ray, "shutdown", lambda: None)
