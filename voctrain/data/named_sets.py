@@ -1,6 +1,7 @@
 """The built-in sets "sample" and "voc2009": generated or downloaded into the cache folder on first use."""
 
 import hashlib
+import tarfile
 from pathlib import Path
 
 from voctrain.data.cache import build_folder, cache_dir
@@ -37,16 +38,24 @@ def _sample() -> Path:
 
 
 def _download_voc2009(folder: Path) -> None:
-    from torchvision.datasets.utils import check_integrity, download_and_extract_archive, extract_archive
+    from torchvision.datasets.utils import check_integrity, download_url
 
+    archive = folder / Path(VOC2009_URL).name
     try:
-        download_and_extract_archive(VOC2009_URL, folder, md5=VOC2009_MD5[0])
+        download_url(VOC2009_URL, str(folder), md5=VOC2009_MD5[0])
     except (OSError, RuntimeError) as error:  # no network, a full disk, or the other MD5 sum
-        archive = folder / Path(VOC2009_URL).name
         if not check_integrity(archive, VOC2009_MD5[1]):
-            raise ValueError(
-                f"voc2009 could not be downloaded from {VOC2009_URL} ({error}): connect to a network, or unpack the"
-                f" archive yourself and pass its folder"
-            ) from error
-        extract_archive(archive, folder)
-    (folder / Path(VOC2009_URL).name).unlink()
+            raise ValueError(_unavailable(error)) from error
+    try:
+        with tarfile.open(archive) as content:
+            content.extractall(folder, filter="data")  # nothing outside of the folder, and no devices
+    except tarfile.TarError as error:
+        raise ValueError(_unavailable(error)) from error
+    archive.unlink()
+
+
+def _unavailable(error: Exception) -> str:
+    return (
+        f"voc2009 could not be downloaded from {VOC2009_URL} ({error}): connect to a network, or unpack the archive"
+        " yourself and pass its folder"
+    )

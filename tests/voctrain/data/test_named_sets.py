@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -30,15 +31,11 @@ def test_voc2009_accepts_both_checksums_and_is_unpacked_once(devkit, cache, monk
     def fetch(url, root, md5):
         calls.append(url)
         Path(root).mkdir()
-        (Path(root) / "VOCtrainval_11-May-2009.tar").touch()
+        with tarfile.open(Path(root) / "VOCtrainval_11-May-2009.tar", "w") as archive:
+            archive.add(devkit, "VOCdevkit/VOC2009")
         raise RuntimeError("File not found or corrupted.")
 
-    def unpack(archive, root):
-        assert archive.is_file()
-        shutil.copytree(devkit, Path(root) / "VOCdevkit" / "VOC2009")
-
-    monkeypatch.setattr(utils, "download_and_extract_archive", fetch)
-    monkeypatch.setattr(utils, "extract_archive", unpack)
+    monkeypatch.setattr(utils, "download_url", fetch)
     with pytest.raises(ValueError, match=r"voc2009 could not be downloaded .*corrupted"):
         load("voc2009", image_size=8)
     monkeypatch.setattr(utils, "check_integrity", lambda path, md5: md5.startswith("59065e4b"))
@@ -47,13 +44,29 @@ def test_voc2009_accepts_both_checksums_and_is_unpacked_once(devkit, cache, monk
     assert os.listdir(cache / "voc2009") == ["VOCdevkit"]
 
 
+def test_an_archive_writes_nowhere_else(cache, tmp_path, monkeypatch):
+    from torchvision.datasets import utils
+
+    (tmp_path / "evil").write_text("evil")
+
+    def fetch(url, root, md5):
+        Path(root).mkdir()
+        with tarfile.open(Path(root) / "VOCtrainval_11-May-2009.tar", "w") as archive:
+            archive.add(tmp_path / "evil", "../escaped")
+
+    monkeypatch.setattr(utils, "download_url", fetch)
+    with pytest.raises(ValueError, match=r"voc2009 could not be downloaded .*escaped.*unpack the archive"):
+        load("voc2009", image_size=8)
+    assert os.listdir(cache) == []
+
+
 def test_voc2009_without_a_network(cache, monkeypatch):
     from torchvision.datasets import utils
 
     def fetch(url, root, md5):
         raise OSError("no route to host")
 
-    monkeypatch.setattr(utils, "download_and_extract_archive", fetch)
+    monkeypatch.setattr(utils, "download_url", fetch)
     with pytest.raises(ValueError, match=r"no route to host.*connect to a network, or unpack"):
         load("voc2009", image_size=8)
     assert os.listdir(cache) == []
