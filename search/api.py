@@ -128,7 +128,7 @@ def search(task: str, *, reporter: Reporter | None = None, **options: Any) -> Ru
                     reporter.status("starting Ray")
                 dashboard = connect(session.address, session.resources.total_cpus)
             session = claim(session)
-            with HeadWatch(session.address, _ending(reporter, session.command)):
+            with HeadWatch(session.address, _ending(reporter, f"continue with: {session.command}")):
                 outcome = run_search(session, dashboard)
             if outcome.signal is None:  # whoever stops a search does not want to wait
                 reporter.status("writing the report")
@@ -153,7 +153,8 @@ def finalize(run: Run | str | Path | None = None, *, reporter: Reporter | None =
     """Retrain the best configurations of a run with other seeds, choose one, train the final model on all images.
 
     options: see python -m search.final --help. Raises `ValueError` or `OSError` for a mistake, `RayStartError` and
-    `SelectionFailed` for a failure, and `Stopped` after Ctrl-C or SIGTERM; the same call continues it.
+    `SelectionFailed` for a failure, and `Stopped` after Ctrl-C, SIGTERM or SIGHUP; the same call continues it. A lost
+    cluster ends this process, see `search`.
     """
     given = checked(FinalOptions, {"run": _folder(run), **options})
     with quiet_optuna(), own_connection():
@@ -162,7 +163,7 @@ def finalize(run: Run | str | Path | None = None, *, reporter: Reporter | None =
             if selection.address is None:
                 selection.reporter.status("starting Ray")
             connect(selection.address, selection.resources.total_cpus)
-            again = "the same command"
+            again = "run the same command again"
             with Interrupt() as interrupt, HeadWatch(selection.address, _ending(selection.reporter, again)):
                 record, seconds = select(selection, interrupt)
         finally:
@@ -230,11 +231,11 @@ def _folder(run: Run | str | Path | None) -> str | None:
     return None if run is None else str(run.folder if isinstance(run, Run) else run)
 
 
-def _ending(reporter: Reporter, command: str) -> Callable[[str], None]:
+def _ending(reporter: Reporter, repair: str) -> Callable[[str], None]:
     """Ends this process, as Ray would a little later: what was trained is kept."""
 
     def end(cause: str) -> None:
-        reporter.error(f"{cause}: when it runs, continue with: {command}")
+        reporter.fatal(f"{cause}: start it again, then {repair}")
         os._exit(1)
 
     return end

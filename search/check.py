@@ -24,17 +24,18 @@ def main(argv: list[str] | None = None) -> int:
     options = make_options(CheckOptions, vars(parser().parse_args(argv)))
     from search.running.checking import check_run
 
-    run, reporter, left = Path(options.run), Reporter(), 0
+    run, reporter, left, curable = Path(options.run), Reporter(), 0, False
     try:
         for damage in check_run(run, repair=options.repair):
             left += not damage.cured
+            curable |= damage.cure is not None
             reporter.result(str(damage))
     except (ValueError, OSError) as error:
         reporter.error(one_line(error))
         return 2
     if not left:
         reporter.result(f"{run} is whole")
-    elif not options.repair:
+    elif curable and not options.repair:
         reporter.result(f"repair it with: python -m search.check {shell_path(run)} --repair")
     return 1 if left else 0
 

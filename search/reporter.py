@@ -63,6 +63,12 @@ class Reporter:
     def error(self, text: str) -> None:
         print(f"error: {text}", file=sys.stderr, flush=True)
 
+    def fatal(self, text: str) -> None:
+        """An error after which the process ends, whatever is drawn on the terminal."""
+        if sys.stdout.isatty():
+            print("\n\x1b[?25h", end="", flush=True)  # a new line, and the cursor that a live display hides
+        self.error(text)
+
     def progress(self, total: int, what: str) -> "Progress":
         """The progress of work on `total` things, shown if not quiet."""
         return Progress(total, what, self.quiet)

@@ -16,12 +16,14 @@ from ray.autoscaler.sdk import request_resources
 from search.cluster.environment import runtime_environment, set_environment
 from search.cluster.head import TokenRefused, is_plain, use_token
 from search.cluster.nodes import Node, check_nodes, nodes_of_trials
+from search.cluster.resources import room
+from search.options import ResourceOptions
 from search.reporter import Reporter
 from search.text import first_line
 
 CONNECTION: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "ignore_reinit_error": True}
 START_ATTEMPTS = 2
-ANYWHERE = ray_constants.ENABLE_RAY_CLUSTER  # whether Ray's processes listen on all interfaces, as they do on Linux
+SWITCH = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # its effect is the same on Linux
 
 
 class RayStartError(RuntimeError):
@@ -31,16 +33,18 @@ class RayStartError(RuntimeError):
 @contextmanager
 def own_connection() -> Iterator[None]:
     """Disconnect from Ray afterwards, and end a cluster that was started, unless there was a connection before."""
-    before = ray.is_initialized()
+    before, anywhere = ray.is_initialized(), ray_constants.ENABLE_RAY_CLUSTER
     try:
         yield
     finally:
         if not before:
             ray.shutdown()
-            _listen(ANYWHERE)
+            ray_constants.ENABLE_RAY_CLUSTER = anywhere
 
 
-def available(address: str | None, folder: Path, reporter: Reporter) -> list[dict[str, float]]:
+def available(
+    address: str | None, folder: Path, options: ResourceOptions, reporter: Reporter
+) -> list[dict[str, float]]:
     """CPUs and GPUs of this machine, or of each node of the Ray cluster at `address`, to which it connects.
 
     Waits for the first node of a cluster that has none yet for trials. Raises `ValueError` if there is no such cluster,
@@ -51,21 +55,25 @@ def available(address: str | None, folder: Path, reporter: Reporter) -> list[dic
         cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return [{"CPU": cpus, "GPU": torch.cuda.device_count()}]
     connect(address, 0)
-    nodes = nodes_of_trials() or _first_nodes(reporter)
+    nodes = nodes_of_trials() or _first_nodes(options, reporter)
     check_nodes(nodes, folder)
     return [node.resources for node in nodes]
 
 
-def _first_nodes(reporter: Reporter) -> list[Node]:
-    """Wait for a node that trials can run on; an autoscaler is asked for one."""
-    reporter.status("no node of the cluster has a CPU for trials yet: waiting for one")
-    request_resources(bundles=[{"CPU": 1}])
+def _first_nodes(options: ResourceOptions, reporter: Reporter) -> list[Node]:
+    """Wait for a node that a trial can run on; an autoscaler is asked for one."""
+    cpus, gpus = options.cpus_per_trial or 1, options.gpus_per_trial or 0
+    wanted = f"{cpus} CPU" + (f" and {gpus:g} GPU" if gpus else "")
+    reporter.status(f"no node of the cluster has {wanted} for trials yet: waiting for one")
+    request_resources(bundles=[{"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}])
     try:
-        while not (nodes := nodes_of_trials()):
+        while True:
+            nodes = nodes_of_trials()
+            if room([node.resources for node in nodes], cpus, gpus):
+                return nodes
             time.sleep(1)
     finally:
         request_resources(bundles=[])
-    return nodes
 
 
 def connect(address: str | None, cpus: int) -> str:
@@ -83,27 +91,28 @@ def connect(address: str | None, cpus: int) -> str:
 
 
 def _start(cpus: int) -> Any:
-    if not ray.is_initialized():
-        _listen(False)
-    cause: Exception = RuntimeError()
-    for _ in range(START_ATTEMPTS):
-        try:
-            context: Any = ray.init("local", num_cpus=cpus, include_dashboard=True, **CONNECTION)
-            os.chmod(context.address_info["session_dir"], 0o700)  # logs and sockets
-            return context
-        except Exception as error:  # a bare one if Ray's processes time out
-            ray.shutdown()
-            cause = error
+    if ray.is_initialized():  # by our caller
+        return ray.init("local", **CONNECTION)
+    ray_constants.ENABLE_RAY_CLUSTER = False  # its processes listen on loopback only
+    before, cause = os.environ.get(SWITCH), Exception()
+    os.environ[SWITCH] = "0"
+    try:
+        for _ in range(START_ATTEMPTS):
+            try:
+                context: Any = ray.init("local", num_cpus=cpus, include_dashboard=True, **CONNECTION)
+                os.chmod(context.address_info["session_dir"], 0o700)  # logs and sockets
+                return context
+            except Exception as error:  # a bare one if Ray's processes time out
+                ray.shutdown()
+                cause = error
+    finally:
+        del os.environ[SWITCH]
+        if before is not None:
+            os.environ[SWITCH] = before
     raise RayStartError(
         f"Ray did not start on this machine in {START_ATTEMPTS} attempts ({first_line(cause)}): free memory and"
         " processors, look at Ray's logs in /tmp/ray/session_latest/logs, and run the command again"
     )
-
-
-def _listen(anywhere: bool) -> None:
-    """Let the processes of Ray that are started from now on listen on all interfaces, or on loopback only."""
-    ray_constants.ENABLE_RAY_CLUSTER = anywhere
-    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = str(int(anywhere))  # on Linux, too
 
 
 def _join(address: str) -> Any:

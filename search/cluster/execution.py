@@ -75,7 +75,7 @@ def execute(
     """
     # Without a limit Tune starts one worker at a time, and all trials go to the first until the next is ready.
     limiter = ConcurrencyLimiter(searcher, max_concurrent=resources.concurrent)
-    growth = Growth(limiter, resources, paths.folder, data) if resources.grows else None
+    growth = None if resources.most is None else Growth(limiter, resources, paths, data)
     worker: Any = tune.with_parameters(Worker, data=data, task=task.name, paths=paths, rungs=rungs, resources=resources)
     worker = tune.with_resources(worker, {"CPU": resources.cpus, "GPU": resources.gpus})
     worker.__name__ = worker.__qualname__ = task.name  # the actors' name in Ray's dashboard
@@ -99,7 +99,7 @@ def execute(
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the worker keeps its own
         ),
     )
-    with lost_workers_known():
+    with lost_workers_known(), growth or contextlib.nullcontext():
         tuner.fit()
     if growth is not None and growth.failure is not None:
         raise growth.failure

@@ -1,17 +1,20 @@
 """Nodes that join and leave a cluster while it trains."""
 
+import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
+from ray.autoscaler.sdk import request_resources
 from ray.tune.search import ConcurrencyLimiter
 
 from search.cluster.nodes import Node, check_nodes, nodes_of_trials
 from search.cluster.pickling import NotPickled
 from search.cluster.resources import Resources, room
 from search.cluster.sharing import all_can_map
+from search.run_folder.paths import RunPaths
+from search.text import one_line
 from search.trial.device import MachineError
 from voctrain.data import Data
 
@@ -21,38 +24,46 @@ LOOK_SECONDS = 5.0  # between two looks at the nodes
 class Growth(NotPickled, tune.Callback):
     """Lets as many trials run as the nodes have room for. A node that joins counts once it has been checked.
 
-    If it cannot run trials, `failure` tells why: Ray would give it some.
+    If one cannot run trials, `failure` tells why: Ray would give it some.
     """
 
-    def __init__(self, limiter: ConcurrencyLimiter, resources: Resources, folder: Path, data: Data):
-        self.limiter, self.resources, self.folder, self.data = limiter, resources, folder, data
+    def __init__(self, limiter: ConcurrencyLimiter, resources: Resources, paths: RunPaths, data: Data):
+        assert resources.most is not None
+        self.limiter, self.resources, self.folder, self.data = limiter, resources, paths.folder, data
+        self.most = resources.most
         self.checked = {node.id for node in nodes_of_trials()}
-        self.check: Future[None] | None = None
-        self.checking: set[str] = set()
+        self.check: threading.Thread | None = None
         self.looked = time.monotonic()
         self.failure: MachineError | None = None
-        self.pool = ThreadPoolExecutor(1)
+
+    def __enter__(self) -> None:
+        if self.resources.asks:
+            trial = {"CPU": self.resources.cpus, "GPU": self.resources.gpus}
+            request_resources(bundles=[{name: n for name, n in trial.items() if n}] * self.most)
+
+    def __exit__(self, *exception: object) -> None:
+        if self.resources.asks and ray.is_initialized():
+            request_resources(bundles=[])
 
     def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
-        if self.check is not None:
-            self._finish_check()
-        elif time.monotonic() - self.looked > LOOK_SECONDS:
-            self.looked, nodes = time.monotonic(), nodes_of_trials()
-            there = [node.resources for node in nodes if node.id in self.checked]
-            self.limiter.max_concurrent = max(1, room(there, self.resources.cpus, self.resources.gpus))
-            if joined := [node for node in nodes if node.id not in self.checked]:
-                self.checking, self.check = {node.id for node in joined}, self.pool.submit(self._check, joined)
+        if time.monotonic() - self.looked < LOOK_SECONDS:
+            return
+        self.looked, nodes = time.monotonic(), nodes_of_trials()
+        there = [node.resources for node in nodes if node.id in self.checked]
+        space = room(there, self.resources.cpus, self.resources.gpus)
+        self.limiter.max_concurrent = max(1, min(self.most, space))
+        joined = [node for node in nodes if node.id not in self.checked]
+        if joined and (self.check is None or not self.check.is_alive()):
+            self.check = threading.Thread(target=self._check, args=(joined,), daemon=True)
+            self.check.start()
 
     def _check(self, nodes: list[Node]) -> None:
-        check_nodes(nodes, self.folder)
-        if self.data.file is not None and not all_can_map(nodes, self.data.file):
-            names = ", ".join(node.name for node in nodes)
-            raise ValueError(f"{names} joined the cluster and does not see {self.data.file.path}, which the others do")
-
-    def _finish_check(self) -> None:
-        assert self.check is not None
-        if self.check.done():
-            if error := self.check.exception():
-                self.failure = MachineError(str(error))
-            self.checked |= self.checking
-            self.check = None
+        try:
+            check_nodes(nodes, self.folder)
+            if self.data.file is not None and not all_can_map(nodes, self.data.file):
+                raise ValueError(
+                    f"a node that has joined does not see {self.data.file.path}: the run gives all nodes a copy"
+                )
+        except Exception as error:
+            self.failure = MachineError(one_line(error))
+        self.checked |= {node.id for node in nodes}

@@ -22,11 +22,12 @@ LOOK_SECONDS = 5.0
 
 @dataclass
 class Pace:
-    """How long the epochs of a training take."""
+    """How long the epochs of a training take, by its own clock: a continued one reports its earlier epochs at once."""
 
     training: int | str
     since: float  # of time.monotonic, when its last epoch was reported
-    longest: float  # seconds
+    seconds: float  # of training, up to then
+    longest: float  # seconds of an epoch
     address: str  # of its worker's node
     pid: int
 
@@ -42,23 +43,22 @@ def end_process(pid: int) -> None:
 
 
 class Hangs(NotPickled, tune.Callback):
-    """Ends workers that hang: Tune then has others continue their trainings."""
+    """Ends workers that hang, from their first report on: Tune then has others continue their trainings."""
 
     def __init__(self, paths: RunPaths):
         self.paths = paths
-        self.started: dict[str, float] = {}  # by Tune's id
-        self.paces: dict[str, Pace] = {}
+        self.paces: dict[str, Pace] = {}  # by Tune's id
         self.looked = time.monotonic()
 
-    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        self.started[trial.trial_id] = time.monotonic()
-
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
-        now, before = time.monotonic(), self.paces.get(trial.trial_id)
-        took = now - (self.started[trial.trial_id] if before is None else before.since)
-        longest = took if before is None else max(took, before.longest)
+        if "epoch" not in result:
+            return
+        before, seconds = self.paces.get(trial.trial_id), result["seconds"]
+        longest = seconds / result["epoch"]
+        if before is not None:
+            longest = max(longest, before.longest, seconds - before.seconds)
         address, pid = result["node_ip"], result["pid"]
-        self.paces[trial.trial_id] = Pace(trial.config["training"], now, longest, address, pid)
+        self.paces[trial.trial_id] = Pace(trial.config["training"], time.monotonic(), seconds, longest, address, pid)
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         self.paces.pop(trial.trial_id, None)
@@ -72,15 +72,17 @@ class Hangs(NotPickled, tune.Callback):
                 pace.since = now
         if now - self.looked > LOOK_SECONDS:
             self.looked = now
-            for name in [name for name, pace in self.paces.items() if now - pace.since > pace.limit]:
-                self._end(self.paces.pop(name), now)
+            for pace in self.paces.values():
+                if now - pace.since > pace.limit:
+                    self._end(pace, now)
 
     def _end(self, pace: Pace, now: float) -> None:
         waited, usual = duration(now - pace.since), duration(pace.longest)
-        text = f"no epoch for {waited}, although none has taken longer than {usual}: the worker is ended"
-        write_log(self.paths.log(pace.training), text)
         for node in nodes_of_trials():
             if node.address == pace.address:
-                place = NodeAffinitySchedulingStrategy(node.id, soft=True)
+                place = NodeAffinitySchedulingStrategy(node.id, soft=False)
                 end_process.options(scheduling_strategy=place).remote(pace.pid)
+                text = f"no epoch for {waited}, although none has taken longer than {usual}: the worker is ended"
+                write_log(self.paths.log(pace.training), text)
+                pace.since = now  # if it is still there, it is ended again after as long
                 return

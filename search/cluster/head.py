@@ -16,7 +16,9 @@ from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 
 MODE = "RAY_AUTH_MODE"
 ANSWER_SECONDS = 10.0
-LOOK_SECONDS, LOST_SECONDS = 5.0, 30.0  # between two looks at a cluster in use, and until it counts as lost
+LOOK_SECONDS = 5.0  # between two looks at a cluster in use
+PATIENCE = "RAY_gcs_rpc_server_reconnect_timeout_s"  # Ray's own
+LOST_PART = 0.5  # of Ray's patience, after which a cluster counts as lost
 
 
 class TokenRefused(ValueError):
@@ -70,15 +72,20 @@ class HeadWatch:
 
     def _watch(self, address: str) -> None:
         known, answered = None, time.monotonic()
+        patience = float(os.environ.get(PATIENCE, 60))
         while not self.over.wait(LOOK_SECONDS):
             with suppress(ConnectionError):
-                found = cluster_id(address)
+                found, answered = cluster_id(address) or known, time.monotonic()
                 if known not in (None, found):
-                    return self.on_loss(f"the Ray cluster at {address} has been restarted")
-                known, answered = found, time.monotonic()
-            if time.monotonic() - answered > LOST_SECONDS:
-                return self.on_loss(f"the Ray cluster at {address} has not answered for {LOST_SECONDS:.0f} s")
+                    return self._lost(f"the Ray cluster at {address} has been restarted")
+                known = found
+            if (waited := time.monotonic() - answered) > LOST_PART * patience:
+                return self._lost(f"the Ray cluster at {address} has not answered for {waited:.0f} s")
         return None
+
+    def _lost(self, cause: str) -> None:
+        if not self.over.is_set():
+            self.on_loss(cause)
 
 
 def is_plain(address: str) -> bool:

@@ -26,8 +26,9 @@ class Interrupt:
 
     def __enter__(self) -> "Interrupt":
         numbers = SIGNALS if threading.current_thread() is threading.main_thread() else ()
-        heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]  # as of SIGHUP by nohup
-        self._before = {number: signal.signal(number, self._receive) for number in heard}
+        self._before = {number: signal.signal(number, self._receive) for number in numbers}
+        if self._before.get(signal.SIGHUP) == signal.SIG_IGN:  # by nohup
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
         return self
 
     def __exit__(self, *exception: Any) -> None:

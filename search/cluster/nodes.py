@@ -134,10 +134,11 @@ def ask_nodes(nodes: Sequence[Node], question: Any, argument: Callable[[Node], o
     for node, answer in zip(nodes, answers, strict=True):
         try:
             result = ray.get(answer, timeout=ANSWER_SECONDS)
-        except (RayError, GetTimeoutError) as error:
+        except RayError as error:
             if node.id not in {other.id for other in nodes_of_trials()}:  # it has left
                 continue
-            cause = first_line(error) or f"no answer for {ANSWER_SECONDS:.0f} s"
+            late = isinstance(error, GetTimeoutError)
+            cause = f"no answer for {ANSWER_SECONDS:.0f} s" if late else first_line(error)
             raise ValueError(
                 f"node {node.name} cannot run our code ({cause}): look at its Ray's logs, or remove it from the cluster"
             ) from None

@@ -13,10 +13,11 @@ Machine = Mapping[str, float]  # Ray's resources of a machine: CPU, GPU, …
 class Resources:
     """The share of each trial. Ray Tune asserts that the number of concurrent trials is an int."""
 
-    concurrent: int  # trials, at least 1
+    concurrent: int  # trials that there is room for now, at least 1
     cpus: int  # per trial, at least 1
     gpus: float  # per trial, from 0 to 1; a fraction shares a GPU
-    grows: bool = False  # with the cluster: more trials run at the same time where nodes join
+    most: int | None = None  # trials, if nodes may join and leave; None if they may not
+    asks: bool = False  # an autoscaler for the nodes that `most` trials need
 
     def __post_init__(self) -> None:
         assert type(self.concurrent) is int, self
@@ -36,8 +37,8 @@ def share_resources(
 ) -> Resources:
     """Share what the machines have among trials, each of which runs on one machine.
 
-    options: what the user left open is None. trials: how many there are in all. elastic: whether machines may join;
-    then more trials of a given size may be asked for than there is room for, and an autoscaler makes it.
+    options: what the user left open is None. trials: how many there are in all. elastic: whether machines may join and
+    leave; then what is asked for may be more than there is room for now.
 
     Raises `ValueError` if no machine has what was asked for.
     """
@@ -61,10 +62,10 @@ def share_resources(
         raise ValueError(
             f"no machine has {cpus or 1} CPUs and {gpus:g} GPUs: lower --cpus-per-trial or --gpus-per-trial"
         )
-    sized = options.cpus_per_trial is not None or options.gpus_per_trial is not None
     cpus = cpus or max(n for n in range(1, most_cpus + 1) if room(machines, n, gpus) >= there)
-    concurrent = concurrent if elastic and sized else there
-    return Resources(concurrent, cpus, float(gpus), grows=elastic and options.concurrent is None)
+    if not elastic:
+        return Resources(there, cpus, float(gpus))
+    return Resources(there, cpus, float(gpus), most=min(options.concurrent or trials, trials), asks=concurrent > there)
 
 
 def room(machines: Sequence[Machine], cpus: int, gpus: float) -> int:

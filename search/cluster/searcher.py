@@ -5,7 +5,7 @@ import math
 import re
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -121,10 +121,13 @@ class StudySearcher(NotPickled, Searcher):
         drawn = optuna.create_study(sampler=SeededSampler("random", trial.number, self.study.sampler.pins))
         for _ in range(DRAWS):
             candidate = drawn.ask()
-            with suppress(Exception):  # an impossible configuration
-                if _key(self.configure(candidate).config) not in self.known:
-                    self.study.enqueue_trial(candidate.params)
-                    return self._start(trial_id)
+            try:
+                key = _key(self.configure(candidate).config)
+            except Exception:  # an impossible configuration
+                continue
+            if key not in self.known:
+                self.study.enqueue_trial(candidate.params)
+                return self._start(trial_id)
         self.exhausted = True
         return Searcher.FINISHED
 

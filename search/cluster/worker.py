@@ -69,7 +69,7 @@ class Worker(tune.Trainable):
         seed = self.job.training if isinstance(self.job.training, int) else 0
         random.seed(seed)
         np.random.seed(seed)
-        self.epochs, self.costs = self._train(self.job), {"seconds": 0.0}
+        self.epochs, self.epoch, self.costs = self._train(self.job), 0, {"seconds": 0.0}
         start_history(self.paths.history(self.job.training))
         return True
 
@@ -111,16 +111,28 @@ class Worker(tune.Trainable):
         except Exception as error:
             self._log(traceback.format_exc())
             if isinstance(error, MemoryError) or EXHAUSTED.search(str(error)):
-                raise  # the machine's failure: another process continues the training
+                if self._exhausted_before():
+                    return self._broken(OUT_OF_MEMORY, f"out of memory: {error}".splitlines()[0])
+                raise  # perhaps because of others: a new process continues the training
             return self._broken(FAILED, f"{type(error).__name__}: {error}".splitlines()[0])
         if not math.isfinite(report.get(self.task.metric, 0)):
             return self._broken(
                 FAILED, f"{self.task.metric} is {report[self.task.metric]} after epoch {report['epoch']}"
             )
+        self.epoch = report["epoch"]
         self.costs = {name: report[name] for name in ("seconds", "memory_gb")}
         append_epoch(self.paths.history(self.job.training), report)
         self._log(", ".join(f"{k} {v:.4g}" for k, v in report.items()))
         return report
+
+    def _exhausted_before(self) -> bool:
+        """Whether another process had no memory for the same epoch; it is noted that this one has none."""
+        note, now = self.paths.checkpoint(self.job.training) / "exhausted", str(self.epoch)
+        if note.exists() and note.read_text() == now:
+            return True
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(now)
+        return False
 
     def _broken(self, outcome: str, message: str) -> dict:
         self._log(message)

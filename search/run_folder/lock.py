@@ -31,6 +31,8 @@ def lock(paths: RunPaths) -> RunLock:
             f"{paths.folder} is used by another process: wait for it or stop it first, or delete {paths.soft_lock} if"
             " that process has died on another machine"
         ) from None
+    except OSError as error:
+        raise StorageError.of(paths.soft_lock, error) from None
 
 
 def _acquired(held: RunLock) -> RunLock:

@@ -1,20 +1,25 @@
 """Whether the files of a run are whole, and how those that are not are made again."""
 
+import itertools
+import json
+import math
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
 
-from search.run_folder.files import read_arrays, read_json, read_torch
+from search.run_folder.files import read_arrays, read_json, read_torch, replace
 from search.run_folder.lock import lock
-from search.run_folder.paths import RunPaths
+from search.run_folder.paths import RunPaths, training_name
 from search.run_folder.records import RunRecord, read_best, read_run
 from search.running.publishing import Publisher
 from search.study.journal import RECORD, damaged_line, read_study
 from search.study.trials import rank_trials, started_trials
 from search.tasks import find_task
+from search.trial.training import WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ def _check(paths: RunPaths, repair: bool) -> Iterator[Damage]:
     except ValueError as error:
         yield Damage(str(error), None, False)
         return
-    yield from _check_checkpoints(paths, repair)
+    yield from _check_checkpoints(paths, study, repair)
     yield from _check_best(paths, record, study, repair)
     yield from _check_final(paths, repair)
 
@@ -71,46 +76,66 @@ def _check_journal(paths: RunPaths, repair: bool) -> Damage | None:
     line = damaged_line(paths.journal) if paths.journal.exists() else None
     if line is None:
         return None
-    copy = paths.journal.with_suffix(".damaged")
+    lines = paths.journal.read_bytes().splitlines(keepends=True)
+    copy = next(
+        name for n in itertools.count(1) if not (name := paths.journal.with_name(f"{paths.journal.name}.{n}")).exists()
+    )
     if repair:
         shutil.copy(paths.journal, copy)
-        lines = copy.read_bytes().splitlines(keepends=True)
-        paths.journal.write_bytes(b"".join(lines[: line - 1]))
-    return Damage(f"{paths.journal} is damaged in line {line}", f"it ends there, and {copy.name} is a copy", repair)
+        replace(paths.journal, lambda file: file.write_bytes(b"".join(lines[: line - 1])))
+        _forget_other_trials(paths)
+    lost = len(lines) - line + 1
+    cure = f"it ends there, the last {lost} of its lines are lost, and {copy.name} is a copy of it"
+    return Damage(f"{paths.journal} is damaged in line {line}", cure, repair)
+
+
+def _forget_other_trials(paths: RunPaths) -> None:
+    """Delete what is left of trials that the journal no longer has, or has no end of: their numbers are used again."""
+    ended = {training_name(t.number) for t in read_study(paths.journal).trials if t.state.is_finished()}
+    for folder in (paths.folder / "checkpoints").glob("*"):
+        if folder.name not in ended:
+            shutil.rmtree(folder)
+    for file in (*(paths.folder / "history").glob("*"), *(paths.folder / "logs").glob("*")):
+        if file.stem not in ended:
+            file.unlink()
 
 
 def _check_record(paths: RunPaths, study: optuna.Study, repair: bool) -> Damage | None:
-    try:
-        read_run(paths.folder)
-    except ValueError:
-        stored = study.user_attrs.get(RECORD)
-        if stored is not None and repair:
-            RunRecord.from_json(stored).write(paths)
-        cure = None if stored is None else "it is written again from the journal"
-        return Damage(f"{paths.record} is damaged or missing", cure, repair and stored is not None)
-    return None
+    with suppress(ValueError, OSError):
+        if "task" in json.loads(paths.record.read_text()):  # whole, though perhaps of another version
+            return None
+    stored = study.user_attrs.get(RECORD)
+    if stored is not None and repair:
+        RunRecord.from_json(stored).write(paths)
+    cure = None if stored is None else "it is written again from the journal"
+    return Damage(f"{paths.record} is damaged or missing", cure, repair and stored is not None)
 
 
-def _check_checkpoints(paths: RunPaths, repair: bool) -> Iterator[Damage]:
-    for file in sorted((paths.folder / "checkpoints").glob("*/*.pt")):
-        if read_torch(file) is None:
-            if repair:
-                file.unlink()
-            yield Damage(f"{file} is damaged", "it is deleted, and its epochs are trained again", repair)
+def _check_checkpoints(paths: RunPaths, study: optuna.Study, repair: bool) -> Iterator[Damage]:
+    ended = {training_name(t.number) for t in started_trials(study) if t.state.is_finished()}
+    for folder in sorted((paths.folder / "checkpoints").glob("*")):
+        damaged = [file for file in sorted(folder.glob("*.pt")) if read_torch(file) is None]
+        if damaged and repair:
+            shutil.rmtree(folder)  # weights without their state, or a state without its weights, would mislead
+        for file in damaged:
+            cure = "it is deleted" if folder.name in ended else "it is deleted, and its trial starts again"
+            yield Damage(f"{file} is damaged", cure, repair)
 
 
 def _check_best(paths: RunPaths, record: RunRecord, study: optuna.Study, repair: bool) -> Iterator[Damage]:
-    if not any(trial.state.is_finished() for trial in rank_trials(started_trials(study))) or _best_is_whole(paths):
+    finished = [t for t in rank_trials(started_trials(study)) if t.state.is_finished()]
+    if not finished or _best_is_whole(paths):
         return
-    now = None
-    if repair:
-        for file in (paths.best, paths.best_weights, paths.predictions):
-            file.unlink(missing_ok=True)
-        Publisher(paths, find_task(record.task), study).update()
-        now = read_best(paths)
-    cure = "they become those of the best trial whose weights are in checkpoints/"
     fault = f"best.json, best.pt and val_predictions.npz in {paths.folder} are damaged or do not belong together"
-    yield Damage(fault, None if repair and now is None else cure, now is not None)
+    there = [t for t in finished if read_torch(paths.checkpoint(t.number) / WEIGHTS) is not None]
+    if not there:
+        yield Damage(fault, None, False)
+        return
+    if repair:
+        publisher = Publisher(paths, find_task(record.task), study)
+        publisher.published_score = -math.inf
+        publisher.publish()
+    yield Damage(fault, f"they become those of trial {there[0].number}, whose weights are in checkpoints/", repair)
 
 
 def _best_is_whole(paths: RunPaths) -> bool:

@@ -94,7 +94,8 @@ def _run(session: Session, study: optuna.Study, dashboard: str) -> Outcome:
     trials = started_trials(study)
     lost = [t.number for t in trials if not t.state.is_finished() and Attr.LOST in t.user_attrs]
     if lost and broken is None and interrupt.signal is None and stopwatch.seconds_left() > 0:
-        broken = f"trial {', '.join(map(str, lost))}: {LOST}, then continue with: {session.command}"
+        names = f"trial{'s' if len(lost) > 1 else ''} {', '.join(map(str, lost))}"
+        broken = f"{names}: {LOST}, then continue with: {session.command}"
     finished = sum(t.state.is_finished() for t in trials)
     exhausted = searcher.exhausted and interrupt.signal is None
     missing = 0 if exhausted else max(0, session.options.trials - finished)
@@ -181,7 +182,9 @@ def open_run_study(session: Session) -> optuna.Study:
     paths, options = session.paths, session.options
     sampler = SeededSampler(options.sampler, options.seed, session.problem.pins)
     if session.resumed:
-        return open_study(paths.journal, sampler, session.record.id)
+        study = open_study(paths.journal, sampler, session.record.id)
+        study.set_user_attr(RECORD, session.record.to_json())
+        return study
     for name in SUBFOLDERS:
         (paths.folder / name).mkdir()
     if options.space is not None:

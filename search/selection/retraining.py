@@ -174,7 +174,8 @@ class RetrainingSearcher(NotPickled, Searcher):
 
     def on_loss(self, trial_id: str) -> None:
         """The worker of a training was lost, and Tune starts another one."""
-        write_log(self.paths.log(self.live[trial_id][0].training), CONTINUED)
+        if trial_id in self.live:
+            write_log(self.paths.log(self.live[trial_id][0].training), CONTINUED)
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
         job, history = self.live.pop(trial_id, (None, {}))

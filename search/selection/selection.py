@@ -82,7 +82,7 @@ def open_selection(options: FinalOptions, reporter: Reporter) -> Selection:
     paths = RunPaths(run)
     writable = next(p for p in (paths.final.folder, *paths.final.folder.parents) if p.exists())
     address = resolve_address(options.address)
-    machines = connection.available(address, writable, reporter)
+    machines = connection.available(address, writable, options, reporter)
     data = for_workers(data, address)
     trainings = len(candidates) * options.seeds
     resources = share_resources(machines, options, trials=trainings, elastic=address is not None)

@@ -10,7 +10,7 @@ from search.session.session import Session
 from search.study.sampler import SeededSampler
 from search.study.time_left import expected_epochs
 from search.text import assignments, duration
-from search.trial.device import device_of
+from search.trial.device import pick_device
 from voctrain.config import TrainConfig
 
 
@@ -45,5 +45,5 @@ def epoch_seconds(session: Session, config: TrainConfig) -> float:
     """Seconds of one epoch, including its evaluation but not the set-up, with a trial's share of the machine."""
     torch.set_num_threads(session.resources.cpus)
     before = time.monotonic()
-    next(session.task.module.train(config, session.data, device=device_of(session.resources.gpus)))
+    next(session.task.module.train(config, session.data, device=pick_device() if session.resources.gpus else "cpu"))
     return time.monotonic() - before

@@ -61,11 +61,17 @@ def _was_abandoned(folder: Path) -> bool:
 
 def _emptied(paths: RunPaths) -> RunLock:
     held = lock(paths)
-    for file in paths.folder.iterdir():
-        if file.is_dir():
-            shutil.rmtree(file)
-        elif file != paths.lock:
-            file.unlink()
+    try:
+        if not _was_abandoned(paths.folder):  # its driver has gone on until now
+            raise ValueError(_taken(paths.folder))
+        for file in paths.folder.iterdir():
+            if file.is_dir():
+                shutil.rmtree(file)
+            elif file not in (paths.lock, paths.soft_lock):
+                file.unlink()
+    except BaseException:
+        held.release()
+        raise
     return held
 
 

@@ -118,7 +118,7 @@ def _open(
     say.status("checking the search space")
     address = resolve_address(options.address)
     writable = next(p for p in (paths.folder, *paths.folder.parents) if p.exists())
-    machines = available(address, writable, say)
+    machines = available(address, writable, options, say)
     resources = share_resources(machines, options, trials=options.trials, elastic=address is not None)
     data = for_workers(data, address)
     device = "cuda" if resources.gpus else "cpu"

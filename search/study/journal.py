@@ -10,7 +10,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from search.text import shell_path
+from search.text import first_line, shell_path
 
 NAME = "search"  # of the study
 RUN = "run"  # the study's attribute that names its run
@@ -49,13 +49,15 @@ def _loaded(path: Path, load: Callable[[JournalStorage], optuna.Study]) -> optun
         return load(JournalStorage(JournalFileBackend(str(path))))
     except OSError:
         raise
-    except KeyError:
+    except KeyError as error:
+        if "does not exist" not in str(error):
+            raise ValueError(f"{path} is not what Optuna has written ({first_line(error)}): put it back") from None
         raise ValueError(f"{path} has no study of a search: put this run's own back") from None
     except Exception as error:  # of many types, from a line that is not what Optuna wrote
-        line = damaged_line(path)
-        place = f"in line {line}" if line is not None else f"({type(error).__name__}: {error})"
+        if (line := damaged_line(path)) is None:
+            raise ValueError(f"{path} is not what Optuna has written ({first_line(error)}): put it back") from None
         command = f"python -m search.check {shell_path(path.parent)} --repair"
-        raise ValueError(f"{path} is damaged {place}: keep what is whole with: {command}") from None
+        raise ValueError(f"{path} is damaged in line {line}: keep what is whole with: {command}") from None
 
 
 def _of_run(study: optuna.Study, path: Path, run: str) -> optuna.Study:

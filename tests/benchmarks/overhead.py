@@ -104,7 +104,7 @@ def trainings(run: Path) -> list[tuple[dict[str, Any], int]]:
 def bare_loop(jobs: list[tuple[dict[str, Any], int]], record: RunRecord) -> tuple[float, float, float]:
     """Train them all: wall seconds, and wall and CPU seconds of the trainings themselves."""
     options = record.options
-    resources = share_resources(available(None, Path(), Reporter()), options, trials=options.trials)
+    resources = share_resources(available(None, Path(), options, Reporter()), options, trials=options.trials)
     concurrent, threads = resources.concurrent, resources.cpus
     data = load(options.data, image_size=record.image_size, use_val=options.use_val)
     data = data.with_split(record.split.train, record.split.val)

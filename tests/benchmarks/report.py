@@ -17,6 +17,7 @@ import numpy as np
 import optuna
 from optuna.trial import create_trial
 
+from search.run_folder.records import read_run
 from search.study.journal import open_study, read_study
 from search.study.trials import started_trials
 
@@ -43,7 +44,7 @@ def main() -> None:
 def fill(run: Path, trials: list[optuna.trial.FrozenTrial], count: int) -> None:
     """A study of so many trials: those of a run, repeated with scores a little different."""
     rng = np.random.default_rng(0)
-    study = open_study(run / "study.journal", optuna.samplers.RandomSampler())
+    study = open_study(run / "study.journal", optuna.samplers.RandomSampler(), read_run(run).id)
     for i in range(count):
         trial = trials[i % len(trials)]
         scores = {epoch: value * rng.uniform(0.9, 1.1) for epoch, value in trial.intermediate_values.items()}

@@ -139,6 +139,7 @@ class TestRayDoesNotStart:
 
             monkeypatch.setattr(ray, "init", init)
             monkeypatch.setattr(ray, "shutdown", lambda: None)
+            monkeypatch.setattr(ray, "is_initialized", lambda: False)
             return attempts
 
         return set_failures

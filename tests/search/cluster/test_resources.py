@@ -60,14 +60,13 @@ def test_a_trial_runs_on_one_machine(asked, expected):
 @pytest.mark.parametrize(
     ("asked", "expected"),
     [
-        ({"concurrent": 4, "gpus_per_trial": 1}, (4, 2, 1.0, False)),
-        ({"concurrent": 4, "cpus_per_trial": 1}, (4, 1, 0.25, False)),
-        ({"concurrent": 4, "cpus_per_trial": 1, "gpus_per_trial": 0}, (4, 1, 0.0, False)),
-        ({"concurrent": 4}, (2, 1, 0.25, False)),  # their size follows from what is there
-        ({}, (1, 2, 1.0, True)),
+        ({"concurrent": 4, "gpus_per_trial": 1}, (1, 2, 1.0, 4, True)),
+        ({"concurrent": 4, "cpus_per_trial": 1, "gpus_per_trial": 0}, (2, 1, 0.0, 4, True)),
+        ({"concurrent": 1}, (1, 2, 1.0, 1, False)),
+        ({}, (1, 2, 1.0, 9, False)),  # nodes that join are used, and none is asked for
     ],
 )
-def test_a_cluster_that_may_grow_is_asked_for_more_trials_of_a_given_size(asked, expected):
+def test_a_cluster_that_may_grow_is_asked_for_more_than_there_is_room_for(asked, expected):
     shares = share_resources([{"CPU": 2, "GPU": 1}], ResourceOptions(**asked), trials=9, elastic=True)
     assert dataclasses.astuple(shares) == expected
 

@@ -45,10 +45,17 @@ def test_a_process_without_memory_ends_and_another_one_continues_its_trial(error
         raise error
         yield
 
-    worker = SimpleNamespace(costs={"seconds": 1.0}, epochs=train(), paths=RunPaths(tmp_path), job=Job(0, {}, {}, 0.0))
-    worker._log = Worker._log.__get__(worker)
+    worker = SimpleNamespace(costs={"seconds": 1.0}, epoch=3, paths=RunPaths(tmp_path), job=Job(0, {}, {}, 0.0))
+    for method in ("_broken", "_last", "_log", "_exhausted_before"):
+        setattr(worker, method, getattr(Worker, method).__get__(worker))
+    worker.epochs = train()
     with pytest.raises(type(error)):
         Worker.step(worker)
+    worker.epochs, worker.epoch = train(), 4
+    with pytest.raises(type(error)):
+        Worker.step(worker)
+    worker.epochs = train()
+    assert Worker.step(worker)["outcome"] == "out of memory"  # of two processes in one epoch
 
 
 def test_a_trial_that_was_promised_a_gpu_never_trains_on_a_cpu(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import optuna
 from optuna.trial import TrialState, create_trial
 
 from search.report.__main__ import main
+from search.run_folder.records import read_run
 from search.study.journal import open_study
 
 VOID = ("meta", "link", "img", "br")
@@ -68,7 +69,7 @@ def replaced(finished, target, trials):
     shutil.copytree(finished, target)
     for name in ("study.journal", "best.pt", "best.json", "val_predictions.npz"):
         (target / name).unlink()
-    study = open_study(target / "study.journal", optuna.samplers.RandomSampler())
+    study = open_study(target / "study.journal", optuna.samplers.RandomSampler(), read_run(target).id)
     study.add_trials(trials)
     return target
 

@@ -76,8 +76,11 @@ def test_a_damaged_line_of_the_journal_is_named_and_what_is_before_it_is_kept(ca
     outcome = call(run_main, "classify", "--resume", copy)
     assert outcome.status == 2
     assert outcome.err.startswith(f"error: {journal} is damaged in line {broken + 1}: keep what is whole with:")
-    assert repaired()[0].startswith(f"{journal} is damaged in line {broken + 1}: it ends there")
-    assert [t.state.is_finished() for t in trials_of(copy)][-1] is False
+    lost = len(lines) - broken + 1
+    copy_name = "study.journal.1 is a copy of it"
+    end = f"it ends there, the last {lost} of its lines are lost, and {copy_name}"
+    assert repaired()[0] == f"{journal} is damaged in line {broken + 1}: {end}"
+    assert not (copy / "checkpoints" / "0003").exists()
     assert run("--resume", copy).status == 0
     assert [t.state.is_finished() for t in trials_of(copy)] == [True] * 4
 
@@ -113,6 +116,15 @@ def test_the_best_is_made_again_from_a_checkpoint(name, copy, repaired):
     assert read_arrays(copy / "val_predictions.npz") is not None
 
 
+def test_whole_weights_are_kept_where_nothing_can_replace_them(call, copy):
+    flip(copy / "val_predictions.npz")
+    shutil.rmtree(copy / "checkpoints")
+    before = (copy / "best.pt").read_bytes()
+    outcome = call(check.main, copy, "--repair")
+    assert (outcome.status, (copy / "best.pt").read_bytes()) == (1, before)
+    assert outcome.out.endswith("do not belong together: it cannot be repaired\n")
+
+
 def test_the_best_of_another_trial_is_noticed(copy, repaired):
     saved = read_torch(copy / "best.pt")
     write_torch(copy / "best.pt", {**saved, "trial": saved["trial"] + 1})
@@ -120,10 +132,10 @@ def test_the_best_of_another_trial_is_noticed(copy, repaired):
     assert read_torch(copy / "best.pt")["trial"] == saved["trial"]
 
 
-def test_a_damaged_checkpoint_is_deleted_and_its_epochs_trained_again(copy, repaired):
+def test_a_damaged_checkpoint_is_deleted(copy, repaired):
     file = sorted(copy.glob("checkpoints/*/weights.pt"))[-1]
     flip(file)
-    assert repaired() == [f"{file} is damaged: it is deleted, and its epochs are trained again"]
+    assert repaired() == [f"{file} is damaged: it is deleted"]
     assert not file.exists()
 
 
