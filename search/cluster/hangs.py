@@ -16,13 +16,13 @@ from search.run_folder.history import write_log
 from search.run_folder.paths import RunPaths
 from search.text import duration
 
-HANG_EPOCHS, HANG_SECONDS = 20, 300.0  # a worker hangs after so many times its longest epoch, and at least this long
+HANG_EPOCHS, HANG_SECONDS = 20, 300.0  # a worker hangs after 20 times its longest epoch, but never earlier
 LOOK_SECONDS = 5.0
 
 
 @dataclass
 class Pace:
-    """How long the epochs of a training take, by its own clock: a continued one reports its earlier epochs at once."""
+    """How long the epochs of a training take by its own clock: a continued one reports its earlier epochs at once."""
 
     training: int | str
     since: float  # of time.monotonic, when its last epoch was reported

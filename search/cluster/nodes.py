@@ -1,4 +1,4 @@
-"""What the nodes of a cluster are asked before the first trial. Light: they may lack what others of ours import."""
+"""What the nodes of a cluster are asked before the first trial. Light: they may lack what other modules need."""
 
 import os
 import sys

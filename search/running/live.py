@@ -44,7 +44,7 @@ class Progress:
         self.shown = 0.0
         self.trained_since: float | None = None  # of time.monotonic
         self.epochs: deque[tuple[float, int]] = deque()  # time, and number of epochs then
-        self.epoch_ended = time.monotonic()  # the last one, as far as it was seen
+        self.epoch_ended = time.monotonic()  # when the last one was seen to end
 
     def __enter__(self) -> "Progress":
         if self.console.is_terminal:

@@ -27,6 +27,6 @@ def device_of(gpus: float) -> str:
     if FAKE_GPUS in os.environ:
         return "cpu"
     raise MachineError(
-        "a trial got a GPU of Ray's, but PyTorch finds none: install the node's driver or a CUDA build of torch, or"
+        "Ray gave a trial a GPU, but PyTorch finds none: install the node's driver or a CUDA build of torch, or"
         " search without GPUs with --gpus-per-trial 0"
     )

@@ -68,7 +68,7 @@ def test_a_trial_that_was_promised_a_gpu_never_trains_on_a_cpu(tmp_path, monkeyp
     worker.epochs = Worker._train(worker, worker.job)
     last = Worker.step(worker)
     assert last["outcome"] == "interrupted"  # of the machine
-    assert last["error"].startswith("a trial got a GPU of Ray's, but PyTorch finds none: install the node's driver")
+    assert last["error"].startswith("Ray gave a trial a GPU, but PyTorch finds none: install the node's driver")
 
 
 def test_a_score_that_is_no_number_fails_the_trial(tmp_path):
