@@ -62,7 +62,8 @@ class Growth(NotPickled, tune.Callback):
             check_nodes(nodes, self.folder)
             if self.data.file is not None and not all_can_map(nodes, self.data.file):
                 raise ValueError(
-                    f"a node that has joined does not see {self.data.file.path}: the run gives all nodes a copy"
+                    f"a node has joined that does not see {self.data.file.path}: keep it, and a continued run sends all"
+                    " nodes a copy, or remove it"
                 )
         except Exception as error:
             self.failure = MachineError(one_line(error))
