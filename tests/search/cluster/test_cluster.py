@@ -1,4 +1,4 @@
-"""A cluster of `ray start`, whose nodes have our dependencies and not our code."""
+"""A cluster of `ray start`, whose nodes have our dependencies and not our code. Run with `pytest -n 0 -m faults`."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ from search.run_folder.history import read_history
 from search.study.journal import read_study
 from tests.search.runs import rows_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[3]
 RAY = ("-m", "ray.scripts.scripts")
