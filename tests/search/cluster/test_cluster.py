@@ -195,7 +195,7 @@ def test_a_node_that_joins_is_used(command, bare, tmp_path):
     with (
         open(log, "w") as out,
         subprocess.Popen(
-            [*words, "--epochs", "1000", "--trials", "4"], stdout=out, stderr=out, env=environment
+            [*words, "--epochs", "100000", "--trials", "4"], stdout=out, stderr=out, env=environment
         ) as search,
     ):
         try:
