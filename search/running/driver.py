@@ -70,6 +70,12 @@ def _run(session: Session, study: optuna.Study, dashboard: str) -> Outcome:
         deadline=stopwatch.deadline,
         quiet=session.reporter.quiet,
     )
+
+    def stops() -> bool:
+        if interrupt.signal is not None:
+            progress.stopping(session.command)
+        return bool(interrupt.signal or searcher.halted) or stopwatch.seconds_left() < 0
+
     with Interrupt() as interrupt, progress:
         if not session.complete:
             execute(
@@ -80,7 +86,7 @@ def _run(session: Session, study: optuna.Study, dashboard: str) -> Outcome:
                 paths=session.paths,
                 rungs=asha_rungs(session.record.epochs) if scheduler else (),
                 resources=session.resources,
-                stop=lambda: bool(interrupt.signal or searcher.halted) or stopwatch.seconds_left() < 0,
+                stop=stops,
                 ticker=Ticker(on_start=progress.training_starts, on_loss=searcher.on_loss, on_step=progress.tick),
             )
     if searcher.halted:

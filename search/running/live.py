@@ -42,6 +42,7 @@ class Progress:
         self.console = Console(quiet=quiet, highlight=False)
         self.drawn: list[str] = []
         self.shown = 0.0
+        self.stops = False
         self.trained_since: float | None = None  # of time.monotonic
         self.epochs: deque[tuple[float, int]] = deque()  # time, and number of epochs then
         self.epoch_ended = time.monotonic()  # when the last one was seen to end
@@ -76,6 +77,16 @@ class Progress:
         if self.trained_since is None:
             self.trained_since = time.monotonic()
             self.tick(force=True)
+
+    def stopping(self, command: str) -> None:
+        """Tell once, and at once, what continues the search: who stops it may kill it before it has ended."""
+        if self.stops:
+            return
+        self.stops = True
+        if self.console.is_terminal and self.drawn:
+            self.console.line()  # leave the block and draw a new one below
+            self.drawn = []
+        self.console.print(f"stopping; continue with: {command}", soft_wrap=True)
 
     def _redraw(self, lines: list[str]) -> None:
         """Draw the block over the last one, which a narrower terminal has wrapped: `rich.live.Live` does not know."""

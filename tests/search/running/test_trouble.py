@@ -224,7 +224,8 @@ class TestTrouble:
         assert process.returncode == 130, out + err
         assert "Traceback" not in out + err
         command = "python -m search.run classify --resume stopped"
-        assert f"stopped with 2 trials to go; continue with: {command}\n" in out
+        told = out.index(f"stopping; continue with: {command}\n")  # at once
+        assert f"stopped with 2 trials to go; continue with: {command}\n" in out[told:]
         assert [t.state for t in trials_of(folder)] == [TrialState.RUNNING]
 
         continued = run("--resume", folder)
