@@ -36,6 +36,7 @@ from search.run_folder.files import read_torch
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import BestRecord, FinalRecord, RunRecord, read_best, read_run
 from search.running.driver import Outcome, SearchFailed, run_search
+from search.running.packing import share_gpus
 from search.selection.choice import select
 from search.selection.retraining import SelectionFailed
 from search.selection.selection import Selection, open_selection
@@ -127,7 +128,7 @@ def search(task: str, *, reporter: Reporter | None = None, **options: Any) -> Ru
                 if session.address is None:
                     reporter.status("starting Ray")
                 dashboard = connect(session.address, session.resources.total_cpus)
-            session = claim(session)
+            session = share_gpus(claim(session))
             with HeadWatch(session.address, _ending(reporter, f"continue with: {session.command}")):
                 outcome = run_search(session, dashboard)
             if outcome.signal is None:  # whoever stops a search does not want to wait
@@ -144,7 +145,7 @@ def dry_run(task: str, *, reporter: Reporter | None = None, **options: Any) -> l
     with quiet_optuna(), own_connection():
         session = open_session(task, options, reporter or Reporter())
         try:
-            return describe_session(session)
+            return describe_session(share_gpus(session))
         finally:
             session.close()
 

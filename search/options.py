@@ -35,7 +35,7 @@ class ResourceOptions:
         parse=integer(1),
         metavar="N",
         group="resources",
-        shown="one per GPU, or one per CPU core",
+        shown="as many as the GPUs have room for, or one per CPU core",
         resumable=True,
     )
     cpus_per_trial: int | None = option(

@@ -77,7 +77,11 @@ def execute(
     limiter = ConcurrencyLimiter(searcher, max_concurrent=resources.concurrent)
     growth = None if resources.most is None else Growth(limiter, resources, paths, data)
     worker: Any = tune.with_parameters(Worker, data=data, task=task.name, paths=paths, rungs=rungs, resources=resources)
-    worker = tune.with_resources(worker, {"CPU": resources.cpus, "GPU": resources.gpus})
+
+    def share(config: dict) -> tune.PlacementGroupFactory:
+        return tune.PlacementGroupFactory([{"CPU": resources.cpus, "GPU": resources.gpus_of(config["alone"])}])
+
+    worker = tune.with_resources(worker, share)
     worker.__name__ = worker.__qualname__ = task.name  # the actors' name in Ray's dashboard
     tuner = tune.Tuner(
         worker,

@@ -27,18 +27,23 @@ class Resources:
         assert self.cpus >= 1, self
         assert 0 <= self.gpus <= 1, self
 
+    def gpus_of(self, alone: bool) -> float:
+        """Those of a trial that shares a GPU, or has one to itself."""
+        return float(math.ceil(self.gpus)) if alone else self.gpus
+
     @property
     def total_cpus(self) -> int:
         return self.concurrent * self.cpus
 
 
 def share_resources(
-    machines: Sequence[Machine], options: ResourceOptions, *, trials: int, elastic: bool = False
+    machines: Sequence[Machine], options: ResourceOptions, *, trials: int, elastic: bool = False, per_gpu: int = 1
 ) -> Resources:
     """Share what the machines have among trials, each of which runs on one machine.
 
     options: what the user left open is None. trials: how many there are in all. elastic: whether machines may join and
-    leave; then what is asked for may be more than there is room for now.
+    leave; then what is asked for may be more than there is room for now. per_gpu: trials that share a GPU unless the
+    user has decided that.
 
     Raises `ValueError` if no machine has what was asked for.
     """
@@ -52,8 +57,8 @@ def share_resources(
             f"--cpus-per-trial must be at most the {most_cpus} CPUs of one machine, but got {cpus}: lower it"
         )
 
-    if concurrent is None:  # one per GPU, else one per CPU
-        concurrent = room(machines, cpus or 1, 1.0 if gpus is None else gpus) or room(machines, cpus or 1, 0.0)
+    if concurrent is None:  # some per GPU, else one per CPU
+        concurrent = room(machines, cpus or 1, 1 / per_gpu if gpus is None else gpus) or room(machines, cpus or 1, 0.0)
     concurrent = min(concurrent, trials)
     if gpus is None:
         gpus = 1 / math.ceil(concurrent / all_gpus) if all_gpus else 0.0

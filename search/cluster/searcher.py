@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
 from search.cluster.pickling import NotPickled
-from search.cluster.worker import ENDED, FAILED, INTERRUPTED, Job
+from search.cluster.worker import ENDED, FAILED, INTERRUPTED, OUT_OF_MEMORY, Job
 from search.run_folder.files import StorageError
 from search.run_folder.history import write_log
 from search.run_folder.paths import RunPaths
@@ -36,6 +36,8 @@ class StudySearcher(NotPickled, Searcher):
     configure: the job of an Optuna trial; what it raises is that trial's failure.
     worst: the score of a trial that diverged or ran out of memory.
     on_change: called with a trial that started, reported an epoch or ended.
+    shares_gpus: whether trials share GPUs. One whose share has too little memory then runs again with a GPU to itself,
+        after all others.
     fits: whether an enqueued trial may start now; if not, it goes on waiting.
 
     No configuration runs twice: if the sampler repeats one, a new one is drawn at random instead, and if none is left,
@@ -56,16 +58,19 @@ class StudySearcher(NotPickled, Searcher):
         trials: int,
         worst: float,
         on_change: Callable[[FrozenTrial], None],
+        shares_gpus: bool = False,
         fits: Callable[[FrozenTrial], bool] = lambda trial: True,
     ):
         super().__init__(metric=metric, mode="max")
         self.study, self.folder, self.configure, self.epochs = study, folder, configure, epochs
         self.trials, self.worst, self.on_change, self.fits = trials, worst, on_change, fits
+        self.shares_gpus = shares_gpus
         self.live: dict[str, optuna.Trial] = {}
         self.spent: dict[int, float] = {}  # seconds of training, by trial number
         started = started_trials(study)
         running = [t for t in started if t.state == TrialState.RUNNING]
         self.unfinished = deque(t._trial_id for t in running)
+        self.alone: deque[int] = deque()  # those that run again with a GPU to themselves
         self.asked = len(started) - len(running)
         self.exhausted = False
         self.known: dict[str, int] = {}  # the first trial with a configuration
@@ -85,9 +90,11 @@ class StudySearcher(NotPickled, Searcher):
         except Exception as error:  # Tune would blame the trial
             self.halted = error
 
-    def suggest(self, trial_id: str) -> Any:  # a job, or Searcher.FINISHED
-        if self.halted or self.broken or self.exhausted or (not self.unfinished and self.asked >= self.trials):
+    def suggest(self, trial_id: str) -> Any:  # a job, Searcher.FINISHED, or None if there may be one later
+        if self.halted or self.broken:
             return Searcher.FINISHED
+        if not self.unfinished and not self.alone and (self.exhausted or self.asked >= self.trials):
+            return None if self.live and self.shares_gpus else Searcher.FINISHED  # one of them may have to run again
         with self._halting():
             return self._start(trial_id)
         return Searcher.FINISHED
@@ -96,6 +103,8 @@ class StudySearcher(NotPickled, Searcher):
         self.asked += 1
         if self.unfinished:
             trial = optuna.trial.Trial(self.study, self.unfinished.popleft())
+        elif self.alone and (self.exhausted or self.asked + len(self.alone) > self.trials):
+            trial = optuna.trial.Trial(self.study, self.alone.popleft())
         else:
             trial = ask_trial(self.study, self.fits)
         try:
@@ -129,7 +138,7 @@ class StudySearcher(NotPickled, Searcher):
                 self.study.enqueue_trial(candidate.params)
                 return self._start(trial_id)
         self.exhausted = True
-        return Searcher.FINISHED
+        return self.suggest(trial_id)
 
     def on_trial_result(self, trial_id: str, result: dict) -> None:
         if self.halted:
@@ -163,6 +172,11 @@ class StudySearcher(NotPickled, Searcher):
             self._count_failure(LOST)
         elif outcome == FAILED:
             self._fail(trial, str(message))
+        elif outcome == OUT_OF_MEMORY and self.shares_gpus and Attr.ALONE not in self._frozen(trial).user_attrs:
+            trial.set_user_attr(Attr.ALONE, True)
+            write_log(RunPaths(self.folder).log(trial.number), "it runs again with a GPU to itself, after all others")
+            self.alone.append(trial._trial_id)
+            self.asked -= 1
         elif outcome is not None and outcome != ENDED:
             self.failures.clear()
             trial.set_user_attr(Attr.ERROR, message)

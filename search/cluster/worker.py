@@ -40,6 +40,7 @@ class Job:
     params: Configuration  # of the search space, for people
     min_score: float  # the weights are not kept below it
     last_epoch: int | None = None  # the training ends after it
+    alone: bool = False  # with a GPU to itself, because its share of one had too little memory
 
     def to_tune(self) -> dict[str, object]:
         """As Tune's configuration of a trial."""
@@ -59,7 +60,7 @@ class Worker(tune.Trainable):
     ) -> None:
         torch.set_num_threads(resources.cpus)
         gc.freeze()  # objects made by imports stay alive: collecting after each training need not visit them
-        self.data, self.task, self.paths, self.rungs, self.gpus = data, find_task(task), paths, rungs, resources.gpus
+        self.data, self.task, self.paths, self.rungs, self.resources = data, find_task(task), paths, rungs, resources
         self.reset_config(config)
 
     def reset_config(self, new_config: dict) -> bool:
@@ -76,8 +77,9 @@ class Worker(tune.Trainable):
     def _train(self, job: Job) -> Iterator[EpochRecord]:
         config = self.task.config.from_dict(job.config)
         self._log(f"training {job.training} on {socket.gethostname()}, process {os.getpid()}: {config}")
-        device = device_of(self.gpus)
-        memory.limit(device, self.gpus)
+        gpus = self.resources.gpus_of(job.alone)
+        device = device_of(gpus)
+        memory.limit(device, gpus)
         memory.reset_peak(device)
         for report in checkpointed_training(
             self.task.module,

@@ -135,7 +135,8 @@ def _searcher(session: Session, study: optuna.Study, publisher: Publisher, stopw
     def configure(trial: optuna.Trial) -> Job:
         config = session.problem.config(trial).to_dict()
         trial.set_user_attr(Attr.CONFIG, config)
-        return Job(trial.number, config, trial.params, min_score=publisher.score_worth_keeping())
+        alone = Attr.ALONE in trial.user_attrs
+        return Job(trial.number, config, trial.params, min_score=publisher.score_worth_keeping(), alone=alone)
 
     searcher = StudySearcher(
         study,
@@ -146,6 +147,7 @@ def _searcher(session: Session, study: optuna.Study, publisher: Publisher, stopw
         trials=session.options.trials,
         worst=session.task.worst,
         on_change=changed,
+        shares_gpus=0 < session.resources.gpus < 1,
     )
     if session.options.time_budget is not None and not session.complete:
         session.reporter.status("estimating the cost of the best-known recipes")

@@ -46,6 +46,7 @@ class Session:
     data: Data
     problem: Problem
     address: str | None  # of the Ray cluster to join; None starts one on this machine
+    machines: list[dict[str, float]]  # that trials can run on, with their CPUs and GPUs
     resources: Resources
     ended: int  # trials of earlier parts of the run
     reporter: Reporter
@@ -149,7 +150,7 @@ def _open(
                     " a new run"
                 )
         ended = sum(t.state.is_finished() for t in started_trials(read_study(paths.journal, record.id)))
-    return Session(paths, before is not None, record, data, problem, address, resources, ended, say, held)
+    return Session(paths, before is not None, record, data, problem, address, machines, resources, ended, say, held)
 
 
 def _load_data(options: SearchOptions, before: RunRecord | None, reporter: Reporter) -> Data:

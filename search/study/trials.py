@@ -18,6 +18,7 @@ class Attr:
     CONFIG = "config"
     ERROR = "error"
     LOST = "lost"  # workers that died while they trained it
+    ALONE = "alone"  # its share of a GPU had too little memory: it gets one to itself
     WORKER = "worker"  # hostname and process id
     SECONDS = "seconds"
     MEMORY = "memory_gb"

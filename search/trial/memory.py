@@ -1,20 +1,30 @@
-"""Peak memory of a training."""
+"""The memory of a training: its limit and its peak."""
 
 import contextlib
+import os
 import resource
 import sys
 from pathlib import Path
 
 import torch
 
+CUDA_GB = 0.6  # of a GPU that CUDA takes in each process, beside PyTorch's memory
+
 
 def limit(device: str, gpus: float) -> None:
     """Let this process allocate only its share of a GPU, so that no trial runs out of memory because of its neighbors.
 
-    A twentieth is left for what CUDA itself needs in each process.
+    What CUDA itself takes in each process is part of the share.
     """
     if device == "cuda" and gpus < 1:
-        torch.cuda.set_per_process_memory_fraction(0.95 * gpus)
+        torch.cuda.set_per_process_memory_fraction(max(0.0, gpus - CUDA_GB / total(device)))
+
+
+def total(device: str) -> float:
+    """GB of the GPU, or of this machine."""
+    if device == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory / 1e9
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
 
 
 def reset_peak(device: str) -> None:

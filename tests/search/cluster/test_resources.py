@@ -71,6 +71,20 @@ def test_a_cluster_that_may_grow_is_asked_for_more_than_there_is_room_for(asked,
     assert dataclasses.astuple(shares) == expected
 
 
+@pytest.mark.parametrize(
+    ("machines", "per_gpu", "expected"),
+    [
+        ([{"CPU": 16, "GPU": 2}], 3, (6, 2, 1 / 3)),
+        ([{"CPU": 4, "GPU": 2}], 3, (4, 1, 0.5)),  # every trial has a CPU
+        ([{"CPU": 64, "GPU": 8}], 8, (50, 1, 1 / 7)),  # no more than there are trials
+    ],
+)
+def test_trials_share_gpus_as_measured(machines, per_gpu, expected):
+    resources = share_resources(machines, ResourceOptions(), trials=50, per_gpu=per_gpu)
+    assert (resources.concurrent, resources.cpus, resources.gpus) == expected
+    assert resources.gpus_of(alone=True) == 1.0
+
+
 def test_a_combination_that_no_machine_has_is_refused():
     with pytest.raises(ValueError, match="no machine has 4 CPUs and 1 GPUs: lower --cpus-per-trial"):
         shared([{"CPU": 6}, {"CPU": 2, "GPU": 1}], cpus_per_trial=4)
@@ -95,9 +109,11 @@ def test_a_machine_with_fewer_gpus_than_cpus_searches_with_default_arguments(
     asked, call, cluster, dataset, space, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("search.session.session.available", lambda *asked: [{"CPU": 2.0, "GPU": 1.0}])
-    place = ("--out", tmp_path, "--name", "run", "--space", space, "--quiet")
+    place = ("--out", tmp_path, "--name", "run", "--space", space)
     outcome = call(
         main, "classify", "--data", dataset, "--image-size", 32, "--epochs", 1, "--trials", 2, *place, *asked
     )
     assert outcome.status == 0, outcome
+    assert outcome.err == ""
+    assert (" of its time: 2 share one\n" in outcome.out) == (not asked)
     assert [t.state.name for t in read_study(tmp_path / "run" / "study.journal").trials] == ["COMPLETE"] * 2

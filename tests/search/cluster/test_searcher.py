@@ -14,7 +14,7 @@ from search.study.trials import Attr, started_trials
 EPOCHS = 9
 
 
-def make(study=None, trials=3, configure=None):
+def make(study=None, trials=3, configure=None, **more):
     study = study or optuna.create_study(direction="maximize", sampler=SeededSampler("random", 0, {}))
 
     def plain(trial):
@@ -30,6 +30,7 @@ def make(study=None, trials=3, configure=None):
         trials=trials,
         worst=0.0,
         on_change=lambda trial: seen.append((trial.number, trial.state.name)),
+        **more,
     )
     searcher.seen = seen
     return searcher
@@ -91,6 +92,37 @@ def test_unfinished_trials_come_first_and_stopping_leaves_them_unfinished():
     assert [second.suggest(name)["training"] for name in "ab"] == [0, 1]
     second.on_trial_complete("a", report(EPOCHS, 0.5, done=True))
     assert second.suggest("c")["training"] == 2
+
+
+def test_a_trial_whose_share_of_a_gpu_is_too_small_runs_again_after_all_others_and_fails_only_then(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    searcher = make(trials=3, shares_gpus=True)
+    no_memory = {"done": True, "outcome": "out of memory", "error": "out of memory: 2 GB"}
+    assert [searcher.suggest(name)["training"] for name in "ab"] == [0, 1]
+    searcher.on_trial_result("a", report(1, 0.3))
+    searcher.on_trial_complete("a", no_memory)
+    assert Attr.ERROR not in searcher.study.trials[0].user_attrs
+    assert searcher.suggest("c")["training"] == 2
+    assert searcher.suggest("d")["training"] == 0
+    assert searcher.study.trials[0].user_attrs[Attr.ALONE]
+    searcher.on_trial_complete("b", report(EPOCHS, 0.5, done=True))
+    assert searcher.suggest("e") is None  # trial 2 may have to run again
+    searcher.on_trial_complete("c", no_memory)
+    assert searcher.suggest("f")["training"] == 2
+    searcher.on_trial_complete("d", no_memory)
+    searcher.on_trial_complete("f", report(EPOCHS, 0.5, done=True))
+    assert searcher.suggest("g") == Searcher.FINISHED
+    assert searcher.study.trials[0].user_attrs[Attr.ERROR] == "out of memory: 2 GB"
+    assert [t.value for t in searcher.study.trials] == [0.0, 0.5, 0.5]
+
+
+def test_a_trial_with_a_gpu_to_itself_fails_without_memory():
+    searcher = make(trials=1)
+    searcher.suggest("a")
+    searcher.on_trial_complete("a", {"done": True, "outcome": "out of memory", "error": "out of memory: 2 GB"})
+    assert searcher.study.trials[0].user_attrs[Attr.ERROR] == "out of memory: 2 GB"
 
 
 def test_three_equal_failures_in_a_row_end_the_search():

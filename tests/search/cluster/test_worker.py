@@ -62,7 +62,8 @@ def test_a_trial_that_was_promised_a_gpu_never_trains_on_a_cpu(tmp_path, monkeyp
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.delenv(FAKE_GPUS, raising=False)
     task = SimpleNamespace(config=SimpleNamespace(from_dict=dict))
-    worker = SimpleNamespace(costs={}, gpus=0.5, task=task, paths=RunPaths(tmp_path), job=Job(0, {}, {}, 0.0))
+    worker = SimpleNamespace(costs={}, task=task, paths=RunPaths(tmp_path), job=Job(0, {}, {}, 0.0))
+    worker.resources = Resources(1, 1, 0.5)
     for method in ("_broken", "_last", "_log"):
         setattr(worker, method, getattr(Worker, method).__get__(worker))
     worker.epochs = Worker._train(worker, worker.job)
