@@ -84,6 +84,18 @@ def seconds(text: str) -> float:
     return total
 
 
+def tracker(text: str) -> str:
+    """An option type: where trials are logged, wandb:PROJECT or mlflow:URI."""
+    if not re.fullmatch(r"(wandb|mlflow):.+", text):
+        raise argparse.ArgumentTypeError(f"must be wandb:PROJECT or mlflow:URI, but got {text!r}")
+    if re.search(r"://[^/]*@", text):
+        raise argparse.ArgumentTypeError(
+            "must not contain a password, which would be stored: set MLFLOW_TRACKING_USERNAME and"
+            " MLFLOW_TRACKING_PASSWORD"
+        )
+    return text
+
+
 def _number(text: str) -> float:
     try:
         return float(text)

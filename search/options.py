@@ -18,6 +18,7 @@ from search.command_line import (
     option,
     options_of,
     seconds,
+    tracker,
 )
 from voctrain.config import RESIZE
 
@@ -200,6 +201,15 @@ class SearchOptions(ResourceOptions):
         metavar="RUN",
         group="run",
         shown="no run",
+    )
+    log: str | None = option(
+        None,
+        "also log all trials to Weights & Biases or MLflow",
+        parse=tracker,
+        metavar="wandb:PROJECT|mlflow:URI",
+        group="run",
+        shown="the run folder only, with events for TensorBoard",
+        resumable=True,
     )
     dry_run: bool = option(
         False,

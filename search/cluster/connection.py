@@ -87,7 +87,7 @@ def connect(address: str | None, cpus: int) -> str:
     for noisy in ("ray.tune", "tensorboardX"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     url = context.dashboard_url
-    return f"dashboard http://{url} (token: ray get-auth-token)" if url else "no dashboard"
+    return f"open the dashboard at http://{url} with the token of ray get-auth-token" if url else "no dashboard"
 
 
 def _start(cpus: int) -> Any:

@@ -28,7 +28,10 @@ DRIVER = {
     "RAY_AIR_NEW_OUTPUT": "0",
 }
 PACKAGES = (search, spaces, voctrain)
-FOLDERS = ("XDG_CACHE_HOME", "TORCH_HOME", "HF_HOME")  # where prepared images and pretrained weights are
+SENT = (  # to existing clusters: where prepared images and pretrained weights are, and where trackers log to
+    *("XDG_CACHE_HOME", "TORCH_HOME", "HF_HOME"),
+    *("WANDB_BASE_URL", "WANDB_ENTITY"),
+)
 
 
 def set_environment() -> None:
@@ -44,7 +47,7 @@ def runtime_environment() -> RuntimeEnv:
     """
     job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("runtime_env") or {}
     variables = {name: os.environ.get(name, value) for name, value in WORKERS.items()}
-    variables |= {name: os.environ[name] for name in FOLDERS if name in os.environ}
+    variables |= {name: os.environ[name] for name in SENT if name in os.environ}
     sent: dict[str, Any] = {"py_modules": [package.__path__[0] for package in PACKAGES], "excludes": ["__pycache__"]}
     sent = {name: value for name, value in sent.items() if name not in job}
     known = job.get("env_vars", {})

@@ -16,6 +16,7 @@ from search.cluster.hangs import Hangs
 from search.cluster.pickling import NotPickled
 from search.cluster.resources import Resources
 from search.cluster.tensorboard import TensorBoard
+from search.cluster.trackers import Tracker
 from search.cluster.worker import Worker
 from search.run_folder.paths import RunPaths, training_name
 from search.tasks import Task
@@ -67,6 +68,7 @@ def execute(
     resources: Resources,
     stop: Callable[[], bool],
     ticker: Ticker,
+    tracker: Tracker | None = None,
 ) -> None:
     """Run the searcher's jobs on the connected cluster until it has no more, or `stop` returns True.
 
@@ -76,6 +78,7 @@ def execute(
     # Without a limit Tune starts one worker at a time, and all trials go to the first until the next is ready.
     limiter = ConcurrencyLimiter(searcher, max_concurrent=resources.concurrent)
     growth = None if resources.most is None else Growth(limiter, resources, paths, data)
+    callbacks = [ticker, TensorBoard(paths, task.metric), Hangs(paths), growth, tracker]
     worker: Any = tune.with_parameters(Worker, data=data, task=task.name, paths=paths, rungs=rungs, resources=resources)
 
     def share(config: dict) -> tune.PlacementGroupFactory:
@@ -98,7 +101,7 @@ def execute(
             storage_path=str(paths.folder),
             verbose=0,
             stop=StopWhen(lambda: stop() or (growth is not None and growth.failure is not None)),
-            callbacks=[ticker, TensorBoard(paths, task.metric), Hangs(paths), *([] if growth is None else [growth])],
+            callbacks=[callback for callback in callbacks if callback is not None],
             failure_config=tune.FailureConfig(max_failures=LOST_WORKERS),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the worker keeps its own
         ),

@@ -14,6 +14,7 @@ from search.cluster.asha import StudyASHA
 from search.cluster.execution import Ticker, execute
 from search.cluster.interrupt import Interrupt
 from search.cluster.searcher import LOST, SAME_FAILURES, StudySearcher
+from search.cluster.trackers import make_tracker
 from search.cluster.worker import Job
 from search.run_folder.files import REPAIR, StorageError
 from search.run_folder.paths import RunPaths
@@ -87,6 +88,7 @@ def _run(session: Session, study: optuna.Study, dashboard: str) -> Outcome:
                 rungs=asha_rungs(session.record.epochs) if scheduler else (),
                 resources=session.resources,
                 stop=stops,
+                tracker=make_tracker(session.options.log, session.paths.folder, session.reporter.warning),
                 ticker=Ticker(on_start=progress.training_starts, on_loss=searcher.on_loss, on_step=progress.tick),
             )
     if searcher.halted:

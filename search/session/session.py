@@ -10,6 +10,7 @@ from search.cluster.address import resolve_address
 from search.cluster.connection import available
 from search.cluster.resources import Resources, share_resources
 from search.cluster.sharing import for_workers
+from search.cluster.trackers import check_tracker
 from search.command_line import flag, options_of
 from search.option_values import check_task, checked
 from search.options import SearchOptions, task_options
@@ -109,6 +110,8 @@ def _open(
 ) -> Session:
     """The session of a new run, or of one that continues the run `before`."""
     load_space(options.space, task)
+    if options.log is not None:
+        check_tracker(options.log)
     if before is None and options.warm_start is not None:
         _check_warm_start(task, Path(options.warm_start))
     settings = parse_settings(options.set)
