@@ -164,8 +164,8 @@ class SimulatedWorkers:
     def remove_actor(self, tracked_actor: TrackedActor, kill: bool = False, stop_future: Any = None) -> bool:
         self.jobs.pop(tracked_actor)
         self._live_actors_to_ray_actors_resources.pop(tracked_actor, None)
-        if tracked_actor._on_stop is not None:
-            self._plan(0, lambda: tracked_actor._on_stop(tracked_actor))
+        if (on_stop := tracked_actor._on_stop) is not None:
+            self._plan(0, lambda: on_stop(tracked_actor))
         return True
 
     def clear_actor_task_futures(self, tracked_actor: TrackedActor) -> None:
@@ -181,7 +181,7 @@ class SimulatedWorkers:
         method_name: str,
         args: tuple = (),
         kwargs: dict | None = None,
-        on_result: Callable | None = None,
+        on_result: Callable[..., None] = lambda *result: None,  # of "stop"
         **ignored: Any,
     ) -> None:
         if method_name == "reset":
@@ -191,7 +191,13 @@ class SimulatedWorkers:
         elif method_name == "train":
             with self.clock.on("workers"):
                 seconds, result = self._train(tracked_actor)
-            self._plan(seconds, lambda: on_result(tracked_actor, result), tracked_actor)
+
+            def report() -> None:
+                with self.clock.on("workers"):
+                    self._save(tracked_actor)
+                on_result(tracked_actor, result)
+
+            self._plan(seconds, report, tracked_actor)
 
     def _train(self, actor: TrackedActor) -> tuple[float, dict]:
         """Simulated seconds of an epoch, and its report."""
@@ -200,15 +206,14 @@ class SimulatedWorkers:
         epoch, number, epochs = self.epochs[actor], job["training"], session.record.epochs
         rng = np.random.default_rng((number, 1))
         end = 0.5 - 0.1 * abs(math.log10(job["config"]["lr"]) + 2.5) + 0.05 * rng.normal()
-        score = round(max(0.0, end * (1 - math.exp(-3 * epoch / epochs)) + 0.01 * rng.normal(size=epoch)[-1]), 4)
+        noise = 0.01 * rng.normal(size=epoch)[-1]
+        score = round(float(max(0.0, end * (1 - math.exp(-3 * epoch / epochs)) + noise)), 4)
         seconds = float(rng.uniform(1, 4)) * 60 / epochs
         metrics = {session.task.metric: score} | {
             name: float(rng.random()) for name in ("train_loss", "val_loss", "val_dice", "val_macro_AP", "val_f1", "lr")
         }
         if epoch == 1 or score > self.best[actor][1][session.task.metric]:
             self.best[actor] = epoch, metrics
-        if epoch in {*asha_rungs(epochs), epochs} and self.best[actor][1][session.task.metric] > job["min_score"]:
-            self._write_weights(job, *self.best[actor])
         report = {"epoch": epoch, "seconds": seconds * epoch, "memory_gb": 0.5, **metrics}
         own = {"time_this_iter_s": seconds, "time_total_s": seconds * epoch, "time_since_restore": seconds * epoch}
         return seconds, report | own | {
@@ -224,7 +229,12 @@ class SimulatedWorkers:
             "config": job,
         }
 
-    def _write_weights(self, job: dict, epoch: int, metrics: dict[str, float]) -> None:
+    def _save(self, actor: TrackedActor) -> None:
+        """Write the best weights when a worker does."""
+        job, (epoch, metrics), epochs = self.jobs[actor], self.best[actor], self.session.record.epochs
+        score = metrics[self.session.task.metric]
+        if self.epochs[actor] not in (*asha_rungs(epochs), epochs) or score <= job["min_score"]:
+            return
         data, rng = self.session.data, np.random.default_rng(job["training"])
         y_true = data.labels[data.val]
         predictions = {
@@ -240,7 +250,7 @@ class SimulatedWorkers:
             "model": {"weight": torch.zeros(10_000)},
             "metrics": metrics,
             "epoch": epoch,
-            "score": metrics[self.session.task.metric],
+            "score": score,
             "predictions": pack(predictions),
         }
         write_torch(self.session.paths.checkpoint(job["training"]) / WEIGHTS, saved)
@@ -323,7 +333,9 @@ def main() -> None:
     os.environ["TTY_COMPATIBLE"] = "1"  # rich draws as on a terminal; --quiet throws it away
     with tempfile.TemporaryDirectory() as folder, quiet_optuna():
         options = {name: getattr(arguments, name) for name in ("trials", "epochs", "sampler")}
-        session = open_session("classify", options | {"out": folder, "quiet": True, "image_size": 32}, Reporter(True))
+        session = open_session(
+            "classify", options | {"out": folder, "quiet": True, "image_size": 32, "address": "local"}, Reporter(True)
+        )
         resources = Resources(arguments.concurrent, cpus=1, gpus=0.0)
         set_environment()
         ray.init("local", num_cpus=1, include_dashboard=False, **CONNECTION)
@@ -336,7 +348,7 @@ def main() -> None:
             run(session, arguments.profile)
         ended = len(ledger.rows) - 1
         result = {
-            "processor": re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()).group(1),
+            "processor": re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())[0],
             "bfloat16": torch.cpu.get_capabilities().get("avx512_bf16", False),
             "concurrent": arguments.concurrent,
             "epochs": arguments.epochs,
