@@ -1,5 +1,6 @@
 """The time that a search will still take, predicted from the cost of its trials so far."""
 
+import functools
 import itertools
 import math
 from collections import Counter
@@ -59,18 +60,20 @@ def seconds_left(workload: Workload, trials: Sequence[FrozenTrial], spent: Mappi
     trials: those that have started. spent: seconds that running trials have trained, by number.
     """
     seconds = {t.number: t.user_attrs.get(Attr.SECONDS, spent.get(t.number, 0.0)) for t in trials}
-    known = [t for t in trials if t.intermediate_values and seconds[t.number]]
+    known = {t.number: t for t in trials if t.intermediate_values and seconds[t.number]}
     if not known:
         return math.inf
-    best = sorted(known, key=lambda t: -max(t.intermediate_values.values()))[:BEST]
+    best = sorted(known.values(), key=lambda t: -max(t.intermediate_values.values()))[:BEST]
 
-    def cost(some: Sequence[FrozenTrial]) -> tuple[float, int]:
+    def cost(some: Collection[FrozenTrial]) -> tuple[float, int]:
         """Seconds and epochs."""
         return sum(seconds[t.number] for t in some), sum(len(t.intermediate_values) for t in some)
 
+    @functools.cache
     def price(kind: str) -> float:
         """Seconds per epoch."""
-        expected, own = cost(best if kind == "learned" else known), cost([t for t in known if kind_of(t) == kind])
+        expected = cost(best if kind == "learned" else known.values())
+        own = cost([t for t in known.values() if kind_of(t) == kind])
         weight = TRUST * workload.epochs
         return (weight * expected[0] / expected[1] + own[0]) / (weight + own[1])
 
@@ -79,7 +82,7 @@ def seconds_left(workload: Workload, trials: Sequence[FrozenTrial], spent: Mappi
 
     running = [
         workload.to_go(kind_of(t), len(t.intermediate_values))
-        * (seconds[t.number] / len(t.intermediate_values) if t in known else price(kind_of(t)))
+        * (seconds[t.number] / len(t.intermediate_values) if t.number in known else price(kind_of(t)))
         for t in trials
         if not t.state.is_finished()
     ]
