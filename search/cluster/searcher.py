@@ -82,7 +82,8 @@ class StudySearcher(NotPickled, Searcher):
         self.halted: Exception | None = None
 
     @contextmanager
-    def _halting(self) -> Iterator[None]:
+    def halting(self) -> Iterator[None]:
+        """Halt the search if what is done fails."""
         try:
             yield
         except OSError as error:  # nothing may follow a journal line that was cut off
@@ -95,7 +96,7 @@ class StudySearcher(NotPickled, Searcher):
             return Searcher.FINISHED
         if not self.unfinished and not self.alone and (self.exhausted or self.asked >= self.trials):
             return None if self.live and self.shares_gpus else Searcher.FINISHED  # one of them may have to run again
-        with self._halting():
+        with self.halting():
             return self._start(trial_id)
         return Searcher.FINISHED
 
@@ -145,7 +146,7 @@ class StudySearcher(NotPickled, Searcher):
             return
         trial = self.live[trial_id]
         self.spent[trial.number] = result.get("seconds", 0.0)
-        with self._halting():
+        with self.halting():
             self._record(trial, result)
             self.on_change(self._frozen(trial))
 
@@ -157,7 +158,7 @@ class StudySearcher(NotPickled, Searcher):
         if result.get("outcome") == INTERRUPTED:
             self.halted = MachineError(result["error"])
             return
-        with self._halting():
+        with self.halting():
             self._end(trial, result, error)
 
     def _end(self, trial: optuna.Trial, result: dict, error: bool) -> None:
@@ -204,7 +205,7 @@ class StudySearcher(NotPickled, Searcher):
     def on_loss(self, trial_id: str) -> None:
         """The worker of a trial was lost, and Tune starts another one."""
         if (trial := self.live.get(trial_id)) is not None and not self.halted:
-            with self._halting():
+            with self.halting():
                 self._count_loss(trial, CONTINUED)
 
     def _count_loss(self, trial: optuna.Trial, message: str) -> None:

@@ -50,4 +50,6 @@ class TensorBoard(NotPickled, tune.Callback):
                 self.writers[training] = EventsWriter(str(folder / "events"))
             for summary in summaries:
                 self.writers[training].write_event(Event(wall_time=time.time(), step=step, summary=summary))
-            self.writers[training].flush()
+            file = self.writers[training]._py_recordio_writer._writer
+            assert file is not None
+            file.flush()  # their own flush also waits for the disk

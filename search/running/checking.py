@@ -134,7 +134,7 @@ def _check_best(paths: RunPaths, record: RunRecord, study: optuna.Study, repair:
     if repair:
         publisher = Publisher(paths, find_task(record.task), study)
         publisher.published_score = -math.inf
-        publisher.publish()
+        publisher.publish(finished)
     yield Damage(fault, f"they become those of trial {there[0].number}, whose weights are in checkpoints/", repair)
 
 

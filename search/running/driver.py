@@ -4,6 +4,7 @@ import functools
 import math
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,13 +24,14 @@ from search.running.live import Progress
 from search.running.publishing import Publisher
 from search.session.folder import SUBFOLDERS
 from search.session.session import Session
-from search.study.journal import RECORD, open_study, read_study
+from search.study.journal import RECORD, open_study, read_study, sync
 from search.study.sampler import PRUNING_SAMPLERS, SeededSampler
 from search.study.trials import Attr, asha_rungs, portfolio_numbers, rank_trials, started_trials
 from search.text import first_line, shell_path
 from search.trial.device import MachineError
 
 WARM_STARTS = 5  # configurations taken from another run
+UPKEEP_SECONDS = 5.0  # that trials.csv and the run's seconds lag behind
 
 
 class SearchFailed(RuntimeError):
@@ -61,7 +63,8 @@ def _run(session: Session, study: optuna.Study, dashboard: str) -> Outcome:
     publisher, stopwatch = Publisher(session.paths, session.task, study), Stopwatch(session)
     scheduler = _scheduler(session, study, publisher)
     publisher.update()
-    searcher = _searcher(session, study, publisher, stopwatch)
+    upkeep = Upkeep(functools.partial(sync, session.paths.journal), publisher.write_trials, stopwatch.save)
+    searcher = _searcher(session, study, publisher, stopwatch, upkeep)
     progress = Progress(
         study,
         head=f"{shell_path(session.paths.folder)} | {session.resources.concurrent} at a time | {dashboard}",
@@ -77,6 +80,12 @@ def _run(session: Session, study: optuna.Study, dashboard: str) -> Outcome:
             progress.stopping(session.command)
         return bool(interrupt.signal or searcher.halted) or stopwatch.seconds_left() < 0
 
+    def step() -> None:
+        progress.tick()
+        if searcher.halted is None:
+            with searcher.halting():
+                upkeep.tick()
+
     with Interrupt() as interrupt, progress:
         if not session.complete:
             execute(
@@ -89,7 +98,7 @@ def _run(session: Session, study: optuna.Study, dashboard: str) -> Outcome:
                 resources=session.resources,
                 stop=stops,
                 tracker=make_tracker(session.options.log, session.paths.folder, session.reporter.warning),
-                ticker=Ticker(on_start=progress.training_starts, on_loss=searcher.on_loss, on_step=progress.tick),
+                ticker=Ticker(on_start=progress.training_starts, on_loss=searcher.on_loss, on_step=step),
             )
     if searcher.halted:
         raise searcher.halted
@@ -128,11 +137,31 @@ class Stopwatch:
         return seconds
 
 
-def _searcher(session: Session, study: optuna.Study, publisher: Publisher, stopwatch: Stopwatch) -> StudySearcher:
+class Upkeep:
+    """Writes what follows from the study a few seconds after it has changed, in at most a twentieth of the time."""
+
+    def __init__(self, *writes: Callable[[], object]):
+        self.writes, self.stale, self.due = writes, False, -math.inf  # of time.monotonic
+
+    def tick(self) -> None:
+        """Write if it is time to. Call it often."""
+        started = time.monotonic()
+        if self.stale and started >= self.due:
+            self.stale = False
+            for write in self.writes:
+                write()
+            ended = time.monotonic()
+            self.due = ended + max(UPKEEP_SECONDS, 20 * (ended - started))
+
+
+def _searcher(
+    session: Session, study: optuna.Study, publisher: Publisher, stopwatch: Stopwatch, upkeep: Upkeep
+) -> StudySearcher:
     def changed(trial: FrozenTrial) -> None:
+        upkeep.stale = True
         if trial.state.is_finished():
-            publisher.update()
-            stopwatch.save()
+            sync(session.paths.journal)  # before files are deleted that an unfinished trial needs
+            publisher.trial_ended(trial)
 
     def configure(trial: optuna.Trial) -> Job:
         config = session.problem.config(trial).to_dict()

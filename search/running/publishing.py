@@ -3,12 +3,13 @@
 import csv
 import math
 import shutil
+from collections.abc import Iterable
 from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 
 import optuna
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from search.run_folder.files import read_arrays, read_torch, replace, write_arrays, write_json, write_torch
 from search.run_folder.paths import RunPaths
@@ -26,8 +27,10 @@ class Publisher:
 
     def __init__(self, paths: RunPaths, task: RunTask, study: optuna.Study):
         self.paths, self.task, self.study = paths, task, study
+        self.kept: list[FrozenTrial] = []  # the best that have ended with a score: their weights stay
         self.published: tuple[int, int] | None = None  # trial and epoch of best.*
         self.published_score = self._earlier_score()
+        self.judged: dict[int, int | None] = {}  # when the weights that `publish` has seen were written, by trial
 
     def _earlier_score(self) -> float:
         """The score that an earlier process published, whose weights may be gone from the checkpoints since."""
@@ -37,14 +40,9 @@ class Publisher:
                 return self.study.get_trials(deepcopy=False)[best.trial].intermediate_values[best.epoch]
         return -math.inf
 
-    def finished(self) -> list[FrozenTrial]:
-        """The trials that have ended with a score, best first."""
-        return [t for t in rank_trials(started_trials(self.study)) if t.state.is_finished()]
-
     def score_worth_keeping(self) -> float:
         """The score above which the weights of a new trial may be used."""
-        scores = [trial_score(trial) for trial in self.finished()[:KEPT_WEIGHTS]]
-        last = scores[-1] if len(scores) == KEPT_WEIGHTS else None
+        last = trial_score(self.kept[-1]) if len(self.kept) == KEPT_WEIGHTS else None
         return self.task.worst - 1 if last is None else last
 
     def noise(self) -> float:
@@ -57,35 +55,62 @@ class Publisher:
         return (best_score.high - best_score.low) / 2 if best_score.is_valid else math.inf
 
     def update(self) -> None:
-        """After a trial has ended: publish the best, delete weights that are no longer needed, rewrite trials.csv."""
-        self.publish()
-        kept = {t.number for t in self.finished()[:KEPT_WEIGHTS]}
-        for trial in started_trials(self.study):
-            files = self.paths.checkpoint(trial.number)
-            if trial.state.is_finished() and trial.number not in kept:
-                shutil.rmtree(files, ignore_errors=True)
-            elif trial.state.is_finished():
-                (files / STATE).unlink(missing_ok=True)
+        """Bring everything in step with the study, when a process begins and ends: it looks at all trials."""
+        trials = started_trials(self.study)
+        self.publish(trials)
+        self._keep_best(t for t in trials if t.state.is_finished())
         self.write_trials()
 
-    def publish(self) -> None:
+    def trial_ended(self, trial: FrozenTrial) -> None:
+        """Publish the best and delete weights that are no longer needed; the cost does not grow with the study."""
+        ended = [*self.kept, trial]
+        self.publish(ended + self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+        self._keep_best(ended)
+
+    def _keep_best(self, ended: Iterable[FrozenTrial]) -> None:
+        """Keep the weights of the best of these trials, and no state."""
+        ended = list(ended)
+        self.kept = rank_trials(ended)[:KEPT_WEIGHTS]
+        kept = {trial.number for trial in self.kept}
+        for trial in ended:
+            files = self.paths.checkpoint(trial.number)
+            if trial.number in kept:
+                (files / STATE).unlink(missing_ok=True)
+            else:
+                shutil.rmtree(files, ignore_errors=True)
+                self.judged.pop(trial.number, None)
+
+    def publish(self, trials: Iterable[FrozenTrial]) -> None:
         """Make best.* the best epoch of the best trial whose weights exist; those of a running trial may be older."""
         best: tuple[float, int, Checkpoint] | None = None
-        for trial in rank_trials(started_trials(self.study)):
+        for trial in rank_trials(trials):
             score, epoch = trial_score(trial), best_epoch(trial)
-            if score is None or epoch is None or (best is not None and score <= best[0]):
+            assert score is not None
+            if score < self.published_score or (best is not None and score <= best[0]):
                 break
             if (trial.number, epoch) == self.published:
                 return
-            saved = read_torch(self.paths.checkpoint(trial.number) / WEIGHTS)
+            saved = self._new_weights(trial)
             if saved is None:
                 continue
-            value = trial.intermediate_values.get(saved["epoch"])
-            if value is not None and value >= self.published_score and (best is None or value > best[0]):
+            value = trial.intermediate_values[saved["epoch"]]
+            if value >= self.published_score and (best is None or value > best[0]):
                 best = value, trial.number, saved
         if best is not None and self.published != (best[1], best[2]["epoch"]):
             self._write_best(best[1], best[2])
             self.published, self.published_score = (best[1], best[2]["epoch"]), best[0]
+
+    def _new_weights(self, trial: FrozenTrial) -> Checkpoint | None:
+        """What a trial has saved of an epoch that it has reported, unless it is known already."""
+        file = self.paths.checkpoint(trial.number) / WEIGHTS
+        written = file.stat().st_mtime_ns if file.exists() else None
+        if written == self.judged.get(trial.number):
+            return None
+        saved = read_torch(file)
+        if saved is None or saved["epoch"] not in trial.intermediate_values:
+            return None
+        self.judged[trial.number] = written
+        return saved
 
     def _write_best(self, number: int, saved: Checkpoint) -> None:
         predictions = unpack(saved.pop("predictions"))

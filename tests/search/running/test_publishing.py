@@ -2,6 +2,7 @@ import csv
 import json
 import math
 import shutil
+import sys
 
 import numpy as np
 import optuna
@@ -9,7 +10,7 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
-from search.run_folder.files import write_json, write_torch
+from search.run_folder.files import read_torch, write_json, write_torch
 from search.run_folder.paths import RunPaths
 from search.running.publishing import KEPT_WEIGHTS, Publisher
 from search.study.bootstrap import estimated
@@ -19,6 +20,9 @@ from voctrain.data.class_names import VOC_CLASSES
 from voctrain.metrics.classification import classify_metrics
 
 TASK = find_task("classify")
+TOUCHED: list[str] = []  # what this process has opened, listed, renamed or deleted
+ON_DISK = ("open", "os.listdir", "os.scandir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree")
+sys.addaudithook(lambda event, args: TOUCHED.append(event) if event in ON_DISK else None)
 BEST = dict.fromkeys(("task", "trial", "metric", "score", "epoch", "checkpoint"), 0) | {"config": {}, "metrics": {}}
 TRUTH = np.eye(20, dtype=np.uint8)[:6]
 
@@ -85,11 +89,14 @@ class TestBar:
         for score in (0.5, 0.7):
             add(folder, [score])
         add(folder, [0.9], TrialState.RUNNING)
+        folder.update()
         assert folder.score_worth_keeping() < TASK.worst  # even a trial of the worst score is worth keeping
         add(folder, [0.6, 0.1])
         assert KEPT_WEIGHTS == 3
+        folder.update()
         assert folder.score_worth_keeping() == 0.5
         add(folder, [0.8])
+        folder.update()
         assert folder.score_worth_keeping() == 0.6
 
 
@@ -113,6 +120,64 @@ class TestUpdate:
         folder.update()
         assert not list((folder.paths.folder / "checkpoints").iterdir())
         assert not (folder.paths.folder / "best.json").exists()
+
+
+class TestTrialEnded:
+    def test_the_same_files_stay_as_after_a_look_at_all_trials(self, folder, study):
+        folder.update()
+        rng = np.random.default_rng(0)
+        running = add(folder, [0.5], TrialState.RUNNING)
+        for _ in range(20):
+            state = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)[rng.integers(3)]
+            attributes = {"error": "boom"} if state == TrialState.FAIL else {}
+            number = add(folder, rng.random(2).round(1).tolist(), state, **attributes)  # some scores are equal
+            folder.trial_ended(study.trials[number])
+            there = {file.relative_to(folder.paths.folder) for file in folder.paths.folder.rglob("*.pt")}
+            best = (folder.paths.best).read_bytes() if folder.paths.best.exists() else b""
+            ended = [t for t in study.trials[:-1] if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+            scores = sorted(max(t.intermediate_values.values()) for t in ended)
+            assert len(list((folder.paths.folder / "checkpoints").iterdir())) <= KEPT_WEIGHTS + 1
+            assert (folder.paths.checkpoint(running) / STATE).exists()
+            assert not scores or best_of(folder)[2] >= scores[-1]
+            resumed = Publisher(folder.paths, TASK, study)
+            resumed.update()
+            assert there == {file.relative_to(folder.paths.folder) for file in folder.paths.folder.rglob("*.pt")}
+            assert not best or folder.paths.best.read_bytes() == best
+            assert resumed.score_worth_keeping() == folder.score_worth_keeping()
+
+    def test_what_is_done_on_the_disk_does_not_grow_with_the_study(self, folder, study):
+        def touched(score):
+            number = add(folder, [score])
+            TOUCHED.clear()
+            folder.trial_ended(study.trials[number])
+            return len(TOUCHED)
+
+        add(folder, [0.9], TrialState.RUNNING, weights=False)
+        for score in (0.8, 0.7, 0.6):
+            add(folder, [score])
+        folder.update()
+        few = touched(0.1), touched(0.65)
+        for _ in range(60):
+            add(folder, [0.2], weights=False)
+        assert min(few) > 0
+        assert (touched(0.1), touched(0.66)) == few
+
+    def test_weights_of_a_running_trial_are_read_once(self, folder, study, monkeypatch):
+        read = []
+        monkeypatch.setattr(
+            "search.running.publishing.read_torch", lambda file: read.append(file.parent.name) or read_torch(file)
+        )
+        folder.update()
+        number = add(folder, [0.6])
+        running = add(folder, [0.4, 0.9], TrialState.RUNNING, weights=False)
+        write(folder, running, 1, 0.4)
+        for _ in range(3):
+            folder.trial_ended(study.trials[number])
+        assert read.count(f"{running:04d}") == 1
+        write(folder, running, 2, 0.9)
+        folder.trial_ended(study.trials[number])
+        assert read.count(f"{running:04d}") == 2
+        assert best_of(folder) == (running, 2, 0.9)
 
 
 class TestPublish:

@@ -3,7 +3,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from search.study.journal import open_study
+from search.study.journal import open_study, sync
 from search.study.sampler import SeededSampler
 from search.study.trials import Attr, best_epoch, portfolio_numbers, rank_trials, state_name, trial_score
 
@@ -34,6 +34,57 @@ def test_a_reopened_study_proposes_what_an_uninterrupted_one_does(kind, tmp_path
     assert interrupted == [t.params for t in study.trials]
     other = run(tmp_path / "c", 9, lambda: SeededSampler(kind, 2, {}))
     assert other != interrupted
+
+
+@pytest.mark.parametrize("others", [1000, 5])
+def test_a_reopened_study_of_many_trials_proposes_the_same(others, tmp_path, monkeypatch):
+    monkeypatch.setattr("search.study.sampler.STARTUP_TRIALS", 4)
+    monkeypatch.setattr("search.study.sampler.TPE_OTHERS", others)
+    interrupted = run(tmp_path / "a", 12, lambda: SeededSampler("tpe", 1, {}))
+    study = open_study(tmp_path / "b", SeededSampler("tpe", 1, {}))
+    for _ in range(12):
+        trial = study.ask()
+        study.tell(trial, suggest(trial))
+    assert interrupted == [t.params for t in study.trials]
+
+
+class TestManyTrials:
+    """TPE looks at the latest trials and at the best."""
+
+    def proposals(self, monkeypatch, others):
+        monkeypatch.setattr("search.study.sampler.TPE_OTHERS", others)
+        study = optuna.create_study(direction="maximize", sampler=SeededSampler("random", 0, {}))
+        for number in range(300):
+            trial = study.ask()
+            x = trial.suggest_float("x", 0, 1)
+            score = 10 - abs(x - 0.8) if number < 100 else -x  # only early ones are good
+            trial.report(score, 1)
+            study.tell(trial, score if number % 3 else None, TrialState.COMPLETE if number % 3 else TrialState.PRUNED)
+        study.sampler = SeededSampler("tpe", 0, {})
+        return [study.ask().suggest_float("x", 0, 1) for _ in range(20)]
+
+    def test_a_search_with_no_more_is_as_it_was(self, monkeypatch):
+        assert self.proposals(monkeypatch, 300) == self.proposals(monkeypatch, 10**6)
+
+    def test_the_best_count_however_old_they_are(self, monkeypatch):
+        bounded = self.proposals(monkeypatch, 50)
+        assert bounded != self.proposals(monkeypatch, 300)
+        assert np.median(np.abs(np.array(bounded) - 0.8)) < 0.1
+
+
+def test_optuna_itself_reads_the_journal_and_the_disk_is_waited_for_once(tmp_path, monkeypatch):
+    waited = []
+    monkeypatch.setattr("os.fsync", waited.append)
+    study = open_study(tmp_path / "a", SeededSampler("random", 0, {}))
+    for _ in range(3):
+        trial = study.ask()
+        study.tell(trial, suggest(trial))
+    assert not waited
+    sync(tmp_path / "a")
+    assert len(waited) == 1
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(tmp_path / "a")))
+    assert optuna.load_study(study_name=None, storage=storage).trials == study.trials
+    assert [file.name for file in tmp_path.iterdir()] == ["a"]  # no lock
 
 
 def test_a_trial_interrupted_between_two_parameters_continues_the_same(tmp_path, monkeypatch):
