@@ -43,6 +43,7 @@ class Progress:
         self.drawn: list[str] = []
         self.shown = 0.0
         self.stops = False
+        self.took = 0.0  # seconds of showing it, which grow with the study
         self.trained_since: float | None = None  # of time.monotonic
         self.epochs: deque[tuple[float, int]] = deque()  # time, and number of epochs then
         self.epoch_ended = time.monotonic()  # when the last one was seen to end
@@ -64,13 +65,16 @@ class Progress:
         """Show the study again if it is time to, or at once."""
         now = time.monotonic()
         pause = PLAIN_SECONDS if self.epochs and self.epochs[-1][1] else FIRST_SECONDS
-        if not force and now - self.shown < (0.5 if self.console.is_terminal else pause):
+        if self.console.is_terminal:
+            pause = max(0.5, 20 * self.took)
+        if not force and now - self.shown < pause:
             return
         self.shown = now
         if self.console.is_terminal:
             self._redraw([self.head, *self._lines()])
         else:
             self.console.print(" | ".join(self._lines()), soft_wrap=True)
+        self.took = time.monotonic() - now
 
     def training_starts(self) -> None:
         """Note that a worker is ready and begins an epoch."""

@@ -324,7 +324,7 @@ def watch(clock: Clock) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=BLOCKS[-1])
+    parser.add_argument("--trials", type=int, default=2000)
     parser.add_argument("--concurrent", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=27)
     parser.add_argument("--sampler", default="tpe")
