@@ -12,7 +12,6 @@ The options are those of the commands (python -m search.run --help), with unders
 """
 
 import os
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,6 @@ import pandas as pd
 from search.cluster.connection import RayStartError, connect, own_connection
 from search.cluster.head import HeadWatch
 from search.cluster.interrupt import Interrupt, Stopped
-from search.command_line import flag
 from search.option_values import checked
 from search.packaging.packaging import Export, ExportFailed
 from search.packaging.packaging import export as write_export
@@ -37,17 +35,18 @@ from search.run_folder.paths import RunPaths
 from search.run_folder.records import BestRecord, FinalRecord, RunRecord, read_best, read_run
 from search.running.driver import Outcome, SearchFailed, run_search
 from search.running.packing import share_gpus
+from search.running.telling import tell
 from search.selection.choice import select
 from search.selection.retraining import SelectionFailed
-from search.selection.selection import Selection, open_selection
+from search.selection.selection import open_selection
+from search.selection.telling import tell_final
 from search.session.dry_run import describe_session
 from search.session.session import Session, claim, open_session
 from search.study.quiet import quiet_optuna
-from search.study.trials import describe_trial
 from search.submission.submission import Submission
 from search.submission.submission import submit as write_submission
 from search.tasks import submitted_tasks
-from search.text import duration, shell_path, with_error
+from search.text import shell_path
 
 __all__ = [
     "Export",
@@ -134,7 +133,7 @@ def search(task: str, *, reporter: Reporter | None = None, **options: Any) -> Ru
             if outcome.signal is None:  # whoever stops a search does not want to wait
                 reporter.status("writing the report")
                 _look_back(session)
-            _tell(session, outcome)
+            tell(session, outcome)
         finally:
             session.close()
     return Run(session.paths.folder, outcome)
@@ -169,7 +168,7 @@ def finalize(run: Run | str | Path | None = None, *, reporter: Reporter | None =
                 record, seconds = select(selection, interrupt)
         finally:
             selection.lock.release()
-    _tell_final(selection, record, seconds)
+    tell_final(selection, record, seconds)
     return Final(record, selection.paths.final_weights)
 
 
@@ -253,46 +252,3 @@ def _look_back(session: Session) -> None:
         session.reporter.result("stopped before the report was written")
     except Exception as error:
         session.reporter.warning(f"no report: {type(error).__name__}: {error}".splitlines()[0])
-
-
-def _tell(session: Session, outcome: Outcome) -> None:
-    """How the search ended, and the next command. Raises `SearchFailed`."""
-    say, task, run = session.reporter.result, session.task, shell_path(session.paths.folder)
-    if outcome.best is not None:
-        say(f"best {task.metric} {describe_trial(outcome.best)}")
-        say(f"{session.record.baseline_name} {session.record.baseline[task.metric]:.4f} | run folder {run}")
-    if outcome.broken is not None:
-        raise SearchFailed(outcome.broken)
-    if outcome.exhausted:
-        say(f"the space has only {outcome.finished} configurations: all of them have been tried")
-    if outcome.missing:
-        budget = session.options.time_budget
-        longer = f" --time-budget {2 * round(outcome.seconds + 0.5)}s" if budget and outcome.seconds >= budget else ""
-        say(f"stopped with {outcome.missing} trials to go; continue with: {session.command}{longer}")
-        if outcome.signal is not None:
-            say(f"look at it with: python -m search.report {run}")
-    if outcome.signal is not None:
-        return
-    if outcome.best is None:
-        raise SearchFailed(f"no trial has scored: see {run}/trials.csv and {run}/logs")
-    if not outcome.missing:
-        say(f"next: python -m search.final {run}")
-        if task.submits is not None:
-            say(f"      python -m search.submit --data {shlex.quote(session.options.data)} {flag(task.name)} {run}")
-
-
-def _tell_final(selection: Selection, record: FinalRecord, seconds: float) -> None:
-    say, task = selection.reporter.result, selection.task
-    say(
-        f"{record.metric} {with_error(record.score, record.standard_error)} over {record.seeds} seeds"
-        f" ({record.baseline_name} {record.baseline[record.metric]:.4f}), {record.winner}, {record.epochs} epochs"
-    )
-    for name, value in record.original_size.items():
-        say(f"at the images' original sizes {name} {value:.4f}")
-    images, weights = f"all {len(selection.data.ids)} images", shell_path(selection.paths.final_weights)
-    unlabeled = next(candidate.unlabeled for candidate in record.candidates if candidate.name == record.winner)
-    images += f" and {unlabeled} unlabeled ones" if unlabeled else ""
-    say(f"{weights} trained on {images} in {duration(seconds)}; card.md describes it")
-    if task.submits is not None:
-        run = shell_path(selection.paths.folder)
-        say(f"next: python -m search.submit --data {shlex.quote(selection.source)} {flag(task.name)} {run}")
