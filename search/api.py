@@ -12,7 +12,8 @@ The options are those of the commands (python -m search.run --help), with unders
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,11 @@ from search.report.page import write_report
 from search.reporter import Reporter
 from search.result_options import ExportOptions, FinalOptions, PredictOptions, SubmitOptions
 from search.run_folder.files import read_torch
+from search.run_folder.location import is_stored, local_copy, locate
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import BestRecord, FinalRecord, RunRecord, read_best, read_run
+from search.run_folder.store import StoreError
+from search.run_folder.upkeep import Upkeep
 from search.running.driver import Outcome, SearchFailed, run_search
 from search.running.packing import share_gpus
 from search.running.telling import tell
@@ -75,6 +79,7 @@ class Run:
 
     folder: Path
     outcome: Outcome | None = None  # of the search that has just ended
+    uri: str | None = None  # of a run in a store, which `folder` is the working folder of
 
     @property
     def record(self) -> RunRecord:
@@ -94,7 +99,8 @@ class Run:
     def report(self) -> Path:
         """Write report.html and return its path."""
         with quiet_optuna():
-            return write_report(self.folder)
+            report = write_report(self.folder)
+        return report if self.uri is None else locate(self.uri).share(report)
 
 
 @dataclass(frozen=True)
@@ -106,9 +112,11 @@ class Final:
 
 
 def open_run(folder: str | Path) -> Run:
-    """The run in a folder. Raises `ValueError` for anything else."""
-    read_run(Path(folder))
-    return Run(Path(folder).resolve())
+    """The run in a folder, or at a URI. Raises `ValueError` for anything else."""
+    place = str(folder)
+    path = local_copy(place)
+    read_run(path)
+    return Run(path.resolve(), uri=place if is_stored(place) else None)
 
 
 def search(task: str, *, reporter: Reporter | None = None, **options: Any) -> Run:
@@ -128,15 +136,19 @@ def search(task: str, *, reporter: Reporter | None = None, **options: Any) -> Ru
                     reporter.status("starting Ray")
                 dashboard = connect(session.address, session.resources.total_cpus)
             session = share_gpus(claim(session))
-            with HeadWatch(session.address, _ending(reporter, f"continue with: {session.command}")):
-                outcome = run_search(session, dashboard)
-            if outcome.signal is None:  # whoever stops a search does not want to wait
-                reporter.status("writing the report")
-                _look_back(session)
-            tell(session, outcome)
+            if session.paths.mirror is not None:
+                reporter.status(f"{session.paths.place}, with {session.paths.folder} as its working folder")
+            ending = _ending(reporter, f"continue with: {session.command}")
+            with _copied(session.paths, reporter, session.command, SearchFailed):
+                with HeadWatch(session.address, ending):
+                    outcome = run_search(session, dashboard)
+                if outcome.signal is None:  # whoever stops a search does not want to wait
+                    reporter.status("writing the report")
+                    _look_back(session)
+                tell(session, outcome)
         finally:
             session.close()
-    return Run(session.paths.folder, outcome)
+    return Run(session.paths.folder, outcome, session.paths.uri)
 
 
 def dry_run(task: str, *, reporter: Reporter | None = None, **options: Any) -> list[str]:
@@ -164,7 +176,11 @@ def finalize(run: Run | str | Path | None = None, *, reporter: Reporter | None =
                 selection.reporter.status("starting Ray")
             connect(selection.address, selection.resources.total_cpus)
             again = "run the same command again"
-            with Interrupt() as interrupt, HeadWatch(selection.address, _ending(selection.reporter, again)):
+            with (
+                _copied(selection.paths.final, selection.reporter, f"python -m search.final {selection.paths.place}"),
+                Interrupt() as interrupt,
+                HeadWatch(selection.address, _ending(selection.reporter, again)),
+            ):
                 record, seconds = select(selection, interrupt)
         finally:
             selection.lock.release()
@@ -228,7 +244,19 @@ def export(run: Run | str | Path, *, reporter: Reporter | None = None, **options
 
 
 def _folder(run: Run | str | Path | None) -> str | None:
-    return None if run is None else str(run.folder if isinstance(run, Run) else run)
+    return None if run is None else str((run.uri or run.folder) if isinstance(run, Run) else run)
+
+
+@contextmanager
+def _copied(
+    paths: RunPaths, reporter: Reporter, command: str, failure: type[RuntimeError] = SelectionFailed
+) -> Iterator[None]:
+    """Keep the copy of a run in its store up to date. Raises `failure` if it cannot be completed."""
+    try:
+        with Upkeep(paths, reporter.warning):
+            yield
+    except StoreError as error:
+        raise failure(f"{error}: {error.repair}, then upload what is in {paths.folder} with: {command}") from None
 
 
 def _ending(reporter: Reporter, repair: str) -> Callable[[str], None]:
@@ -244,6 +272,8 @@ def _ending(reporter: Reporter, repair: str) -> Callable[[str], None]:
 def _look_back(session: Session) -> None:
     """Write the tables, pictures and report of a search. They can be made later, so a failure is a warning."""
     try:
+        if session.paths.mirror is not None:
+            session.paths.mirror.fetch_notes()
         best = read_torch(session.paths.best_weights)
         if best is not None:
             session.task.conclude(session.paths, session.record, best, session.data, session.reporter)

@@ -1,7 +1,6 @@
 """python -m search.check: whether the files of a run are whole."""
 
 import sys
-from pathlib import Path
 
 from search.command_line import Parser, make_parser, run_command
 from search.option_values import make_options
@@ -22,10 +21,12 @@ def parser() -> Parser:
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0 whole or repaired, 1 damaged, 2 a mistake of the user."""
     options = make_options(CheckOptions, vars(parser().parse_args(argv)))
+    from search.run_folder.location import whole_copy
     from search.running.checking import check_run
 
-    run, reporter, left, curable = Path(options.run), Reporter(), 0, False
+    reporter, left, curable = Reporter(), 0, False
     try:
+        run = whole_copy(options.run, repair=options.repair)
         for damage in check_run(run, repair=options.repair):
             left += not damage.cured
             curable |= damage.cure is not None

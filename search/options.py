@@ -182,7 +182,9 @@ class SearchOptions(ResourceOptions):
         shown="none",
     )
 
-    out: str = option("runs", "folder of the run folders", metavar="DIR", group="run")
+    out: str = option(
+        "runs", "folder of the run folders, or a URI such as s3://BUCKET/FOLDER", metavar="DIR", group="run"
+    )
     name: str | None = option(
         None, "name of the run folder", metavar="NAME", group="run", shown="the task and the time", per_call=True
     )

@@ -5,7 +5,6 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -19,6 +18,7 @@ from search.cluster.nodes import Node, check_nodes, nodes_of_trials
 from search.cluster.resources import room
 from search.options import ResourceOptions
 from search.reporter import Reporter
+from search.run_folder.paths import RunPaths
 from search.text import first_line
 
 CONNECTION: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "ignore_reinit_error": True}
@@ -43,12 +43,12 @@ def own_connection() -> Iterator[None]:
 
 
 def available(
-    address: str | None, folder: Path, options: ResourceOptions, reporter: Reporter
+    address: str | None, paths: RunPaths, options: ResourceOptions, reporter: Reporter
 ) -> list[dict[str, float]]:
     """CPUs and GPUs of this machine, or of each node of the Ray cluster at `address`, to which it connects.
 
     Waits for the first node of a cluster that has none yet for trials. Raises `ValueError` if there is no such cluster,
-    or a node of it cannot run trials or does not share `folder`.
+    or a node of it cannot run trials or does not reach `paths`.
     """
     if address is None:
         # macOS has no sched_getaffinity.
@@ -56,7 +56,7 @@ def available(
         return [{"CPU": cpus, "GPU": torch.cuda.device_count()}]
     connect(address, 0)
     nodes = nodes_of_trials() or _first_nodes(options, reporter)
-    check_nodes(nodes, folder)
+    check_nodes(nodes, paths)
     return [node.resources for node in nodes]
 
 

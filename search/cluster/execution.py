@@ -15,6 +15,7 @@ from search.cluster.growth import Growth
 from search.cluster.hangs import Hangs
 from search.cluster.pickling import NotPickled
 from search.cluster.resources import Resources
+from search.cluster.store_worker import StoreWorker
 from search.cluster.tensorboard import TensorBoard
 from search.cluster.trackers import Tracker
 from search.cluster.worker import Worker
@@ -79,7 +80,8 @@ def execute(
     limiter = ConcurrencyLimiter(searcher, max_concurrent=resources.concurrent)
     growth = None if resources.most is None else Growth(limiter, resources, paths, data)
     callbacks = [ticker, TensorBoard(paths, task.metric), Hangs(paths), growth, tracker]
-    worker: Any = tune.with_parameters(Worker, data=data, task=task.name, paths=paths, rungs=rungs, resources=resources)
+    kind = Worker if paths.mirror is None else StoreWorker
+    worker: Any = tune.with_parameters(kind, data=data, task=task.name, paths=paths, rungs=rungs, resources=resources)
 
     def share(config: dict) -> tune.PlacementGroupFactory:
         return tune.PlacementGroupFactory([{"CPU": resources.cpus, "GPU": resources.gpus_of(config["alone"])}])

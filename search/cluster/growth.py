@@ -29,7 +29,7 @@ class Growth(NotPickled, tune.Callback):
 
     def __init__(self, limiter: ConcurrencyLimiter, resources: Resources, paths: RunPaths, data: Data):
         assert resources.most is not None
-        self.limiter, self.resources, self.folder, self.data = limiter, resources, paths.folder, data
+        self.limiter, self.resources, self.paths, self.data = limiter, resources, paths, data
         self.most = resources.most
         self.checked = {node.id for node in nodes_of_trials()}
         self.check: threading.Thread | None = None
@@ -59,7 +59,7 @@ class Growth(NotPickled, tune.Callback):
 
     def _check(self, nodes: list[Node]) -> None:
         try:
-            check_nodes(nodes, self.folder)
+            check_nodes(nodes, self.paths)
             if self.data.file is not None and not all_can_map(nodes, self.data.file):
                 raise ValueError(
                     f"a node has joined that does not see {self.data.file.path}: keep it, and a continued run sends all"

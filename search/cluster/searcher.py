@@ -6,7 +6,6 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -16,7 +15,6 @@ from ray.tune.search import Searcher
 from search.cluster.pickling import NotPickled
 from search.cluster.worker import ENDED, FAILED, INTERRUPTED, OUT_OF_MEMORY, Job
 from search.run_folder.files import StorageError
-from search.run_folder.history import write_log
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import Configuration
 from search.study.sampler import SeededSampler
@@ -32,7 +30,7 @@ CONTINUED = "the worker was lost; another one continues from the last checkpoint
 class StudySearcher(NotPickled, Searcher):
     """Asks the study for trials and tells it everything they report. The search has no other memory than the study.
 
-    folder: the run's, which contains the study.
+    paths: of the run, which contains the study.
     configure: the job of an Optuna trial; what it raises is that trial's failure.
     worst: the score of a trial that diverged or ran out of memory.
     on_change: called with a trial that started, reported an epoch or ended.
@@ -51,7 +49,7 @@ class StudySearcher(NotPickled, Searcher):
         self,
         study: optuna.Study,
         *,
-        folder: Path,
+        paths: RunPaths,
         configure: Callable[[optuna.Trial], Job],
         metric: str,
         epochs: int,
@@ -62,7 +60,7 @@ class StudySearcher(NotPickled, Searcher):
         fits: Callable[[FrozenTrial], bool] = lambda trial: True,
     ):
         super().__init__(metric=metric, mode="max")
-        self.study, self.folder, self.configure, self.epochs = study, folder, configure, epochs
+        self.study, self.paths, self.configure, self.epochs = study, paths, configure, epochs
         self.trials, self.worst, self.on_change, self.fits = trials, worst, on_change, fits
         self.shares_gpus = shares_gpus
         self.live: dict[str, optuna.Trial] = {}
@@ -87,7 +85,7 @@ class StudySearcher(NotPickled, Searcher):
         try:
             yield
         except OSError as error:  # nothing may follow a journal line that was cut off
-            self.halted = StorageError.of(self.folder, error)
+            self.halted = StorageError.of(self.paths.folder, error)
         except Exception as error:  # Tune would blame the trial
             self.halted = error
 
@@ -175,7 +173,7 @@ class StudySearcher(NotPickled, Searcher):
             self._fail(trial, str(message))
         elif outcome == OUT_OF_MEMORY and self.shares_gpus and Attr.ALONE not in self._frozen(trial).user_attrs:
             trial.set_user_attr(Attr.ALONE, True)
-            write_log(RunPaths(self.folder).log(trial.number), "it runs again with a GPU to itself, after all others")
+            self.paths.note(trial.number, "it runs again with a GPU to itself, after all others")
             self.alone.append(trial._trial_id)
             self.asked -= 1
         elif outcome is not None and outcome != ENDED:
@@ -210,7 +208,7 @@ class StudySearcher(NotPickled, Searcher):
 
     def _count_loss(self, trial: optuna.Trial, message: str) -> None:
         trial.set_user_attr(Attr.LOST, self._frozen(trial).user_attrs.get(Attr.LOST, 0) + 1)
-        write_log(RunPaths(self.folder).log(trial.number), message)
+        self.paths.note(trial.number, message)
 
     def _count_failure(self, message: str) -> None:
         self.failures.append(re.sub(r"\d+", "0", message))  # the same but for addresses and sizes

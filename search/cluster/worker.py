@@ -15,7 +15,7 @@ import torch
 from ray import tune
 
 from search.cluster.resources import Resources
-from search.run_folder.files import REPAIR, StorageError
+from search.run_folder.files import StorageError
 from search.run_folder.history import EpochRecord, append_epoch, start_history, write_log
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import Configuration
@@ -89,6 +89,7 @@ class Worker(tune.Trainable):
             device=device,
             rungs=self.rungs if job.last_epoch is None else (job.last_epoch,),
             min_score=job.min_score,
+            state_written=self._state_written,
         ):
             yield report | {"memory_gb": memory.peak(device)}
             if report["epoch"] == job.last_epoch:
@@ -105,7 +106,7 @@ class Worker(tune.Trainable):
         except torch.OutOfMemoryError as error:
             return self._broken(OUT_OF_MEMORY, f"out of memory: {str(error).splitlines()[0]}")
         except StorageError as error:
-            return self._broken(INTERRUPTED, f"{error}: {REPAIR}")
+            return self._broken(INTERRUPTED, f"{error}: {error.repair}")
         except MachineError as error:
             return self._broken(INTERRUPTED, str(error))
         except torch.AcceleratorError:
@@ -126,6 +127,9 @@ class Worker(tune.Trainable):
         append_epoch(self.paths.history(self.job.training), report)
         self._log(", ".join(f"{k} {v:.4g}" for k, v in report.items()))
         return report
+
+    def _state_written(self) -> None:
+        """Do nothing: the driver and other workers see it."""
 
     def _exhausted_before(self) -> bool:
         """Whether another process had no memory for the same epoch; it is noted that this one has none."""

@@ -16,6 +16,7 @@ from search.packaging.formats import FORMATS, Format, Parts, quiet
 from search.reporter import Reporter
 from search.result_options import ExportOptions
 from search.run_folder.files import StorageError, replace
+from search.run_folder.location import local_copy
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import Checkpoint
 from search.tasks.checkpoint import load_checkpoint
@@ -58,9 +59,10 @@ def export(options: ExportOptions, reporter: Reporter) -> Export:
         raise ValueError(
             f"--to {options.to} needs {' and '.join(missing)}: run python -m pip install {' '.join(form.needs)}"
         )
-    file, saved, _ = load_checkpoint(Path(options.run))
+    run = local_copy(options.run)
+    file, saved, _ = load_checkpoint(run)
     out = Path(options.out) if options.out else file.with_name(form.name)
-    _check_place(out, Path(options.run), file)
+    _check_place(out, run, file)
     model = _model(file, saved, form, options.to)
     description = describe(saved, model) | {"producer": f"voc-search {__version__}"}
     parts = Parts(saved, model, description, _images(2, model.channels, model.image_size + 13, model.image_size + 29))

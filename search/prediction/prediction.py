@@ -14,6 +14,7 @@ from search.prediction.images import Found, find_images, read_batches
 from search.reporter import Reporter
 from search.result_options import AveragingOptions, PredictOptions
 from search.run_folder.files import write_json
+from search.run_folder.location import local_copy
 from search.run_folder.records import Checkpoint
 from search.tasks import Batch, Predictor, Task
 from search.tasks.checkpoint import load_checkpoint
@@ -48,7 +49,7 @@ def predict(options: PredictOptions, reporter: Reporter) -> Prediction:
     Ctrl-C and SIGTERM stop it cleanly: what is written is complete. Raises `ValueError` or `OSError` for a mistake of
     the user, `StorageError` and `PredictionFailed` for a failure of the machine.
     """
-    run = Path(options.run)
+    run = local_copy(options.run)
     file, saved, task = load_checkpoint(run)
     _check_averaging(task, options)
     out = Path(options.out or (run if run.is_dir() else run.parent) / "predictions")

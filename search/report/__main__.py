@@ -11,6 +11,7 @@ from search.command_line import Parser, make_parser, run_command
 from search.option_values import make_options
 from search.reporter import Reporter
 from search.result_options import ReportOptions
+from search.run_folder.location import is_stored, local_copy, locate
 from search.run_folder.records import read_run
 from search.text import one_line
 
@@ -36,20 +37,21 @@ def main(argv: list[str] | None = None) -> int:
 def checked(argv: list[str] | None = None) -> tuple[Callable[[], int], bool]:
     """The command, and whether it must not wait. Exits with status 2 for a mistake of the user."""
     given = vars(parser().parse_args(argv))
-    options, runs = make_options(ReportOptions, given), [Path(run) for run in given["runs"]]
+    options = make_options(ReportOptions, given)
     if "format" in given and not options.best:
         parser().error("--format needs --best")
-    if options.best and len(runs) > 1:
+    if options.best and len(options.runs) > 1:
         parser().error("--best takes one run")
-    if "out" in given and len(runs) == 1:
+    if "out" in given and len(options.runs) == 1:
         parser().error("--out needs several runs; the report of one run goes into its folder")
     out = Path(options.out)
-    if len(runs) > 1 and (out.is_dir() or not out.parent.is_dir()):
+    if len(options.runs) > 1 and (out.is_dir() or not out.parent.is_dir()):
         parser().error(f"--out must be a file in an existing folder, but got {out}")
     try:
+        runs = [local_copy(run) for run in options.runs]
         tasks = {read_run(run).task for run in runs}
-    except ValueError as error:
-        parser().exit(2, f"error: {error}\n")
+    except (ValueError, OSError) as error:
+        parser().exit(2, f"error: {one_line(error)}\n")
     if len(tasks) > 1:
         parser().error(f"the runs to compare must be of one task, but these are of {' and '.join(sorted(tasks))}")
 
@@ -62,6 +64,9 @@ def checked(argv: list[str] | None = None) -> tuple[Callable[[], int], bool]:
                 reporter.result(best_configuration(runs[0], options.format))
             else:
                 draw(runs, out, reporter)
+                if len(runs) == 1 and is_stored(options.runs[0]):
+                    paths = locate(options.runs[0])
+                    paths.share(paths.report)
         except (ValueError, OSError) as error:
             reporter.error(one_line(error))
             return 2

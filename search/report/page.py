@@ -28,8 +28,10 @@ from search.report.trials import (
 )
 from search.run_folder.files import read_json
 from search.run_folder.history import read_history
+from search.run_folder.location import is_stored
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import Configuration, RunRecord
+from search.run_folder.store import join
 from search.session.settings import parse_settings
 from search.study.bootstrap import estimated
 from search.study.sampler import PRUNING_SAMPLERS
@@ -77,7 +79,8 @@ def _answer(source: Source) -> list[Block]:
         blocks.append(Text("The checkpoint best.pt is missing: train the configuration again to use it."))
     if best is not None:
         blocks.append(Text(f"About the best model: {task.provenance(best.config)}"))
-    here = shell_path(source.paths.folder.resolve())
+    folder, out = source.paths.folder.resolve(), record.options.out
+    here = shlex.quote(join(out, folder.name)) if is_stored(out) else shell_path(folder)
     commands = [f"python -m search.final {here}"]
     if task.submits is not None:
         place = shlex.quote(record.options.data)

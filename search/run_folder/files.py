@@ -18,11 +18,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-REPAIR = "free space there or make it writable"  # after a `StorageError`
-
-
 class StorageError(OSError):
     """A file could not be written: a failure of the machine. The message is one line that names file and disk."""
+
+    repair = "free space there or make it writable"
 
     @classmethod
     def of(cls, path: Path, error: OSError) -> StorageError:

@@ -1,7 +1,15 @@
 """The names of all files in a run folder."""
 
-from dataclasses import dataclass
+import shlex
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from search.run_folder.files import StorageError
+from search.run_folder.history import write_log
+from search.run_folder.mirror import Mirror
+from search.text import shell_path
 
 
 @dataclass(frozen=True)
@@ -9,9 +17,26 @@ class RunPaths:
     """The files of a run, or of the trainings of its final model, which lie in `final`.
 
     A training is named by its trial number or, for the final model, by a hash of all that decides its result.
+    If the run is in a store, `folder` is a local working folder, and `mirror` copies its files.
     """
 
     folder: Path
+    mirror: Mirror | None = field(default=None, compare=False)
+
+    @property
+    def uri(self) -> str | None:
+        """Of the run, if it is in a store."""
+        return None if self.mirror is None else self.mirror.store.uri
+
+    @property
+    def place(self) -> str:
+        """The run as commands take it, quoted for a shell."""
+        return shell_path(self.folder) if self.uri is None else shlex.quote(self.uri)
+
+    def beside(self, name: str) -> "RunPaths":
+        """Another run, in the same folder or store."""
+        folder = self.folder.with_name(name)
+        return RunPaths(folder, None if self.mirror is None else Mirror(folder, self.mirror.store.beside(name)))
 
     @property
     def record(self) -> Path:
@@ -83,7 +108,7 @@ class RunPaths:
     @property
     def final(self) -> "RunPaths":
         """The trainings of `search.final`."""
-        return RunPaths(self.folder / "final")
+        return RunPaths(self.folder / "final", self.mirror)
 
     @property
     def final_record(self) -> Path:
@@ -97,6 +122,38 @@ class RunPaths:
     def card(self) -> Path:
         """What the final model is, for people."""
         return self.folder / "final" / "card.md"
+
+    def fetched(self, file: Path, *, waits: bool = True) -> Path:
+        """A file that a worker has written, brought here. Raises `StoreError`, if it waits after some minutes."""
+        if (mirror := self.mirror) is not None:
+            mirror.patiently(lambda: mirror.fetch(file)) if waits else mirror.fetch_now(file)
+        return file
+
+    def share(self, file: Path) -> Path:
+        """A file that a command has just written; a run's store gets it now. Raises `StoreError`."""
+        if self.mirror is not None:
+            self.mirror.store.upload(file, self.mirror.name(file))
+        return file
+
+    def drop(self, path: Path) -> None:
+        """Delete a file or a folder that is no longer needed. A run's store has it until its journal is there, too."""
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+        if self.mirror is not None:
+            self.mirror.dropped.add(self.mirror.name(path))
+
+    def note(self, training: int | str, text: str) -> None:
+        """Add a line to the log of a training whose worker does not write it now. A failure to do so is ignored."""
+        file = self.log(training)
+        if self.mirror is None:
+            return write_log(file, text)
+        with suppress(StorageError):
+            self.mirror.fetch(file)
+            write_log(file, text)
+            self.mirror.store.upload(file, self.mirror.name(file))
+        return None
 
 
 def training_name(training: int | str) -> str:

@@ -6,7 +6,6 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import optuna
 from optuna.trial import FrozenTrial
@@ -17,8 +16,9 @@ from search.cluster.interrupt import Interrupt
 from search.cluster.searcher import LOST, SAME_FAILURES, StudySearcher
 from search.cluster.trackers import make_tracker
 from search.cluster.worker import Job
-from search.run_folder.files import REPAIR, StorageError
-from search.run_folder.paths import RunPaths
+from search.run_folder.files import StorageError
+from search.run_folder.location import local_copy
+from search.run_folder.paths import RunPaths, training_name
 from search.running.cost import fits_in, portfolio_operations
 from search.running.live import Progress
 from search.running.publishing import Publisher
@@ -27,7 +27,7 @@ from search.session.session import Session
 from search.study.journal import RECORD, open_study, read_study, sync
 from search.study.sampler import PRUNING_SAMPLERS, SeededSampler
 from search.study.trials import Attr, asha_rungs, portfolio_numbers, rank_trials, started_trials
-from search.text import first_line, shell_path
+from search.text import first_line
 from search.trial.device import MachineError
 
 WARM_STARTS = 5  # configurations taken from another run
@@ -60,25 +60,30 @@ def run_search(session: Session, dashboard: str) -> Outcome:
 
 
 def _run(session: Session, study: optuna.Study, dashboard: str) -> Outcome:
-    publisher, stopwatch = Publisher(session.paths, session.task, study), Stopwatch(session)
+    publisher, stopwatch, mirror = (
+        Publisher(session.paths, session.task, study),
+        Stopwatch(session),
+        session.paths.mirror,
+    )
     scheduler = _scheduler(session, study, publisher)
     publisher.update()
     upkeep = Upkeep(functools.partial(sync, session.paths.journal), publisher.write_trials, stopwatch.save)
     searcher = _searcher(session, study, publisher, stopwatch, upkeep)
     progress = Progress(
         study,
-        head=f"{shell_path(session.paths.folder)} | {session.resources.concurrent} at a time | {dashboard}",
+        head=f"{session.paths.place} | {session.resources.concurrent} at a time | {dashboard}",
         workload=session.workload,
         spent=searcher.spent,
         metric=session.task.metric,
         deadline=stopwatch.deadline,
         quiet=session.reporter.quiet,
+        trouble=lambda: None if mirror is None else mirror.trouble,
     )
 
     def stops() -> bool:
         if interrupt.signal is not None:
             progress.stopping(session.command)
-        return bool(interrupt.signal or searcher.halted) or stopwatch.seconds_left() < 0
+        return bool(interrupt.signal or searcher.halted or (mirror and mirror.lost)) or stopwatch.seconds_left() < 0
 
     def step() -> None:
         progress.tick()
@@ -102,12 +107,13 @@ def _run(session: Session, study: optuna.Study, dashboard: str) -> Outcome:
             )
     if searcher.halted:
         raise searcher.halted
+    if mirror is not None and mirror.lost is not None:
+        raise mirror.lost
     seconds = stopwatch.save()
-    publisher.update()
+    publisher.update(waits=True)
     broken = None
     if searcher.broken is not None:
-        logs = shell_path(session.paths.folder / "logs")
-        broken = f"{SAME_FAILURES} trials in a row failed: {searcher.broken} (see {logs})"
+        broken = f"{SAME_FAILURES} trials in a row failed: {searcher.broken} (see {session.paths.place}/logs)"
     trials = started_trials(study)
     lost = [t.number for t in trials if not t.state.is_finished() and Attr.LOST in t.user_attrs]
     if lost and broken is None and interrupt.signal is None and stopwatch.seconds_left() > 0:
@@ -171,7 +177,7 @@ def _searcher(
 
     searcher = StudySearcher(
         study,
-        folder=session.paths.folder,
+        paths=session.paths,
         configure=configure,
         metric=session.task.metric,
         epochs=session.record.epochs,
@@ -209,7 +215,8 @@ def _machine_failure(session: Session, error: OSError | MachineError) -> str:
     elif isinstance(error, ConnectionError):  # to Ray
         cause = f"{first_line(error)}: check that the cluster runs"
     else:
-        cause = f"{StorageError.of(session.paths.folder, error)}: {REPAIR}"
+        failure = StorageError.of(session.paths.folder, error)
+        cause = f"{failure}: {failure.repair}"
     if session.paths.record.exists():
         return f"{cause}, then continue with: {session.command}"
     shutil.rmtree(session.paths.folder, ignore_errors=True)  # it has not begun
@@ -223,6 +230,9 @@ def open_run_study(session: Session) -> optuna.Study:
     if session.resumed:
         study = open_study(paths.journal, sampler, session.record.id)
         study.set_user_attr(RECORD, session.record.to_json())
+        if paths.mirror is not None:  # it may have more than the journal that it had, whose trials begin again
+            begun = [t.number for t in study.trials if Attr.CONFIG in t.user_attrs]
+            paths.mirror.keep_checkpoints(map(training_name, begun))
         return study
     for name in SUBFOLDERS:
         (paths.folder / name).mkdir()
@@ -233,7 +243,7 @@ def open_run_study(session: Session) -> optuna.Study:
     for name, entry in session.problem.portfolio():
         study.enqueue_trial(entry, user_attrs={Attr.ORIGIN: name})
     if options.warm_start is not None:
-        other = Path(options.warm_start)
+        other = local_copy(options.warm_start)
         best = rank_trials(started_trials(read_study(RunPaths(other).journal)))[:WARM_STARTS]
         for trial in best:
             if (entry := session.problem.fitting(trial.params)) is not None:

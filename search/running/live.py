@@ -3,7 +3,7 @@
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -35,8 +35,9 @@ class Progress:
         metric: str,
         deadline: float,
         quiet: bool = False,
+        trouble: Callable[[], str | None] = lambda: None,
     ):
-        self.study, self.head, self.metric = study, head, metric
+        self.study, self.head, self.metric, self.trouble = study, head, metric, trouble
         self.workload, self.spent = workload, spent
         self.deadline = deadline  # of time.monotonic
         self.console = Console(quiet=quiet, highlight=False)
@@ -118,6 +119,7 @@ class Progress:
         return [
             f"{state} | {self._speed(trials)}",
             f"best {self.metric} " + ("-" if best is None else describe_trial(best)),
+            *([] if (trouble := self.trouble()) is None else [f"trying again: {trouble}"]),
         ]
 
     def _speed(self, trials: Sequence[FrozenTrial]) -> str:

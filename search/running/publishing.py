@@ -2,7 +2,6 @@
 
 import csv
 import math
-import shutil
 from collections.abc import Iterable
 from contextlib import suppress
 from io import StringIO
@@ -14,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from search.run_folder.files import read_arrays, read_torch, replace, write_arrays, write_json, write_torch
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import BestRecord, Checkpoint, read_best
+from search.run_folder.store import StoreError
 from search.study.bootstrap import estimated
 from search.study.trials import Attr, best_epoch, rank_trials, started_trials, state_name, trial_score
 from search.tasks import RunTask
@@ -54,10 +54,13 @@ class Publisher:
         best_score = estimated(score, len(predictions["ids"]), resamples=200)
         return (best_score.high - best_score.low) / 2 if best_score.is_valid else math.inf
 
-    def update(self) -> None:
-        """Bring everything in step with the study, when a process begins and ends: it looks at all trials."""
+    def update(self, *, waits: bool = False) -> None:
+        """Bring everything in step with the study, when a process begins and ends: it looks at all trials.
+
+        waits: as in `publish`.
+        """
         trials = started_trials(self.study)
-        self.publish(trials)
+        self.publish(trials, waits=waits)
         self._keep_best(t for t in trials if t.state.is_finished())
         self.write_trials()
 
@@ -75,13 +78,16 @@ class Publisher:
         for trial in ended:
             files = self.paths.checkpoint(trial.number)
             if trial.number in kept:
-                (files / STATE).unlink(missing_ok=True)
+                self.paths.drop(files / STATE)
             else:
-                shutil.rmtree(files, ignore_errors=True)
+                self.paths.drop(files)
                 self.judged.pop(trial.number, None)
 
-    def publish(self, trials: Iterable[FrozenTrial]) -> None:
-        """Make best.* the best epoch of the best trial whose weights exist; those of a running trial may be older."""
+    def publish(self, trials: Iterable[FrozenTrial], *, waits: bool = False) -> None:
+        """Make best.* the best epoch of the best trial whose weights exist; those of a running trial may be older.
+
+        waits: whether a store that is away is waited for; otherwise a later call publishes what is there.
+        """
         best: tuple[float, int, Checkpoint] | None = None
         for trial in rank_trials(trials):
             score, epoch = trial_score(trial), best_epoch(trial)
@@ -90,7 +96,7 @@ class Publisher:
                 break
             if (trial.number, epoch) == self.published:
                 return
-            saved = self._new_weights(trial)
+            saved = self._new_weights(trial, waits=waits)
             if saved is None:
                 continue
             value = trial.intermediate_values[saved["epoch"]]
@@ -100,9 +106,14 @@ class Publisher:
             self._write_best(best[1], best[2])
             self.published, self.published_score = (best[1], best[2]["epoch"]), best[0]
 
-    def _new_weights(self, trial: FrozenTrial) -> Checkpoint | None:
+    def _new_weights(self, trial: FrozenTrial, *, waits: bool) -> Checkpoint | None:
         """What a trial has saved of an epoch that it has reported, unless it is known already."""
-        file = self.paths.checkpoint(trial.number) / WEIGHTS
+        try:
+            file = self.paths.fetched(self.paths.checkpoint(trial.number) / WEIGHTS, waits=waits)
+        except StoreError:
+            if waits:
+                raise
+            return None
         written = file.stat().st_mtime_ns if file.exists() else None
         if written == self.judged.get(trial.number):
             return None

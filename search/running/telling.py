@@ -6,12 +6,11 @@ from search.command_line import flag
 from search.running.driver import Outcome, SearchFailed
 from search.session.session import Session
 from search.study.trials import describe_trial
-from search.text import shell_path
 
 
 def tell(session: Session, outcome: Outcome) -> None:
     """How the search ended, and the next command. Raises `SearchFailed`."""
-    say, task, run = session.reporter.result, session.task, shell_path(session.paths.folder)
+    say, task, run = session.reporter.result, session.task, session.paths.place
     if outcome.best is not None:
         say(f"best {task.metric} {describe_trial(outcome.best)}")
         say(f"{session.record.baseline_name} {session.record.baseline[task.metric]:.4f} | run folder {run}")

@@ -15,7 +15,7 @@ from search.run_folder.records import Candidate, Checkpoint, FinalRecord
 from search.session.origin import file_digest, git_revision, versions
 from search.study.bootstrap import TOO_FEW, estimated
 from search.tasks import Predictions, Task
-from search.text import readable, shell_path, with_error
+from search.text import readable, with_error
 from voctrain.data import Data
 from voctrain.deploy import deploy
 
@@ -69,7 +69,7 @@ def write_card(
         date=time.strftime("%Y-%m-%d"),
         answer=model.output,
         mode="RGB" if model.channels == 3 else "L",
-        run=shell_path(paths.folder),
+        run=paths.place,
     )
     replace(paths.card, lambda file: file.write_text(card, encoding="utf-8"))
 

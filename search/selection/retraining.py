@@ -21,7 +21,7 @@ from search.cluster.searcher import CONTINUED, LOST
 from search.cluster.worker import DIVERGED, FAILED, INTERRUPTED, OUT_OF_MEMORY, Job
 from search.reporter import Reporter
 from search.run_folder.files import read_arrays, read_json, read_torch, write_arrays, write_json
-from search.run_folder.history import EpochRecord, write_log
+from search.run_folder.history import EpochRecord
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import Checkpoint
 from search.tasks import Task
@@ -110,7 +110,7 @@ class Retrainings:
 
     def weights(self, training: str) -> Checkpoint:
         """The checkpoint of a training that keeps its weights."""
-        return read_torch(self.paths.checkpoint(training) / WEIGHTS) or {}
+        return read_torch(self.paths.fetched(self.paths.checkpoint(training) / WEIGHTS)) or {}
 
     def _read(self, job: Retraining) -> Result | None:
         """The result of an earlier call; None if it, or a file that belongs to it, is missing."""
@@ -120,7 +120,7 @@ class Retrainings:
         result = Result(**values)
         needed = [] if job.last_epoch else [self._predictions_file(job.training)]
         if job.last_epoch or job.teaches:
-            needed.append(self.paths.checkpoint(job.training) / WEIGHTS)
+            needed.append(self.paths.fetched(self.paths.checkpoint(job.training) / WEIGHTS))
         return result if result.error or all(file.exists() for file in needed) else None
 
     def _keep(self, job: Retraining, result: Result) -> Result:
@@ -131,15 +131,15 @@ class Retrainings:
         elif job.last_epoch is None:
             scores = [epoch[metric] for epoch in result.history]
             self.reporter.status(f"{job.name}: {metric} best {max(scores):.4f}, last {scores[-1]:.4f}")
-            saved = read_torch(folder / WEIGHTS)
+            saved = read_torch(self.paths.fetched(folder / WEIGHTS))
             if saved is None:
                 raise SelectionFailed(f"the training of {job.name} left no weights in {shell_path(folder)}")
             write_arrays(self._predictions_file(job.training), unpack(saved["predictions"]))
             at_original_size = self.task.at_original_size(saved, self.data)
             result = Result(result.training, result.history, original_size=at_original_size)
             if not job.teaches:
-                (folder / WEIGHTS).unlink(missing_ok=True)
-        (folder / STATE).unlink(missing_ok=True)
+                self.paths.drop(folder / WEIGHTS)
+        self.paths.drop(folder / STATE)
         write_json(self._result_file(job.training), asdict(result))
         return result
 
@@ -175,7 +175,7 @@ class RetrainingSearcher(NotPickled, Searcher):
     def on_loss(self, trial_id: str) -> None:
         """The worker of a training was lost, and Tune starts another one."""
         if trial_id in self.live:
-            write_log(self.paths.log(self.live[trial_id][0].training), CONTINUED)
+            self.paths.note(self.live[trial_id][0].training, CONTINUED)
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
         job, history = self.live.pop(trial_id, (None, {}))

@@ -12,6 +12,7 @@ from search.cluster.sharing import for_workers
 from search.reporter import Reporter
 from search.result_options import FinalOptions
 from search.run_folder.files import read_json
+from search.run_folder.location import locate, restore
 from search.run_folder.lock import RunLock, lock
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import read_run
@@ -56,8 +57,9 @@ class Selection:
 def open_selection(options: FinalOptions, reporter: Reporter) -> Selection:
     """Check a call and load the data. Raises `ValueError` or `OSError` for a mistake of the user."""
     if options.run is not None:
-        run = Path(options.run).resolve()
-        task, source, data, candidates = _best_of_run(run, options, reporter)
+        paths = locate(options.run)
+        restore(paths)
+        task, source, data, candidates = _best_of_run(paths.folder, options, reporter)
     else:
         assert options.config is not None
         assert options.data is not None
@@ -72,17 +74,15 @@ def open_selection(options: FinalOptions, reporter: Reporter) -> Selection:
             resize=resize,
             progress=reporter.reading(),
         )
-        run = Path(options.out or f"runs/{task.name}-final").resolve()
+        paths = RunPaths(Path(options.out or f"runs/{task.name}-final").resolve())
     for _, config in candidates:
         task.module.check(config, data)
         if getattr(config, "weights", "none") != "none":  # downloads them
             task.module.new_model(config, data)
     unlabeled = _unlabeled(task, options, data, reporter.reading())
     baseline = task.baseline(data, candidates[0][1].to_dict())
-    paths = RunPaths(run)
-    writable = next(p for p in (paths.final.folder, *paths.final.folder.parents) if p.exists())
     address = resolve_address(options.address)
-    machines = connection.available(address, writable, options, reporter)
+    machines = connection.available(address, paths.final, options, reporter)
     data = for_workers(data, address)
     trainings = len(candidates) * options.seeds
     resources = share_resources(machines, options, trials=trainings, elastic=address is not None)

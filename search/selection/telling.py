@@ -21,5 +21,5 @@ def tell_final(selection: Selection, record: FinalRecord, seconds: float) -> Non
     images += f" and {unlabeled} unlabeled ones" if unlabeled else ""
     say(f"{weights} trained on {images} in {duration(seconds)}; card.md describes it")
     if task.submits is not None:
-        run = shell_path(selection.paths.folder)
+        run = selection.paths.place
         say(f"next: python -m search.submit --data {shlex.quote(selection.source)} {flag(task.name)} {run}")

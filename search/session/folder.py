@@ -7,41 +7,69 @@ from datetime import datetime
 from pathlib import Path
 
 from search.options import SearchOptions
+from search.run_folder.location import is_stored, local_path, of_store
 from search.run_folder.lock import RunLock, lock
+from search.run_folder.mirror import AHEAD
 from search.run_folder.paths import RunPaths
-from search.text import shell_path
+from search.run_folder.store import Store, StoreError, open_store
 
 SUBFOLDERS = ("logs", "history", "checkpoints")  # of a new run
 JOB_COPIES = "runtime_resources"  # the folder of `ray job submit --working-dir`
 
 
-def new_folder(task: str, options: SearchOptions) -> Path:
+def new_folder(task: str, options: SearchOptions) -> RunPaths:
     """Where a new run is going to be. Raises `ValueError` if it cannot be there."""
-    folder = (Path(options.out) / (options.name or f"{task}-{datetime.now():%Y%m%d-%H%M%S}")).resolve()
-    if options.name is not None and folder.exists() and not _was_abandoned(folder):
-        raise ValueError(_taken(folder))
+    name = options.name or f"{task}-{datetime.now():%Y%m%d-%H%M%S}"
+    if is_stored(options.out):
+        paths = of_store(_usable(open_store(options.out)) / name)
+    else:
+        paths = RunPaths((local_path(options.out) / name).resolve())
+    folder = paths.folder
+    if options.name is not None and _is_taken(paths):
+        raise ValueError(_taken(paths))
     if JOB_COPIES in folder.parts:
         raise ValueError(f"{folder} is in the copy of a Ray job, which is deleted with it: give --out another folder")
     parent = next(p for p in folder.parents if p.exists())
     if not parent.is_dir() or not _is_writable(parent):
         raise ValueError(f"cannot write in {parent}: give --out a folder that you may write to")
-    return folder
+    return paths
 
 
-def claim_folder(folder: Path, *, named: bool) -> tuple[RunPaths, RunLock]:
+def _usable(store: Store) -> Store:
+    try:
+        store.check()
+    except StoreError as error:
+        raise ValueError(
+            f"{error}: give --out a bucket that exists and that you may write to; its endpoint and credentials are"
+            " taken from the environment, such as AWS_ENDPOINT_URL and AWS_ACCESS_KEY_ID"
+        ) from None
+    return store
+
+
+def claim_folder(wanted: RunPaths, *, named: bool) -> tuple[RunPaths, RunLock]:
     """Create and lock a folder; if one that nobody has named has been taken in the meantime, another beside it."""
-    paths = RunPaths(folder)
+    paths = wanted
     for number in itertools.count(2):
         try:
+            if _is_stored_already(paths):
+                raise FileExistsError
             paths.folder.mkdir(parents=True)
             break
         except FileExistsError:
-            if named and _was_abandoned(folder):
+            if named and not _is_taken(paths):
                 return paths, _emptied(paths)
             if named:
-                raise ValueError(_taken(folder)) from None
-            paths = RunPaths(folder.with_name(f"{folder.name}-{number}"))
+                raise ValueError(_taken(paths)) from None
+            paths = wanted.beside(f"{wanted.folder.name}-{number}")
     return paths, lock(paths)
+
+
+def _is_taken(paths: RunPaths) -> bool:
+    return (paths.folder.exists() and not _was_abandoned(paths.folder)) or _is_stored_already(paths)
+
+
+def _is_stored_already(paths: RunPaths) -> bool:
+    return paths.mirror is not None and paths.mirror.store.find(paths.record.name) is not None
 
 
 def _was_abandoned(folder: Path) -> bool:
@@ -53,6 +81,7 @@ def _was_abandoned(folder: Path) -> bool:
         paths.journal.name,
         f"{paths.journal.name}.lock",
         paths.space.name,
+        AHEAD,
         *SUBFOLDERS,
     }
     left = {file.name for file in folder.iterdir()} if folder.is_dir() else {paths.record.name}
@@ -62,8 +91,8 @@ def _was_abandoned(folder: Path) -> bool:
 def _emptied(paths: RunPaths) -> RunLock:
     held = lock(paths)
     try:
-        if not _was_abandoned(paths.folder):  # its driver has gone on until now
-            raise ValueError(_taken(paths.folder))
+        if _is_taken(paths):  # its driver has gone on until now
+            raise ValueError(_taken(paths))
         for file in paths.folder.iterdir():
             if file.is_dir():
                 shutil.rmtree(file)
@@ -75,8 +104,9 @@ def _emptied(paths: RunPaths) -> RunLock:
     return held
 
 
-def _taken(folder: Path) -> str:
-    return f"{folder} exists: continue it with --resume {shell_path(folder)}, or give another --name"
+def _taken(paths: RunPaths) -> str:
+    where = paths.folder if paths.uri is None else f"{paths.uri}, or its working folder {paths.folder},"
+    return f"{where} exists: continue it with --resume {paths.place}, or give another --name"
 
 
 def _is_writable(folder: Path) -> bool:

@@ -15,7 +15,8 @@ from search.command_line import flag, options_of
 from search.option_values import check_task, checked
 from search.options import SearchOptions, task_options
 from search.reporter import Reporter
-from search.run_folder.lock import RunLock, lock
+from search.run_folder.location import hold, local_copy, locate
+from search.run_folder.lock import RunLock
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import RunRecord, read_run
 from search.session.folder import claim_folder, new_folder
@@ -75,7 +76,7 @@ class Session:
     @property
     def command(self) -> str:
         """The command that continues the run."""
-        return f"python -m search.run {self.record.task} --resume {shell_path(self.paths.folder)}"
+        return f"python -m search.run {self.record.task} --resume {self.paths.place}"
 
     def close(self) -> None:
         """Let other processes use the run."""
@@ -93,12 +94,14 @@ def open_session(task_name: str, given: Mapping[str, Any], reporter: Reporter) -
     resume = given.get("resume")
     if resume is None:
         options = _resolve(task, task_options(task_name)(**given))
-        return _open(task, options, RunPaths(new_folder(task.name, options)), None, None, reporter)
-    paths = RunPaths(Path(resume).resolve())
-    record = read_run(paths.folder)
-    options = _continued_options(task, given, record, paths)
-    held = lock(paths)
+        return _open(task, options, new_folder(task.name, options), None, None, reporter)
+    paths = locate(resume)
+    if paths.mirror is not None:
+        reporter.status(f"restoring {paths.place} to {shell_path(paths.folder)}")
+    held = hold(paths)
     try:
+        record = read_run(paths.folder)
+        options = _continued_options(task, given, record, paths)
         return _open(task, options, paths, record, held, reporter)
     except BaseException:
         held.release()
@@ -113,7 +116,7 @@ def _open(
     if options.log is not None:
         check_tracker(options.log)
     if before is None and options.warm_start is not None:
-        _check_warm_start(task, Path(options.warm_start))
+        _check_warm_start(task, local_copy(options.warm_start))
     settings = parse_settings(options.set)
     data = _load_data(options, before, say)
     if options.sampler not in PRUNING_SAMPLERS:
@@ -121,8 +124,7 @@ def _open(
 
     say.status("checking the search space")
     address = resolve_address(options.address)
-    writable = next(p for p in (paths.folder, *paths.folder.parents) if p.exists())
-    machines = available(address, writable, options, say)
+    machines = available(address, paths, options, say)
     resources = share_resources(machines, options, trials=options.trials, elastic=address is not None)
     data = for_workers(data, address)
     device = "cuda" if resources.gpus else "cpu"
@@ -178,7 +180,7 @@ def claim(session: Session) -> Session:
     """Create and lock a new run's folder; if an unnamed one has been taken in the meantime, another beside it."""
     if session.resumed:
         return session
-    paths, held = claim_folder(session.paths.folder, named=session.options.name is not None)
+    paths, held = claim_folder(session.paths, named=session.options.name is not None)
     return replace(session, paths=paths, lock=held)
 
 

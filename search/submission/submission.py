@@ -12,6 +12,7 @@ from search.options import SearchOptions
 from search.reporter import Reporter
 from search.result_options import SubmitOptions
 from search.run_folder.files import read_arrays, replace
+from search.run_folder.location import local_copy
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import Checkpoint, read_run
 from search.session.images import load_images
@@ -59,7 +60,8 @@ def submit(runs: Mapping[str, str], options: SubmitOptions, reporter: Reporter) 
     if not out.parent.is_dir() or out.is_dir():
         raise ValueError(f"--out must be a file in an existing folder, but got {out}")
     tasks = submitted_tasks()
-    found = [(what, *_load(Path(path), tasks[what])) for what, path in runs.items()]
+    places = {what: local_copy(run) for what, run in runs.items()}
+    found = [(what, *_load(path, tasks[what])) for what, path in places.items()]
     models = {
         what: Model(tasks[what], file, saved, _test_set(options.data, file, saved, reporter))
         for what, file, saved in found
@@ -70,7 +72,7 @@ def submit(runs: Mapping[str, str], options: SubmitOptions, reporter: Reporter) 
     gate = None
     if options.gate:
         reporter.status("fitting the gate on the validation images")
-        gate = _fit_gate(runs, options, tasks)
+        gate = _fit_gate(places, options, tasks)
     data = next(iter(models.values())).data
     ids, num_classes = data.test_ids, len(data.classes)
     decided, prior, label_notes = _labels(models.get("labels"), gate, options, reporter)
@@ -154,9 +156,9 @@ def _masks(
     return predict(images, sizes=sizes, log_prior=prior), [f"masks by {model.file}"]
 
 
-def _fit_gate(runs: Mapping[str, str], options: SubmitOptions, tasks: Mapping[str, Task]) -> Gate:
+def _fit_gate(runs: Mapping[str, Path], options: SubmitOptions, tasks: Mapping[str, Task]) -> Gate:
     """The gate, fitted with the best models of both runs, which have not seen the validation images."""
-    paths = {what: RunPaths(Path(run)) for what, run in runs.items()}
+    paths = {what: RunPaths(run) for what, run in runs.items()}
     record = {what: read_run(each.folder) for what, each in paths.items()}["masks"]
     needed = [file for each in paths.values() for file in (each.best_weights, each.predictions)]
     if missing := [file for file in needed if not file.is_file()]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search.options import PretrainedOptions, SearchOptions
+from search.run_folder.location import local_copy
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import Configuration
 from search.tasks import Task, find_task
@@ -35,7 +36,7 @@ class PretrainedTask(Task):
         epochs = options.epochs or (EPOCHS if weights != NONE else None)
         if is_named(weights):
             return dataclasses.replace(options, weights=weights, epochs=epochs)
-        file = Path(weights)
+        file = local_copy(weights)
         if file.is_dir():  # a run, whose final model has seen the validation images
             file = RunPaths(file).best_weights
             if not file.is_file():

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from search.run_folder.location import local_copy
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import read_run
 from search.tasks.classify import TASK as VICTIM_TASK
@@ -19,7 +20,7 @@ def find_victim(given: str | None, out: str) -> Path:
     Raises `ValueError` if there is none.
     """
     if given is not None:
-        path = Path(given).resolve()
+        path = local_copy(given).resolve()
         file = RunPaths(path).best_weights if path.is_dir() else path
         if path.is_dir() and not file.is_file():
             raise ValueError(f"{path} has no best.pt: give a {VICTIM_TASK.name} run that has scored")

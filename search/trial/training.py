@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +28,14 @@ def checkpointed_training(
     device: str,
     rungs: Container[int] = (),
     min_score: float = -math.inf,
+    state_written: Callable[[], None] = lambda: None,
 ) -> Iterator[EpochRecord]:
     """Train in `folder`, continuing from a saved state, and yield the epoch, seconds and metrics of each epoch.
 
     A continued training yields its earlier epochs again, and ends exactly as it would have without the interruption.
     The best weights stay in memory. They are written with each state, and, if their score is above `min_score`, before
-    an epoch in `rungs` is yielded and at the end. Without validation images the last weights are the best.
+    an epoch in `rungs` is yielded and at the end. Without validation images the last weights are the best. What
+    `state_written` takes, which is called after a state has been written, counts as a part of writing it.
     """
     saved = read_torch(folder / STATE)
     best = read_torch(folder / WEIGHTS) if saved else None
@@ -60,6 +62,7 @@ def checkpointed_training(
         if save_state:
             before = time.monotonic()
             write_torch(folder / STATE, {"training": epoch.state, "seconds": seconds})
+            state_written()
             last_saved = time.monotonic()
             pause = max(SAVE_SECONDS, 20 * (last_saved - before))
         yield {"epoch": epoch.number, "seconds": seconds, **epoch.metrics}

@@ -30,6 +30,7 @@ import torch
 from search.cluster.connection import available
 from search.cluster.resources import share_resources
 from search.reporter import Reporter
+from search.run_folder.paths import RunPaths
 from search.run_folder.records import RunRecord, read_run
 from search.study.journal import read_study
 from search.study.trials import Attr, started_trials
@@ -104,7 +105,7 @@ def trainings(run: Path) -> list[tuple[dict[str, Any], int]]:
 def bare_loop(jobs: list[tuple[dict[str, Any], int]], record: RunRecord) -> tuple[float, float, float]:
     """Train them all: wall seconds, and wall and CPU seconds of the trainings themselves."""
     options = record.options
-    resources = share_resources(available(None, Path(), options, Reporter()), options, trials=options.trials)
+    resources = share_resources(available(None, RunPaths(Path()), options, Reporter()), options, trials=options.trials)
     concurrent, threads = resources.concurrent, resources.cpus
     data = load(options.data, image_size=record.image_size, use_val=options.use_val)
     data = data.with_split(record.split.train, record.split.val)

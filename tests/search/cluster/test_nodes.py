@@ -5,6 +5,7 @@ import pytest
 
 from search.cluster import nodes
 from search.cluster.nodes import IMPORTS, Node, check_nodes, software
+from search.run_folder.paths import RunPaths
 from tests.test_architecture import imported, sources, top
 
 HERE = software(has_gpus=False)
@@ -18,7 +19,7 @@ def check(monkeypatch, tmp_path):
         node, here = Node("1", "gpu-7", "10.0.0.7", {"CPU": 8, "GPU": 1}), Node("0", "head", "10.0.0.1", {"CPU": 8})
         answers = {nodes.node_software: (HERE, there), nodes.can_write_beside: (True, sees)}
         monkeypatch.setattr(nodes, "ask_nodes", lambda asked, question, _: zip(asked, answers[question], strict=True))
-        check_nodes([here, node], tmp_path)
+        check_nodes([here, node], RunPaths(tmp_path))
 
     return command
 

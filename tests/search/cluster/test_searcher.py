@@ -8,6 +8,7 @@ from ray.tune.search import Searcher
 
 from search.cluster.searcher import StudySearcher
 from search.cluster.worker import Job
+from search.run_folder.paths import RunPaths
 from search.study.sampler import SeededSampler
 from search.study.trials import Attr, started_trials
 
@@ -23,7 +24,7 @@ def make(study=None, trials=3, configure=None, **more):
     seen = []
     searcher = StudySearcher(
         study,
-        folder=Path("run"),
+        paths=RunPaths(Path("run")),
         configure=configure or plain,
         metric="score",
         epochs=EPOCHS,
