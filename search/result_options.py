@@ -10,7 +10,9 @@ from search.options import ResourceOptions
 class FinalOptions(ResourceOptions):
     """The options of `search.final`."""
 
-    run: str | None = option(None, "a run folder; the final model goes into its final/", metavar="RUN", positional=True)
+    run: str | None = option(
+        None, "a run folder or URI; the final model goes into its final/", metavar="RUN", positional=True
+    )
     config: str | None = option(
         None, "instead of a run: one configuration, together with --data", metavar="best.json", shown="none"
     )
@@ -54,7 +56,7 @@ class SubmitOptions(AveragingOptions):
 class PredictOptions(AveragingOptions):
     """The options of `search.predict`."""
 
-    run: str = option("", "a run folder, or a checkpoint file", metavar="RUN", positional=True, required=True)
+    run: str = option("", "a run folder or URI, or a checkpoint file", metavar="RUN", positional=True, required=True)
     images: tuple[str, ...] = option(
         (), "image files, and folders of them", metavar="IMAGE", positional=True, many=True
     )
@@ -67,7 +69,7 @@ class PredictOptions(AveragingOptions):
 class ExportOptions:
     """The options of `search.export`."""
 
-    run: str = option("", "a run folder, or a checkpoint file", metavar="RUN", positional=True, required=True)
+    run: str = option("", "a run folder or URI, or a checkpoint file", metavar="RUN", positional=True, required=True)
     to: str = option(
         "onnx",
         "the format: onnx, torchscript (torch.jit.load), torch (a .pt2 file for torch.export.load), or safetensors"
@@ -83,7 +85,7 @@ class ExportOptions:
 class CheckOptions:
     """The options of `search.check`."""
 
-    run: str = option("", "a run folder", metavar="RUN", positional=True, required=True)
+    run: str = option("", "a run folder or URI", metavar="RUN", positional=True, required=True)
     repair: bool = option(False, "make damaged files again from what is whole; what is lost is trained again")
 
 
@@ -92,7 +94,11 @@ class ReportOptions:
     """The options of `search.report`."""
 
     runs: tuple[str, ...] = option(
-        (), "run folders; several are compared and must be of one task", metavar="RUN", positional=True, many=True
+        (),
+        "run folders or URIs; several are compared and must be of one task",
+        metavar="RUN",
+        positional=True,
+        many=True,
     )
     out: str = option("compare.html", "the file that a comparison is written to", metavar="FILE")
     best: bool = option(False, "print the best configuration instead")
