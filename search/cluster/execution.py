@@ -8,6 +8,7 @@ from typing import Any
 from ray import tune
 from ray.air.execution._internal import RayActorManager
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, WorkerCrashedError
+from ray.tune.execution import class_cache
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
@@ -20,6 +21,7 @@ from search.cluster.tensorboard import TensorBoard
 from search.cluster.trackers import Tracker
 from search.cluster.worker import Worker
 from search.run_folder.paths import RunPaths, training_name
+from search.run_folder.store import ACCESS
 from search.tasks import Task
 from voctrain.data import Data
 
@@ -108,7 +110,7 @@ def execute(
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the worker keeps its own
         ),
     )
-    with lost_workers_known(), growth or contextlib.nullcontext():
+    with lost_workers_known(), credentials_untold(), growth or contextlib.nullcontext():
         tuner.fit()
     if growth is not None and growth.failure is not None:
         raise growth.failure
@@ -129,3 +131,14 @@ def lost_workers_known() -> Iterator[None]:
         yield
     finally:
         RayActorManager._actor_task_failed = handle
+
+
+@contextlib.contextmanager
+def credentials_untold() -> Iterator[None]:
+    """Keep Tune from putting credentials into the `runtime_env` of each worker, which Ray logs."""
+    before = class_cache.ENV_VARS_TO_PROPAGATE
+    class_cache.ENV_VARS_TO_PROPAGATE = {name for name in before if not name.startswith(ACCESS)}
+    try:
+        yield
+    finally:
+        class_cache.ENV_VARS_TO_PROPAGATE = before
