@@ -77,9 +77,7 @@ def test_a_tracker_that_cannot_be_used_is_refused(unavailable, monkeypatch):
     ):
         check_tracker(f"mlflow:{unavailable}")
     monkeypatch.setattr("search.cluster.trackers.find_spec", lambda name: None)
-    with pytest.raises(
-        ValueError, match=r"^--log wandb needs wandb: install it with pip install -e '\.\[wandb\]'$"
-    ):
+    with pytest.raises(ValueError, match=r"^--log wandb needs wandb: install it with pip install -e '\.\[wandb\]'$"):
         check_tracker("wandb:flowers")
 
 

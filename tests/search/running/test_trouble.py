@@ -173,7 +173,7 @@ class TestTrouble:
         self.end_on_a_full_disk(run, tmp_path, space, monkeypatch, "checkpoints/0000/weights.pt")
 
     def test_a_full_disk_on_the_driver_ends_the_search_in_one_line(self, run, tmp_path, space, monkeypatch):
-        def refuse(folder):
+        def refuse(*arguments, **options):
             raise OSError(errno.ENOSPC, "No space left on device")
 
         monkeypatch.setattr("search.running.publishing.Publisher.publish", refuse)
