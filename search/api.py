@@ -36,7 +36,7 @@ from search.run_folder.location import is_stored, local_copy, locate
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import BestRecord, FinalRecord, RunRecord, read_best, read_run
 from search.run_folder.store import StoreError
-from search.run_folder.upkeep import Upkeep
+from search.run_folder.uploads import Uploads
 from search.running.driver import Outcome, SearchFailed, run_search
 from search.running.packing import share_gpus
 from search.running.telling import tell
@@ -253,7 +253,7 @@ def _copied(
 ) -> Iterator[None]:
     """Keep the copy of a run in its store up to date. Raises `failure` if it cannot be completed."""
     try:
-        with Upkeep(paths, reporter.warning):
+        with Uploads(paths, reporter.warning):
             yield
     except StoreError as error:
         raise failure(f"{error}: {error.repair}, then upload what is in {paths.folder} with: {command}") from None

@@ -116,7 +116,7 @@ def test_uploads_are_bounded(run, bucket, monkeypatch):
     names, upload = [], Store.upload
     monkeypatch.setattr(Store, "upload", lambda self, file, name: (names.append(name), upload(self, file, name)))
     monkeypatch.setattr("search.run_folder.mirror.PUSH_SECONDS", 1000.0)
-    monkeypatch.setattr("search.run_folder.upkeep.PUSH_SECONDS", 0.01)
+    monkeypatch.setattr("search.run_folder.uploads.PUSH_SECONDS", 0.01)
     outcome = run("--epochs", 20, "--trials", 1, "--set", "architecture=simple", "--out", bucket.uri, "--name", "many")
     assert outcome.status == 0, outcome
     counts = Counter(names)

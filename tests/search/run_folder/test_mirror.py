@@ -11,7 +11,7 @@ from search.run_folder.location import hold, local_copy, locate, of_store, resto
 from search.run_folder.lock import lock
 from search.run_folder.mirror import AHEAD, Mirror
 from search.run_folder.store import Store, StoreError, TakenOver, open_store
-from search.run_folder.upkeep import Upkeep
+from search.run_folder.uploads import Uploads
 
 
 @pytest.fixture
@@ -154,21 +154,21 @@ def test_what_the_journal_does_not_have_begins_again(machine):
 
 def test_a_store_that_is_away_is_waited_for(machine, bucket, monkeypatch):
     monkeypatch.setattr(mirrors, "PATIENCE", 0.0)
-    monkeypatch.setattr("search.run_folder.upkeep.PUSH_SECONDS", 0.1)
+    monkeypatch.setattr("search.run_folder.uploads.PUSH_SECONDS", 0.1)
     paths, said = machine("a"), []
     with bucket.away():
-        upkeep = Upkeep(paths, said.append)
-        upkeep.__enter__()
+        uploads = Uploads(paths, said.append)
+        uploads.__enter__()
         write_json(paths.record, {})
         while paths.mirror.trouble is None:
             time.sleep(0.1)
         with pytest.raises(StoreError, match="cannot write"):  # at once, since it is known
             paths.fetched(paths.best_weights, waits=False)
         with pytest.raises(StoreError, match=r"^cannot write s3://.*AWS Error NETWORK_CONNECTION"):
-            upkeep.__exit__(None)
+            uploads.__exit__(None)
     assert [line.split(":")[0] for line in said] == ["waiting for the store"]
     assert (paths.folder / AHEAD).exists()
-    with Upkeep(paths, said.append):
+    with Uploads(paths, said.append):
         pass
     assert paths.mirror.store.find("run.json") is not None
     assert not (paths.folder / AHEAD).exists()

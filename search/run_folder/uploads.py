@@ -9,7 +9,7 @@ from search.run_folder.paths import RunPaths
 from search.run_folder.store import StoreError
 
 
-class Upkeep:
+class Uploads:
     """While it is entered, a thread uploads what changes in a folder of a run, and the rest is uploaded at its end.
 
     A store that is away is tried again; `paths.mirror.trouble` tells why, and `warn` gets it if the end must wait. If
