@@ -148,7 +148,7 @@ def _candidate(selection: Selection, name: str, config: TrainConfig, results: Se
         last=_scores([curve[-1] for curve in curves]),
         metrics=_mean_metrics([result.history[epochs - 1] for result in results]),
         lr_by_epoch=np.mean(rates, axis=0).tolist(),
-        original_size=_mean_metrics([result.original_size for result in results]),
+        original_size=_mean_metrics([result.original_size or {} for result in results]),
         trainings=[result.training for result in results],
     )
 

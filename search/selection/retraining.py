@@ -6,7 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ class Result:
     training: str
     history: list[EpochRecord]
     error: str | None = None  # "diverged: …" or "ran out of memory: …"
-    original_size: dict[str, float] = field(default_factory=dict)
+    original_size: dict[str, float] | None = None  # metrics at the images' original sizes, once they are known
 
 
 class Retrainings:
@@ -100,7 +100,7 @@ class Retrainings:
             raise searcher.failure
         if interrupt.signal is not None:
             raise Stopped(interrupt.signal)
-        return results
+        return {job.training: self._measured(job, results[job.training]) for job in jobs}
 
     def predictions(self, training: str) -> dict[str, np.ndarray]:
         """The validation predictions of a training's best epoch."""
@@ -119,12 +119,12 @@ class Retrainings:
             return None
         result = Result(**values)
         needed = [] if job.last_epoch else [self._predictions_file(job.training)]
-        if job.last_epoch or job.teaches:
+        if job.last_epoch or job.teaches or result.original_size is None:
             needed.append(self.paths.fetched(self.paths.checkpoint(job.training) / WEIGHTS))
         return result if result.error or all(file.exists() for file in needed) else None
 
     def _keep(self, job: Retraining, result: Result) -> Result:
-        """Write the result of a training that has just ended; weights that are no longer needed are deleted."""
+        """Write the result of a training that has just ended."""
         folder, metric = self.paths.checkpoint(job.training), self.task.metric
         if result.error:
             self.reporter.status(f"{job.name}: {result.error}")
@@ -135,12 +135,26 @@ class Retrainings:
             if saved is None:
                 raise SelectionFailed(f"the training of {job.name} left no weights in {shell_path(folder)}")
             write_arrays(self._predictions_file(job.training), unpack(saved["predictions"]))
-            at_original_size = self.task.at_original_size(saved, self.data)
-            result = Result(result.training, result.history, original_size=at_original_size)
-            if not job.teaches:
-                self.paths.drop(folder / WEIGHTS)
         self.paths.drop(folder / STATE)
         write_json(self._result_file(job.training), asdict(result))
+        return result
+
+    def _measured(self, job: Retraining, result: Result) -> Result:
+        """The result with its metrics at the images' original sizes; weights that are no longer needed are deleted.
+
+        After all trainings: until then they have the GPU to themselves.
+        """
+        if result.error or job.last_epoch or result.original_size is not None:
+            return result
+        weights = self.paths.checkpoint(job.training) / WEIGHTS
+        saved = read_torch(self.paths.fetched(weights))
+        if saved is None:
+            self.paths.drop(self._result_file(job.training))
+            raise SelectionFailed(f"{shell_path(weights)} is damaged: the same command trains {job.name} again")
+        result = replace(result, original_size=self.task.at_original_size(saved, self.data))
+        write_json(self._result_file(job.training), asdict(result))
+        if not job.teaches:
+            self.paths.drop(weights)
         return result
 
     def _result_file(self, training: str) -> Path:

@@ -77,14 +77,16 @@ class Segment(PretrainedTask):
         return lambda rows: mask_metrics(predictions["confusion"][rows])[self.metric]
 
     def at_original_size(self, saved: Checkpoint, data: Data) -> dict[str, float]:
+        from search.trial.device import pick_device
         from voctrain import segment
         from voctrain.data import original_masks
         from voctrain.metrics.segmentation import score_maps
 
-        model, config = segment.restore(saved)
+        device = pick_device()
+        model, config = segment.restore(saved, device=device)
         data = segment.with_masks(data)
         original = {"sizes": data.sizes[data.val], "resize": data.resize}
-        maps = segment.predict(model, data.images, config, index=data.val, **original)
+        maps = segment.predict(model, data.images, config, index=data.val, device=device, **original)
         truths = original_masks(data, [data.ids[i] for i in data.val])
         metrics, _ = score_maps(truths, maps, 1 + len(data.classes))
         return metrics
