@@ -1,11 +1,8 @@
 """The running search: study, run folder, Ray and display, put together."""
 
 import functools
-import math
 import shutil
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import optuna
 from optuna.trial import FrozenTrial
@@ -22,6 +19,7 @@ from search.run_folder.paths import RunPaths, training_name
 from search.running.cost import fits_in, portfolio_operations
 from search.running.live import Progress
 from search.running.publishing import Publisher
+from search.running.upkeep import Stopwatch, Upkeep
 from search.session.folder import SUBFOLDERS
 from search.session.session import Session
 from search.study.journal import RECORD, open_study, read_study, sync
@@ -31,7 +29,6 @@ from search.text import first_line
 from search.trial.device import MachineError
 
 WARM_STARTS = 5  # configurations taken from another run
-UPKEEP_SECONDS = 5.0  # that trials.csv and the run's seconds lag behind
 
 
 class SearchFailed(RuntimeError):
@@ -60,11 +57,8 @@ def run_search(session: Session, dashboard: str) -> Outcome:
 
 
 def _run(session: Session, study: optuna.Study, dashboard: str) -> Outcome:
-    publisher, stopwatch, mirror = (
-        Publisher(session.paths, session.task, study),
-        Stopwatch(session),
-        session.paths.mirror,
-    )
+    publisher, stopwatch = Publisher(session.paths, session.task, study), Stopwatch(session)
+    mirror = session.paths.mirror
     scheduler = _scheduler(session, study, publisher)
     publisher.update()
     upkeep = Upkeep(functools.partial(sync, session.paths.journal), publisher.write_trials, stopwatch.save)
@@ -109,55 +103,27 @@ def _run(session: Session, study: optuna.Study, dashboard: str) -> Outcome:
         raise searcher.halted
     if mirror is not None and mirror.lost is not None:
         raise mirror.lost
-    seconds = stopwatch.save()
+    stopwatch.save()
     publisher.update(waits=True)
+    return _outcome(session, study, searcher, stopwatch, interrupt.signal)
+
+
+def _outcome(
+    session: Session, study: optuna.Study, searcher: StudySearcher, stopwatch: Stopwatch, signal: int | None
+) -> Outcome:
     broken = None
     if searcher.broken is not None:
         broken = f"{SAME_FAILURES} trials in a row failed: {searcher.broken} (see {session.paths.place}/logs)"
     trials = started_trials(study)
     lost = [t.number for t in trials if not t.state.is_finished() and Attr.LOST in t.user_attrs]
-    if lost and broken is None and interrupt.signal is None and stopwatch.seconds_left() > 0:
+    if lost and broken is None and signal is None and stopwatch.seconds_left() > 0:
         names = f"trial{'s' if len(lost) > 1 else ''} {', '.join(map(str, lost))}"
         broken = f"{names}: {LOST}, then continue with: {session.command}"
     finished = sum(t.state.is_finished() for t in trials)
-    exhausted = searcher.exhausted and interrupt.signal is None
+    exhausted = searcher.exhausted and signal is None
     missing = 0 if exhausted else max(0, session.options.trials - finished)
     best = next(iter(rank_trials(trials)), None)
-    return Outcome(best, finished, missing, exhausted, broken, interrupt.signal, seconds)
-
-
-class Stopwatch:
-    """The seconds that a run has taken, including its earlier parts, and those that its time budget leaves."""
-
-    def __init__(self, session: Session):
-        self.session, self.before, self.started = session, session.record.seconds, time.monotonic()
-        self.deadline = self.started + (session.options.time_budget or math.inf) - self.before  # monotonic
-
-    def seconds_left(self) -> float:
-        return self.deadline - time.monotonic()
-
-    def save(self) -> float:
-        """Write run.json with the seconds so far, and return them."""
-        seconds = round(self.before + time.monotonic() - self.started, 1)
-        replace(self.session.record, seconds=seconds).write(self.session.paths)
-        return seconds
-
-
-class Upkeep:
-    """Writes what follows from the study a few seconds after it has changed, in at most a twentieth of the time."""
-
-    def __init__(self, *writes: Callable[[], object]):
-        self.writes, self.stale, self.due = writes, False, -math.inf  # of time.monotonic
-
-    def tick(self) -> None:
-        """Write if it is time to. Call it often."""
-        started = time.monotonic()
-        if self.stale and started >= self.due:
-            self.stale = False
-            for write in self.writes:
-                write()
-            ended = time.monotonic()
-            self.due = ended + max(UPKEEP_SECONDS, 20 * (ended - started))
+    return Outcome(best, finished, missing, exhausted, broken, signal, stopwatch.seconds)
 
 
 def _searcher(

@@ -54,7 +54,7 @@ def sync(path: Path) -> None:
 class _Backend(JournalFileBackend):
     """Appends without Optuna's lock and fsync for each line: a run's lock admits one writer, which calls `sync`."""
 
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+    def append_logs(self, logs: list[Any]) -> None:
         lines = "".join(f"{json.dumps(log, separators=(',', ':'))}\n" for log in logs)
         with open(self._file_path, "ab") as file:
             file.write(lines.encode())

@@ -1,12 +1,12 @@
 from types import SimpleNamespace
 
-from search.running import driver
-from search.running.driver import UPKEEP_SECONDS, Upkeep
+from search.running import upkeep as module
+from search.running.upkeep import UPKEEP_SECONDS, Upkeep
 
 
 def test_changes_are_written_a_few_seconds_later_and_for_a_twentieth_of_the_time(monkeypatch):
     clock = SimpleNamespace(now=100.0)
-    monkeypatch.setattr(driver, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now))
     written, cost = [], 0.0
 
     def write():
