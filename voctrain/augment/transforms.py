@@ -1,7 +1,8 @@
 """Augmentation of whole batches on their device: one warp, then color transforms.
 
 Random numbers come from torch's CPU generator, so that all devices draw the same. The matrices are computed on the CPU,
-too: each of their many small operations takes less time there than a GPU needs to launch its kernel.
+too: each of their small operations takes less time there than a GPU needs to launch its kernel. They are sent with all
+other amounts in a single copy.
 
 Written by hand rather than taken from torchvision v2 or kornia because all geometric transforms of a batch become one
 homography and one sampling per image, parameters are drawn per image, and masks are warped alongside.
@@ -9,7 +10,7 @@ homography and one sampling per image, parameters are drawn per image, and masks
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import overload
 
 import torch
@@ -23,6 +24,8 @@ FLIPS = {"hflip": -1, "vflip": -2}  # the dimension of each
 NEED_COLOR = ("saturation", "hue", "grayscale")
 EVENTS = (*FLIPS, "grayscale")  # applied with a probability; all others vary by an amount
 DRAWS = {"translate": 2, "perspective": 8, "crop_scale": 4}  # random numbers per image; 1 for all others
+CORNERS = ((-1.0, -1.0), (-1.0, 1.0), (1.0, -1.0), (1.0, 1.0))  # of the image
+BASIS = ((1.0, -1.0, 1.0), (1.0, 1.0, -1.0), (-1.0, 1.0, 1.0))  # of these corners, see `_basis`
 MAX_ASPECT = 4 / 3  # of a random crop (Szegedy et al., 2015)
 
 
@@ -49,66 +52,94 @@ def augment(
     """
     names = [name for name in (*GEOMETRY, *COLORS) if getattr(config, name) != (1.0 if name == "crop_scale" else 0.0)]
     amounts = _draw(names, config, len(images))
-    if focus is not None and "crop_scale" in amounts:
-        amounts = {name: _send(amount, images) for name, amount in amounts.items()}  # the CPU would wait for the focus
-        amounts["crop_scale"] = torch.cat([amounts["crop_scale"], focus])
-    geometry = {name: amounts[name] for name in GEOMETRY if name in amounts}
+    geometry = {name: amounts.pop(name) for name in GEOMETRY if name in amounts}
     memory_format = torch.channels_last if images.stride(1) == 1 else torch.contiguous_format
     with torch.autocast(images.device.type, enabled=False):  # coordinates need all of float32
         if geometry.keys() <= FLIPS.keys() and size in (None, images.shape[-1]):
-            images, masks = _flip(images, masks, geometry)
+            amounts = _send(geometry | amounts, images)
+            images, masks = _flip(images, masks, amounts)
         else:
-            images, masks = _warp(images, masks, geometry, size or images.shape[-1])
+            crop = {"crop_scale": geometry.pop("crop_scale")} if focus is not None and "crop_scale" in geometry else {}
+            matrix = _homography(geometry, len(images))
+            amounts = _send({"matrix": matrix.view(-1, 9).T} | crop | amounts, images)
+            matrix = amounts["matrix"].T.view(-1, 3, 3)
+            if crop and focus is not None:  # only the device knows the focus
+                matrix = _homography({"crop_scale": torch.cat([amounts["crop_scale"], focus])}, len(images)) @ matrix
+            images, masks = _warp(images, masks, matrix, size or images.shape[-1])
         if amounts.keys() & COLORS.keys():
             images = images.contiguous()  # one plane per channel: several times faster on a CPU
         for name in COLORS:
             if name in amounts:
-                images = COLORS[name](images, _send(amounts[name], images))
+                images = COLORS[name](images, amounts[name])
     images = images.contiguous(memory_format=memory_format)
     return images if masks is None else (images, masks)
 
 
-def _send(amount: Tensor, images: Tensor) -> Tensor:
-    return amount.to(images.device, non_blocking=True)
+def _send(amounts: dict[str, Tensor], images: Tensor) -> dict[str, Tensor]:
+    """These amounts, (draws, B) each, on the device of the images."""
+    if not amounts:
+        return amounts
+    joined = torch.cat(list(amounts.values())).to(images.device, non_blocking=True)
+    return dict(zip(amounts, joined.split([len(amount) for amount in amounts.values()]), strict=True))
 
 
 def _draw(names: list[str], config: TrainConfig, size: int) -> dict[str, Tensor]:
     """The amounts (draws, B) of each augmentation for `size` images; 0 leaves an image unchanged."""
-    amounts = {}
-    for name in names:
-        uniform, value = torch.rand(DRAWS.get(name, 1), size), getattr(config, name)
-        if name in EVENTS:
-            amounts[name] = (uniform < value).float()
-        elif name == "perspective":
-            amounts[name] = uniform * value
-        elif name == "crop_scale":
-            amounts[name] = torch.cat([uniform[:1] * (1 - value), uniform[1:] * 2 - 1])
-        else:
-            amounts[name] = (uniform * 2 - 1) * value
+    if not names:
+        return {}
+    counts = [DRAWS.get(name, 1) for name in names]
+    forms = torch.tensor([form for name in names for form in _forms(name, getattr(config, name))])
+    scale, shift, value, event = forms.T[..., None]
+    uniform = torch.rand(sum(counts), size)
+    drawn = torch.where(event > 0, (uniform < value).float(), (uniform * scale + shift) * value)
     if config.num_ops is not None:
         places = torch.rand(len(names), size).argsort(0)  # a random order of the augmentations
-        for name, place in zip(names, places, strict=True):
-            amounts[name] = amounts[name] * (place < config.num_ops)
+        drawn = drawn * (places < config.num_ops).repeat_interleave(torch.tensor(counts), 0)
+    amounts = dict(zip(names, drawn.split(counts), strict=True))
     if config.one_color:
         coin = torch.rand(size) < 0.5
         amounts |= {"brightness": amounts["brightness"] * coin, "grayscale": amounts["grayscale"] * ~coin}
     return amounts
 
 
-def _flip(images: Tensor, masks: Tensor | None, geometry: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+def _forms(name: str, value: float) -> list[tuple[float, float, float, float]]:
+    """How each random number u in [0, 1) of an augmentation becomes an amount: (u · scale + shift) · value.
+
+    Returns scale, shift and value of each, and whether the amount is instead 1 if u < value, and 0 otherwise.
+    """
+    if name in EVENTS:
+        return [(0, 0, value, 1)]
+    if name == "perspective":
+        return [(1, 0, value, 0)] * DRAWS[name]
+    if name == "crop_scale":
+        return [(1, 0, 1 - value, 0)] + [(2, -1, 1, 0)] * 3
+    return [(2, -1, value, 0)] * DRAWS.get(name, 1)
+
+
+def _flip(images: Tensor, masks: Tensor | None, amounts: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
     """The warp of flips alone: exact, and much cheaper."""
-    for name, amount in geometry.items():
-        dim, amount = FLIPS[name], _send(amount, images)
+    for name in [name for name in FLIPS if name in amounts]:
+        dim, amount = FLIPS[name], amounts[name]
         images = images.lerp(images.flip(dim), amount[0].view(-1, 1, 1, 1))  # a weight of 0 or 1: exact
         masks = None if masks is None else torch.where(amount[0, :, None, None] > 0, masks.flip(dim), masks)
     return images, masks
 
 
-def _warp(images: Tensor, masks: Tensor | None, geometry: dict[str, Tensor], size: int) -> tuple[Tensor, Tensor | None]:
-    """All geometric transforms as one homography and one sampling."""
-    unchanged = torch.eye(3).expand(len(images), 3, 3)
-    matrix = functools.reduce(torch.matmul, (GEOMETRY[name](amount) for name, amount in geometry.items()), unchanged)
-    grid = _grid(_send(matrix, images), size, size)
+def _homography(geometry: dict[str, Tensor], batch: int) -> Tensor:
+    """All geometric transforms as one homography per image, (B, 3, 3)."""
+    if not geometry:
+        return torch.eye(3).repeat(batch, 1, 1)
+    entries = [entry for name, amount in geometry.items() for entry in GEOMETRY[name](amount)]
+    like = next(entry for entry in entries if isinstance(entry, Tensor))
+    numbers = {0: torch.zeros_like(like), 1: torch.ones_like(like)}
+    filled = [entry if isinstance(entry, Tensor) else numbers[entry] for entry in entries]
+    matrices = torch.stack(filled, 1).view(batch, -1, 3, 3)
+    return functools.reduce(torch.matmul, matrices.unbind(1))
+
+
+def _warp(images: Tensor, masks: Tensor | None, matrix: Tensor, size: int) -> tuple[Tensor, Tensor | None]:
+    """Sample images and masks once, under homographies (B, 3, 3)."""
+    grid = _grid(matrix, size, size)
     images = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False).clamp_(0, 1)
     if masks is not None:
         known = masks[:, None].float() - VOID  # beyond the border, grid_sample can only pad with zeros
@@ -119,50 +150,45 @@ def _warp(images: Tensor, masks: Tensor | None, geometry: dict[str, Tensor], siz
 
 def _grid(matrix: Tensor, height: int, width: int) -> Tensor:
     """Sampling positions of the output pixels, (B, H, W, 2), under homographies (B, 3, 3) in [-1, 1] coordinates."""
-    y, x = (((torch.arange(n, device=matrix.device) * 2 + 1) / n - 1) for n in (height, width))
+    y, x = (torch.linspace(1 / n - 1, 1 - 1 / n, n, device=matrix.device) for n in (height, width))  # centers
     columns = matrix[:, :, 1, None] * y + matrix[:, :, 2, None]  # (B, 3, H)
     points = matrix[:, :, 0, None, None] * x + columns[..., None]  # (B, 3, H, W)
     return (points[:, :2] / points[:, 2:].clamp(min=1e-3)).permute(0, 2, 3, 1)  # beyond the horizon: far outside
 
 
-# Each maps amounts (draws, B) to homographies (B, 3, 3) from output to input coordinates, both in [-1, 1].
+# Each maps amounts (draws, B) to homographies from output to input coordinates, both in [-1, 1]: nine entries, row by
+# row, each (B,) or 0 or 1.
+Entries = Sequence[Tensor | int]
 
 
-def _matrix(*entries: Tensor | float) -> Tensor:
-    """Matrices (B, 3, 3) from nine entries, row by row, each (B,) or a number."""
-    batch = next(entry for entry in entries if isinstance(entry, Tensor))
-    columns = [entry if isinstance(entry, Tensor) else torch.full_like(batch, entry) for entry in entries]
-    return torch.stack(columns, dim=1).view(-1, 3, 3)
-
-
-def _crop(amount: Tensor) -> Tensor:
+def _crop(amount: Tensor) -> Entries:
     """Amounts: the fraction of the area that is lost; aspect ratio, x and y of the crop in [-1, 1].
 
     Two further amounts are a point that the crop must contain: the position is then drawn among those that do.
     """
-    (lost, aspect, x, y), point = amount[:4], amount[4:]
+    lost, aspect = amount[:2]
     area = 1 - lost
     ratio = (aspect * (-area.log()).clamp(max=math.log(MAX_ASPECT))).exp()  # never wider or taller than the image
-    width, height = (area * ratio).sqrt(), (area / ratio).sqrt()
+    sides = torch.stack([area * ratio, area / ratio]).sqrt()
+    position, point = amount[2:4], amount[4:]
     if len(point):
-        x, y = (_around(*each) for each in zip(point, (x, y), (width, height), strict=True))
-    return _matrix(width, 0, (1 - width) * x, 0, height, (1 - height) * y, 0, 0, 1)
+        position = _around(point, position, sides)
+    (width, height), (x, y) = sides, (1 - sides) * position
+    return width, 0, x, 0, height, y, 0, 0, 1
 
 
 def _around(point: Tensor, position: Tensor, size: Tensor) -> Tensor:
-    """The position in [-1, 1] of a crop of this size in (0, 1] along one side, moved to contain `point` unless NaN."""
+    """The positions in [-1, 1] of crops of these sizes in (0, 1], moved to contain `point` unless NaN; all (2, B)."""
     room = (1 - size).clamp(min=1e-6)
     low, high = ((point - size) / room).clamp(min=-1), ((point + size) / room).clamp(max=1)
     return torch.where(point.isnan(), position, low + (position + 1) / 2 * (high - low))
 
 
-def _perspective(amount: Tensor) -> Tensor:
+def _perspective(amount: Tensor) -> Entries:
     """Amounts: how far each of the four corners moves inward, x and y, in units of half the side."""
-    ends = torch.arange(-1, 2, 2, device=amount.device)
-    corners = torch.cartesian_prod(ends, ends).float()  # (4, 2)
-    moved = corners * (1 - amount.T.reshape(-1, 4, 2))
-    matrix = _basis(corners[None]) @ _adjugate(_basis(moved))
-    return matrix / matrix[:, 2:, 2:]
+    moved = torch.tensor(CORNERS) * (1 - amount.T.reshape(-1, 4, 2))
+    matrix = torch.tensor(BASIS) @ _adjugate(_basis(moved))
+    return (matrix / matrix[:, 2:, 2:]).view(-1, 9).unbind(1)
 
 
 def _basis(points: Tensor) -> Tensor:
@@ -173,33 +199,30 @@ def _basis(points: Tensor) -> Tensor:
 
 def _adjugate(matrix: Tensor) -> Tensor:
     """The inverse times the determinant, (B, 3, 3): equivalent as a homography, and defined for singular matrices."""
-    a, b, c = matrix.unbind(1)
-    return torch.stack([torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)], dim=2)
+    return torch.linalg.cross(matrix.roll(-1, 1), matrix.roll(-2, 1)).mT
 
 
-def _zoom(amount: Tensor) -> Tensor:
-    return _matrix(1 / (1 + amount[0]), 0, 0, 0, 1 / (1 + amount[0]), 0, 0, 0, 1)
+def _zoom(amount: Tensor) -> Entries:
+    size = 1 / (1 + amount[0])
+    return size, 0, 0, 0, size, 0, 0, 0, 1
 
 
-def _shear(amount: Tensor) -> Tensor:
-    return _matrix(1.0, amount[0].deg2rad().tan(), 0, 0, 1, 0, 0, 0, 1)
-
-
-def _rotation(amount: Tensor) -> Tensor:
+def _rotation(amount: Tensor) -> Entries:
     """Amounts: degrees, counterclockwise."""
-    sin, cos = amount[0].deg2rad().sin(), amount[0].deg2rad().cos()
-    return _matrix(cos, -sin, 0, sin, cos, 0, 0, 0, 1)
+    angle = amount[0].deg2rad()
+    sin, cos = angle.sin(), angle.cos()
+    return cos, -sin, 0, sin, cos, 0, 0, 0, 1
 
 
-GEOMETRY: dict[str, Callable[[Tensor], Tensor]] = {  # in the order in which they are applied to the image
+GEOMETRY: dict[str, Callable[[Tensor], Entries]] = {  # in the order in which they are applied to the image
     "crop_scale": _crop,
     "perspective": _perspective,
-    "hflip": lambda amount: _matrix(1 - 2 * amount[0], 0, 0, 0, 1, 0, 0, 0, 1),
-    "vflip": lambda amount: _matrix(1, 0, 0, 0, 1 - 2 * amount[0], 0, 0, 0, 1),
-    "shear": _shear,
+    "hflip": lambda amount: (1 - 2 * amount[0], 0, 0, 0, 1, 0, 0, 0, 1),
+    "vflip": lambda amount: (1, 0, 0, 0, 1 - 2 * amount[0], 0, 0, 0, 1),
+    "shear": lambda amount: (1, amount[0].deg2rad().tan(), 0, 0, 1, 0, 0, 0, 1),  # degrees
     "zoom": _zoom,
     "rotation": _rotation,
-    "translate": lambda amount: _matrix(1, 0, -2 * amount[0], 0, 1, -2 * amount[1], 0, 0, 1),
+    "translate": lambda amount: (1, 0, -2 * amount[0], 0, 1, -2 * amount[1], 0, 0, 1),
 }
 
 

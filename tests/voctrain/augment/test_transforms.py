@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from voctrain.augment.transforms import COLORS, GEOMETRY, _grid, _warp, augment
+from voctrain.augment.transforms import COLORS, _grid, _homography, _warp, augment
 from voctrain.config import ClassifyConfig
 
 OFF = {"hflip": 0.0}
@@ -40,7 +40,7 @@ def warp(images: Tensor, **amounts) -> Tensor:
     """A warp by the given amounts, the same for all images."""
     size = len(images)
     geometry = {name: torch.tensor(a).float().view(-1, 1).expand(-1, size) for name, a in amounts.items()}
-    return _warp(images, None, geometry, images.shape[-1])[0]
+    return _warp(images, None, _homography(geometry, size), images.shape[-1])[0]
 
 
 def test_augment_without_transforms_returns_the_inputs():
@@ -105,13 +105,13 @@ def test_zoom_enlarges_the_center():
 def test_crop_has_the_given_area_and_stays_inside():
     torch.manual_seed(1)
     lost = torch.rand(1, 500) * 0.7
-    matrix = GEOMETRY["crop_scale"](torch.cat([lost, torch.rand(3, 500) * 2 - 1]))
+    matrix = _homography({"crop_scale": torch.cat([lost, torch.rand(3, 500) * 2 - 1])}, 500)
     torch.testing.assert_close(matrix[:, 0, 0] * matrix[:, 1, 1], 1 - lost[0])
     aspect = matrix[:, 0, 0] / matrix[:, 1, 1]
     assert aspect.max() <= 4 / 3 + 1e-5
     assert aspect.min() >= 3 / 4 - 1e-5
     assert (matrix[:, :2, 2].abs() + matrix[:, :2, :2].sum(2)).max() <= 1 + 1e-5
-    corner = GEOMETRY["crop_scale"](torch.tensor([[0.75], [0.0], [-1.0], [1.0]]))  # a quarter, at the bottom left
+    corner = _homography({"crop_scale": torch.tensor([[0.75], [0.0], [-1.0], [1.0]])}, 1)  # a quarter, at bottom left
     torch.testing.assert_close(corner, torch.tensor([[[0.5, 0, -0.5], [0, 0.5, 0.5], [0, 0, 1]]]))
 
 
@@ -131,7 +131,7 @@ def test_perspective_maps_moved_corners_to_corners():
     moves = torch.rand(8, 50) * 0.6
     corners = torch.tensor([[-1.0, -1], [-1, 1], [1, -1], [1, 1]])
     moved = corners * (1 - moves.T.view(50, 4, 2))
-    points = torch.cat([moved, torch.ones(50, 4, 1)], 2) @ GEOMETRY["perspective"](moves).mT
+    points = torch.cat([moved, torch.ones(50, 4, 1)], 2) @ _homography({"perspective": moves}, 50).mT
     torch.testing.assert_close(points[..., :2] / points[..., 2:], corners.expand(50, 4, 2), atol=1e-4, rtol=0)
 
 
