@@ -1,6 +1,5 @@
 """The epoch loop that all tasks share."""
 
-import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from voctrain.optim import Schedule, build_optimizer
 from voctrain.overflow import FiniteBuffers, mean_loss
 from voctrain.precision import autocast, grad_scaler
 from voctrain.seeding import seed_epoch
-from voctrain.weight_averaging import average_decay, final_decay, update_average
+from voctrain.weight_averaging import MovingAverage
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ def fit(
 ) -> Iterator[Epoch]:
     """Train `model`, yielding an `Epoch` after each; it ends after `config.epochs` or by early stopping.
 
-    draw: returns the indices of an epoch's images, (draws,) on the CPU, always the same number.
+    draw: returns the indices of an epoch's images, (draws,), always the same number.
     batch_loss: maps indices (B,) to the scalar loss and a detached value for `train_metrics`.
     evaluate: maps the model in eval mode to metrics and the predictions behind them; both may be empty.
     metric: the score, higher is better, for `plateau` and early stopping; without it neither acts.
@@ -101,9 +100,10 @@ class Training:
         self.precision, self.scaler = autocast(config, device), grad_scaler(config, device)
         self.optimizer = build_optimizer(model, config)
         self.schedule = Schedule(self.optimizer, config, batches)
-        self.average = None if config.ema_memory is None else copy.deepcopy(model).requires_grad_(False)
-        self.evaluated = model if self.average is None else self.average
-        self.decay = final_decay(config.ema_memory or 0, batches * config.epochs)  # of the average
+        self.average = None
+        if config.ema_memory is not None:
+            self.average = MovingAverage(model, config.ema_memory, batches * config.epochs)
+        self.evaluated = model if self.average is None else self.average.model
         self.buffers = FiniteBuffers(model, enabled=self.scaler.is_enabled())
         self.micro_batch = config.micro_batch or config.batch_size
         self.averages = getattr(config, "reduction", "mean") == "mean"  # whether the loss is a mean over images
@@ -152,7 +152,7 @@ class Training:
         self.schedule.step()
         self.buffers.repair()
         if self.average is not None:
-            update_average(self.average, self.model, average_decay(self.decay, step))
+            self.average.update(step)
 
     def state_dict(self, history: list[dict[str, float]]) -> dict[str, Any]:
         """The `state` of an `Epoch`, with the metrics of the epochs so far."""
@@ -168,7 +168,7 @@ class Training:
 
     def _parts(self) -> dict[str, Any]:
         parts = {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule, "scaler": self.scaler}
-        return parts | ({} if self.average is None else {"average": self.average})
+        return parts | ({} if self.average is None else {"average": self.average.model})
 
 
 def clip_gradients(model: nn.Module, config: TrainConfig) -> None:

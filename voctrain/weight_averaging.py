@@ -1,5 +1,8 @@
 """The exponential moving average of a model's weights, which is evaluated in place of the model."""
 
+import copy
+
+import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -18,15 +21,23 @@ def average_decay(decay: float, step: int) -> float:
     return min(decay, (1 + step) / (10 + step))
 
 
-def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
-    """Move the average's weights and buffers toward the model's.
+class MovingAverage:
+    """The average of `model` over the last `memory` × `steps` optimizer steps, in a `model` of its own.
 
     torch's AveragedModel is not used because it would wait for the GPU here. The running statistics of batch
     normalization are averaged like the weights, so that both cover the same steps.
     """
-    pairs = list(zip(average.state_dict().values(), model.state_dict().values(), strict=True))
-    floating = [pair for pair in pairs if pair[0].is_floating_point()]
-    get_ema_multi_avg_fn(decay)([averaged for averaged, _ in floating], [current for _, current in floating], None)
-    for averaged, current in pairs:
-        if not averaged.is_floating_point():  # counters
-            averaged.copy_(current)
+
+    def __init__(self, model: nn.Module, memory: float, steps: int):
+        self.model = copy.deepcopy(model).requires_grad_(False)
+        self.decay = final_decay(memory, steps)
+        pairs = list(zip(self.model.state_dict().values(), model.state_dict().values(), strict=True))
+        # Once, for all steps: averages and what is averaged, and counters, which are copied.
+        self.floating = [[pair[i] for pair in pairs if pair[0].is_floating_point()] for i in range(2)]
+        self.counters = [[pair[i] for pair in pairs if not pair[0].is_floating_point()] for i in range(2)]
+
+    def update(self, step: int) -> None:
+        """Move the weights and buffers toward the model's; `step` counts from 1 over the whole training."""
+        get_ema_multi_avg_fn(average_decay(self.decay, step))(*self.floating, None)
+        if self.counters[0]:
+            torch._foreach_copy_(*self.counters)  # pyright: ignore[reportPrivateImportUsage]  # no public equivalent

@@ -59,7 +59,6 @@ def training_script(run: Path, record: RunRecord, best: BestRecord) -> str:
     )
     lines = [
         head,
-        *(["import copy", ""] if config.ema_memory is not None else []),
         "import torch",
         "",
         *(_import(name, imports[name]) for name in sorted(imports)),
@@ -120,7 +119,7 @@ def _loop_imports(config: TrainConfig) -> dict[str, str]:
     if _scaled(config):
         imports |= {"voctrain.precision": "autocast, grad_scaler", "voctrain.overflow": "FiniteBuffers"}
     if config.ema_memory is not None:
-        imports["voctrain.weight_averaging"] = "average_decay, final_decay, update_average"
+        imports["voctrain.weight_averaging"] = "MovingAverage"
     if config.clip_norm is not None or config.clip_value is not None:
         imports["voctrain.loop"] = "clip_gradients"
     return imports
@@ -136,8 +135,7 @@ def _preparation(config: TrainConfig) -> Iterator[str]:
         yield "scaler = grad_scaler(config, device)  # for float16, which older GPUs need"
         yield "buffers = FiniteBuffers(model, enabled=scaler.is_enabled())"
     if config.ema_memory is not None:
-        yield "average = copy.deepcopy(model).requires_grad_(False)  # is evaluated"
-        yield "decay, step = final_decay(config.ema_memory, batches * config.epochs), 0"
+        yield "average, step = MovingAverage(model, config.ema_memory, batches * config.epochs), 0"
 
 
 def _epoch(config: TrainConfig, parts: Script, metric: str) -> Iterator[str]:
@@ -147,7 +145,7 @@ def _epoch(config: TrainConfig, parts: Script, metric: str) -> Iterator[str]:
     yield f"    for index in {parts.draw}.tensor_split(batches):"
     yield from _lines(_step(config, parts), 8)
     yield ""
-    yield f"    evaluated = {'model' if config.ema_memory is None else 'average'}.eval()"
+    yield f"    evaluated = {'model' if config.ema_memory is None else 'average.model'}.eval()"
     yield "    with torch.inference_mode():"
     yield indent(parts.score.strip(), " " * 8)
     yield f'    score = metrics["{metric}"]'
@@ -188,7 +186,7 @@ def _step(config: TrainConfig, parts: Script) -> Iterator[str]:
         yield "buffers.repair()"
     if config.ema_memory is not None:
         yield "step += 1"
-        yield "update_average(average, model, average_decay(decay, step))"
+        yield "average.update(step)"
 
 
 def _gradients(config: TrainConfig, parts: Script, *, share: bool = False) -> Iterator[str]:
