@@ -72,20 +72,24 @@ def dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
 
 def lovasz_softmax(logits: Tensor, masks: Tensor) -> Tensor:
     """The Lovász extension of a batch's 1 - IoU, averaged over the classes in its masks (Berman et al., 2018)."""
-    known = masks != VOID
-    target = masks[known].long()  # (P,)
-    present = target.unique()  # (K,)
-    if not len(target):
+    probabilities, target = logits.softmax(1).movedim(1, 0).flatten(1), masks.flatten()  # (C, P), (P,)
+    classes = torch.arange(len(probabilities), device=masks.device)
+    if not masks.is_cuda:  # sort only what counts; a GPU would wait to know how much that is
+        known = target != VOID
+        classes, target = target[known].unique().long(), target[known]
+        probabilities = probabilities[:, known][classes]
+    if not len(classes):
         return logits.sum() * 0
-    truth = (target == present[:, None]).float()  # (K, P)
-    errors = (truth - logits.softmax(1).movedim(1, 0)[:, known][present]).abs()
+    truth = (target == classes[:, None]).float()  # (K, P)
+    errors = torch.where(target == VOID, -1.0, (truth - probabilities).abs())  # void comes last
     # One class at a time: on a GPU, sorting a few long rows at once takes many times longer.
     errors, order = map(torch.stack, zip(*(row.sort(descending=True) for row in errors), strict=True))
     truth = truth.gather(1, order)
     total = truth.sum(1, keepdim=True)
     jaccard = 1 - (total - truth.cumsum(1)) / (total + (1 - truth).cumsum(1))  # of the first 1..P errors
-    gradient = torch.diff(jaccard, prepend=jaccard.new_zeros(len(present), 1))
-    return (errors * gradient).sum(1).mean()
+    gradient = torch.diff(jaccard, prepend=jaccard.new_zeros(len(classes), 1))
+    present = total[:, 0] > 0
+    return ((errors.clamp(min=0) * gradient).sum(1) * present).sum() / present.sum().clamp(min=1)
 
 
 def binary_cross_entropy(logits: Tensor, masks: Tensor, pos_weight: float) -> Tensor:
