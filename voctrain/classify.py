@@ -94,7 +94,7 @@ def train(
     yield from fit(
         model,
         config,
-        draw=lambda: train_index[pool.draw()],
+        draw=lambda: train_images.order(train_index[pool.draw()]),
         batch_loss=batch_loss,
         train_metrics=_train_metrics,
         evaluate=evaluate,

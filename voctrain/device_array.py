@@ -27,9 +27,14 @@ class DeviceArray:
             rows = rows.to(device) if rows.nbytes <= budget * room else rows
         self.rows = rows.to(device) if device.type == "mps" else rows
 
+    def order(self, index: Tensor) -> Tensor:
+        """These indices (on the CPU) where the array is, for all batches of an epoch at once."""
+        return index.to(self.rows.device, non_blocking=True)
+
     def __getitem__(self, index: Tensor) -> Tensor:
-        """A copy of the rows at these indices (on the CPU), on the device."""
-        rows = self.rows[index.to(self.rows.device, non_blocking=True)]
+        """A copy of the rows at these indices, on the device."""
+        # Indices that come back from the device must have arrived.
+        rows = self.rows[index.to(self.rows.device, non_blocking=index.device.type == "cpu")]
         if rows.device.type == "cpu" and self.device.type == "cuda":
             rows = rows.pin_memory()
         return rows.to(self.device, non_blocking=True)

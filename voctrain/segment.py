@@ -69,7 +69,7 @@ def train(
     yield from fit(
         model,
         config,
-        draw=lambda: train_index[pool.draw()],
+        draw=lambda: train_images.order(train_index[pool.draw()]),
         batch_loss=batch_loss,
         train_metrics=lambda outputs: mask_metrics(torch.cat(outputs).cpu().numpy(), prefix="train_"),
         evaluate=lambda model: _validated(model, config, data, images, masks),

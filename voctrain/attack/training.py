@@ -66,7 +66,7 @@ def train(
     yield from fit(
         generator,
         config,
-        draw=lambda: index[torch.randperm(len(index))],
+        draw=lambda: images.order(index[torch.randperm(len(index))]),
         batch_loss=batch_loss,
         train_metrics=lambda outputs: {},
         evaluate=evaluate,
