@@ -71,7 +71,7 @@ def test_only_the_command_of_the_data_prints_and_reads_arguments(file):
 TRAINING_FLOORS = (
     ("config", "contact_sheet"),
     ("data",),
-    ("augment", "losses", "metrics", "device_array", "models", "sampling", "precision", "overflow"),
+    ("augment", "losses", "metrics", "device_array", "models", "sampling", "precision", "overflow", "determinism"),
     ("images", "optim", "checkpoint", "seeding", "self_training", "submission", "weight_averaging"),
     ("features", "loop"),
     ("probe",),

@@ -62,6 +62,7 @@ class TrainConfig:
     batch_size: int = number(32, 1)
     micro_batch: int | None = number(None, 2)  # at most this many images at a time; a batch's gradients are accumulated
     precision: str = choice("auto", "float32", "bfloat16", "float16")  # auto: see voctrain.precision.precision_of
+    deterministic: bool = False  # on CUDA, compute the same bits each time, but more slowly; CPUs always do
 
     optimizer: str = choice("adamw", "adam", "sgd", "adagrad")
     lr: float = number(1e-3, 0)  # peak learning rate of the schedule; with linear, the initial one

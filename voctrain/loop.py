@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from voctrain.config import TrainConfig
+from voctrain.determinism import deterministic_algorithms
 from voctrain.optim import Schedule, build_optimizer
 from voctrain.overflow import FiniteBuffers, mean_loss
 from voctrain.precision import autocast, grad_scaler
@@ -49,7 +50,8 @@ def fit(
     metric: the score, higher is better, for `plateau` and early stopping; without it neither acts.
 
     Every epoch is seeded from (seed, epoch): resumed from any state, training continues bit for bit on the same
-    machine. Raises `FloatingPointError` when training has diverged, see `mean_loss`.
+    machine, on CUDA if the configuration is `deterministic`. Raises `FloatingPointError` when training has diverged,
+    see `mean_loss`, and `ValueError` if it cannot be deterministic.
     """
     model.to(device).to(memory_format=torch.channels_last)
     batches = batches_per_epoch(len(draw()), config.batch_size)
@@ -59,23 +61,24 @@ def fit(
     for number in range(len(history) + 1, config.epochs + 1):
         if config.patience is not None and _epochs_without_gain(history, metric) >= config.patience:
             return
-        seed_epoch(config.seed, number)
-        model.train()
-        losses, sizes, rates, outputs = [], [], [], []
-        indices = draw().tensor_split(batches)  # of nearly equal size
-        for step, index in enumerate(indices, start=(number - 1) * batches + 1):
-            rates.append(training.schedule.lr)
-            for size, loss, output in training.gradients(index, batch_loss):
-                sizes.append(size)
-                losses.append(loss)
-                outputs.append(output)
-            training.update(step)
+        with deterministic_algorithms(config, device):
+            seed_epoch(config.seed, number)
+            model.train()
+            losses, sizes, rates, outputs = [], [], [], []
+            indices = draw().tensor_split(batches)  # of nearly equal size
+            for step, index in enumerate(indices, start=(number - 1) * batches + 1):
+                rates.append(training.schedule.lr)
+                for size, loss, output in training.gradients(index, batch_loss):
+                    sizes.append(size)
+                    losses.append(loss)
+                    outputs.append(output)
+                training.update(step)
 
-        train_loss, counted = mean_loss(torch.stack(losses).tolist(), sizes, number, training.scaler)
-        train_scores = train_metrics(list(compress(outputs, counted)))
-        evaluated = training.evaluated.eval()
-        with torch.inference_mode():
-            scores, predictions = evaluate(evaluated)
+            train_loss, counted = mean_loss(torch.stack(losses).tolist(), sizes, number, training.scaler)
+            train_scores = train_metrics(list(compress(outputs, counted)))
+            evaluated = training.evaluated.eval()
+            with torch.inference_mode():
+                scores, predictions = evaluate(evaluated)
         metrics = {"lr": sum(rates) / len(rates), "train_loss": train_loss, **train_scores, **scores}
         history.append(metrics)
         if metric in metrics:

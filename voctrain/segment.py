@@ -19,7 +19,7 @@ from voctrain.data.resizing import place, window
 from voctrain.device_array import DeviceArray
 from voctrain.images import EVAL_BATCH, arrays_on, channel_statistics, check_images, pixel_counts, to_unit
 from voctrain.loop import Epoch, fit
-from voctrain.losses.segmentation import MaskLoss
+from voctrain.losses.segmentation import MaskLoss, total_cross_entropy
 from voctrain.metrics.segmentation import confusion, mask_dice, mask_metrics
 from voctrain.models import Segmenter, build_segmenter
 from voctrain.models.auxiliary import outputs_of
@@ -88,7 +88,7 @@ def _validated(
     counts, dice, total, known = [], [], 0.0, 0
     for index in torch.tensor(data.val).split(EVAL_BATCH):
         target, logits = masks[index], _logits(model, images[index], config)
-        total += F.cross_entropy(logits, target.long(), ignore_index=VOID, reduction="sum")
+        total += total_cross_entropy(logits, target)
         predicted = logits.argmax(1)
         counts.append(confusion(target, predicted, 1 + len(data.classes)))
         dice.append(mask_dice(target, predicted))

@@ -31,13 +31,14 @@ class MovingAverage:
     def __init__(self, model: nn.Module, memory: float, steps: int):
         self.model = copy.deepcopy(model).requires_grad_(False)
         self.decay = final_decay(memory, steps)
+        # Paired once, for all steps: what is averaged, and counters, which are copied.
         pairs = list(zip(self.model.state_dict().values(), model.state_dict().values(), strict=True))
-        # Once, for all steps: averages and what is averaged, and counters, which are copied.
-        self.floating = [[pair[i] for pair in pairs if pair[0].is_floating_point()] for i in range(2)]
-        self.counters = [[pair[i] for pair in pairs if not pair[0].is_floating_point()] for i in range(2)]
+        floating, counters = ([p for p in pairs if p[0].is_floating_point() == kind] for kind in (True, False))
+        self.averages, self.weights = [p[0] for p in floating], [p[1] for p in floating]
+        self.copies, self.counters = [p[0] for p in counters], [p[1] for p in counters]
 
     def update(self, step: int) -> None:
         """Move the weights and buffers toward the model's; `step` counts from 1 over the whole training."""
-        get_ema_multi_avg_fn(average_decay(self.decay, step))(*self.floating, None)
-        if self.counters[0]:
-            torch._foreach_copy_(*self.counters)  # pyright: ignore[reportPrivateImportUsage]  # no public equivalent
+        get_ema_multi_avg_fn(average_decay(self.decay, step))(self.averages, self.weights, None)
+        if self.counters:
+            torch._foreach_copy_(self.copies, self.counters)  # pyright: ignore[reportPrivateImportUsage]  # no public one

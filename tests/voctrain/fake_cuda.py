@@ -27,6 +27,11 @@ WAITING = {
 }
 INDEXING = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_}
 NO_KERNEL = {aten.empty, aten.empty_like, aten.empty_strided, aten.new_empty, aten.new_empty_strided, aten.detach}
+# Without a deterministic kernel; torch decomposes the other ones of ours.
+NONDETERMINISTIC = {
+    *(aten.nll_loss2d_forward, aten.nll_loss2d_backward, aten._adaptive_avg_pool2d_backward),
+    *(aten.reflection_pad2d_backward, aten.upsample_bilinear2d_backward, aten.grid_sampler_2d_backward),
+}
 ANSWERS = {  # of torch.cuda
     **{"is_available": True, "_lazy_init": None, "current_device": 0, "is_current_stream_capturing": False},
     **{"mem_get_info": (2**34, 2**34), "get_per_process_memory_fraction": 1.0, "memory_allocated": 0},
@@ -132,6 +137,8 @@ class FakeCuda(TorchDispatchMode):
             )
         for _ in strangers:  # indices on the CPU are copied to the device
             self._count(self.counts.copies, func, waits=True)
+        if operation in NONDETERMINISTIC and torch.are_deterministic_algorithms_enabled():
+            raise RuntimeError(f"{func} does not have a deterministic implementation, but you set …")
         masked = operation in INDEXING and any(index is not None and index.dtype == torch.bool for index in args[1])
         if masked or operation in WAITING:
             self.counts.syncs.append(str(func))

@@ -10,60 +10,26 @@ import numpy as np
 import pytest
 import torch
 
-from voctrain import attack, classify, loop, segment
+from tests.voctrain.setups import COLORED, SETUPS, data_of, save_victim, small
+from voctrain import classify, loop, segment
 from voctrain.attack.objective import Objective
 from voctrain.augment.transforms import augment
-from voctrain.config import AttackConfig, ClassifyConfig, SegmentConfig
 from voctrain.device_array import DeviceArray
 from voctrain.images import to_unit
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
 GPU = torch.device("cuda")
-TINY = {"image_size": 32, "batch_size": 4, "epochs": 2, "lr": 1e-3}
-VARIED = {"rotation": 20.0, "perspective": 0.2, "crop_scale": 0.5, "brightness": 0.3, "contrast": 0.3, "vflip": 0.5}
-COLORED = VARIED | {"saturation": 0.3, "hue": 0.1, "grayscale": 0.1, "translate": 0.1, "zoom": 0.1, "shear": 5.0}
-
-OPTIONS = {  # task and options of trainings that together reach every part that runs on the device
-    "all augmentations": ("classify", COLORED | {"num_ops": 5}),
-    "mixing, average, focal": ("classify", {"mixup": 0.4, "cutmix": 1.0, "ema_memory": 0.9, "loss": "focal"}),
-    "masks, asymmetric": ("classify", {"mask_loss": 1.0, "loss": "asymmetric", "optimizer": "adam"}),
-    "places": ("classify", {"architecture": "test_resnet", "mask_loss": 1.0, "mask_pooling": True}),
-    "weights, clipping": ("classify", {"loss": "bce_weight", "clip_norm": 1.0, "clip_value": 0.1, "aug_repeats": 2}),
-    "adagrad, plateau": ("classify", {"optimizer": "adagrad", "schedule": "plateau", "sampling": "weighted"}),
-    "sgd, cap": ("classify", {"optimizer": "sgd", "reduction": "sum", "pos_weight_cap": 5.0}),
-    "focus, paste": ("segment", COLORED | {"crop_focus": 0.5, "copy_paste": 0.5, "class_balance": 0.5}),
-    "dice": ("segment", {"loss": "cross_entropy+dice"}),
-    "lovasz": ("segment", {"loss": "lovasz"}),
-    "object_cross_entropy": ("segment", {"loss": "object_cross_entropy"}),
-    "bce": ("segment", {"loss": "bce"}),
-    "residual, penalties": ("attack", VARIED | {"ssim_penalty": 1.0, "l2_penalty": 1.0, "contrast_masking": 0.5}),
-    "guided": ("attack", {"architecture": "guided", "goal": "invert"}),
-    "universal": ("attack", {"architecture": "universal", "activation": None, "width": None, "goal": "hide:dog"}),
-    "privacy": ("attack", {"architecture": "mnist_adversarial", "width": None, "goal": "privacy", "ssim_penalty": 1.0}),
-}
-WAITING = ("lovasz", "adagrad, plateau")  # boolean indices; not fused
+PASTED = {"crop_focus": 0.5, "copy_paste": 0.5, "loss": "cross_entropy+lovasz"}
+WAITING = ("float16, adagrad",)  # not fused, see test_launches.py
 
 
 @pytest.fixture(scope="module")
 def task(draw_data, tmp_path_factory):
     """A function from a task's name and options to its module and a small configuration."""
-    path = tmp_path_factory.mktemp("victims") / "victim.pt"
-    config = ClassifyConfig(**TINY, architecture="simple")
-    for epoch in classify.train(config, draw_data()):
-        saved = classify.checkpoint(config, draw_data(), epoch.weights, epoch.metrics)
-    torch.save(saved | {"thresholds": [0.4] * 3}, path)
-    tasks = {
-        "classify": (classify, ClassifyConfig, {"architecture": "resnet9"}),
-        "segment": (segment, SegmentConfig, {"width": 4, "depth": 2}),
-        "attack": (attack, AttackConfig, {"victim": str(path), "width": 4, "scale": 0.1}),
-    }
-
-    def make(name, **options):
-        module, kind, known = tasks[name]
-        return module, kind(**(TINY | known | options))
-
-    return make
+    victim = tmp_path_factory.mktemp("victims") / "victim.pt"
+    save_victim(victim, draw_data())
+    return lambda name, **options: small(name, victim, **options)
 
 
 @pytest.fixture
@@ -105,31 +71,75 @@ def test_trains_on_the_device_with_channels_last(task, draw_data, name, precisio
     assert torch.cuda.max_memory_allocated() > 1e4
 
 
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_every_part_runs_on_the_device(task, draw_data, options):
-    name, options = options
-    module, config = task(name, **options)
-    for epoch in module.train(config, draw_data(), device="cuda"):
-        assert all(math.isfinite(value) for value in epoch.metrics.values())
+@pytest.mark.parametrize("name", SETUPS)
+def test_batches_do_not_wait_for_the_device(task, draw_data, monkeypatch, name):
+    known, options = SETUPS[name]
+    module, config = task(known, **options)
+    data, update, steps = data_of(name, draw_data(size=config.image_size)), loop.Training.update, []
+    batches = loop.batches_per_epoch(len(data.train), config.batch_size)
 
-
-@pytest.mark.parametrize("options", [name for name in OPTIONS if name not in WAITING])
-def test_batches_do_not_wait_for_the_device(task, draw_data, monkeypatch, options):
-    update, steps = loop.Training.update, []
-
-    def strict(training, loss, step):
-        update(training, loss, step)
-        steps.append(step)  # three per epoch; the first one initializes, and after the last the losses are needed
-        torch.cuda.set_sync_debug_mode("default" if step % 3 == 0 else "error")
+    def strict(training, step):
+        update(training, step)
+        steps.append(step)  # the first one initializes, and after an epoch's last the losses are needed
+        free = step % batches == 0 or name in WAITING
+        torch.cuda.set_sync_debug_mode("default" if free else "error")
 
     monkeypatch.setattr(loop.Training, "update", strict)
-    name, options = OPTIONS[options]
-    module, config = task(name, **options)
     try:
-        list(module.train(config, draw_data(), device="cuda"))
+        for epoch in module.train(config, data, device="cuda"):
+            assert all(math.isfinite(value) for value in epoch.metrics.values())
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert steps == [1, 2, 3, 4, 5, 6]
+    assert steps == list(range(1, 2 * batches + 1))
+
+
+@pytest.mark.usefixtures("full_float32")
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", ["classify", "segment", "attack"])
+def test_half_precision_agrees_with_float32(task, draw_data, name, precision):
+    results = []
+    for dtype in ("float32", precision):
+        module, config = task(name, precision=dtype, optimizer="sgd")
+        results.append([epoch.metrics for epoch in module.train(config, draw_data(), device="cuda")])
+    for metrics, expected in zip(*reversed(results), strict=True):
+        assert_near(metrics, expected, 0.05)
+
+
+def bits(epochs):
+    return [(e.metrics, {name: weight.cpu() for name, weight in e.weights.items()}, stored(e.state)) for e in epochs]
+
+
+@pytest.mark.parametrize("name", ["classify", "segment", "attack"])
+@pytest.mark.parametrize("precision", ["auto", "float16"])
+def test_deterministic_trainings_resume_bit_for_bit(task, draw_data, name, precision):
+    options = {"attack": {"architecture": "universal", "activation": None, "width": None}, "segment": PASTED}
+    options = {"deterministic": True, "precision": precision, "epochs": 3} | COLORED | options.get(name, {})
+    module, config = task(name, **options)
+    whole = bits(module.train(config, draw_data(), device="cuda"))
+    rest = bits(module.train(config, draw_data(), device="cuda", resume=whole[0][2]))
+    for (metrics, weights, _), (expected, those, _) in zip(rest, whole[1:], strict=True):
+        assert metrics == expected
+        assert all(torch.equal(weights[name], weight) for name, weight in those.items())
+
+
+def test_a_batch_that_does_not_fit_is_computed_in_parts(task, draw_data):
+    def train():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        _, config = task("classify", architecture="resnet18", image_size=128, batch_size=64, epochs=1)
+        data = draw_data(train=64, size=128)
+        epochs = [epoch.metrics for epoch in classify.train(config, data, device="cuda")]
+        return epochs, torch.cuda.max_memory_reserved()
+
+    _, peak = train()
+    limit = 0.7 * peak
+    torch.cuda.set_per_process_memory_fraction(limit / torch.cuda.mem_get_info()[1])
+    try:
+        epochs, used = train()
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert math.isfinite(epochs[0]["train_loss"])
+    assert used <= limit
 
 
 @pytest.mark.usefixtures("full_float32")

@@ -1,5 +1,7 @@
 """What a training step asks of a GPU, counted on a device that is none."""
 
+import os
+
 import pytest
 import torch
 
@@ -10,6 +12,12 @@ from voctrain.device_array import DeviceArray
 
 # GradScaler asks the device whether a step is skipped, unless the optimizer is fused; Adagrad is only in new torch.
 WAITING = {"float16, adagrad"}
+PADDED = {
+    "residual, penalties",
+    "guided",
+    "privacy",
+    "float16, add",
+}  # by reflection, which is not deterministic on CUDA
 LARGE = {"fine-tuning", "auxiliary outputs", "auxiliary maps", "linear maps"}
 
 
@@ -81,3 +89,35 @@ def test_waiting_is_noticed(trained, monkeypatch, name, planted):
 def test_operands_on_two_devices_are_an_error():
     with fake_cuda(), pytest.raises(RuntimeError, match="same device"):
         torch.ones(3, device="cuda") + torch.ones(3)
+
+
+def test_deterministic_trainings_use_deterministic_algorithms_only(trained, monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    seen, gradients = set(), loop.Training.gradients
+
+    def watched(training, index, batch_loss):
+        seen.add((torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark))
+        return gradients(training, index, batch_loss)
+
+    monkeypatch.setattr(loop.Training, "gradients", watched)
+    for deterministic in (False, True):
+        _, _, metrics = trained("crops", deterministic=deterministic)
+        assert len(metrics) == 2
+        assert not torch.are_deterministic_algorithms_enabled()
+        assert torch.backends.cudnn.benchmark
+    assert seen == {(False, True), (True, False)}
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+@pytest.mark.parametrize("name", [name for name in SETUPS if name not in LARGE | PADDED])
+def test_every_part_of_a_training_can_be_deterministic(trained, name):
+    assert trained(name, deterministic=True, epochs=1)[2]
+
+
+@pytest.mark.parametrize("name", sorted(PADDED))
+def test_what_cannot_be_deterministic_is_an_error_of_one_line(trained, name):
+    with pytest.raises(ValueError, match=r"^deterministic=true requires .*reflection_pad2d_backward.*omit") as error:
+        trained(name, deterministic=True)
+    assert "\n" not in str(error.value)
+    assert not torch.are_deterministic_algorithms_enabled()

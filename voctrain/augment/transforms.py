@@ -102,7 +102,7 @@ def _draw(names: list[str], config: TrainConfig, size: int) -> dict[str, Tensor]
     return amounts
 
 
-def _forms(name: str, value: float) -> list[tuple[float, float, float, float]]:
+def _forms(name: str, value: float) -> Sequence[tuple[float, float, float, float]]:
     """How each random number u in [0, 1) of an augmentation becomes an amount: (u · scale + shift) · value.
 
     Returns scale, shift and value of each, and whether the amount is instead 1 if u < value, and 0 otherwise.

@@ -51,8 +51,13 @@ def balanced_weights(counts: np.ndarray, power: float) -> Tensor:
 def cross_entropy(logits: Tensor, masks: Tensor, weights: Tensor) -> Tensor:
     """Mean cross-entropy over pixels, weighted by `weights` (C,) of their classes."""
     target, known = masks.long(), masks != VOID
-    total = F.cross_entropy(logits, target, weights, ignore_index=VOID, reduction="sum")
-    return total / (weights[target * known] * known).sum().clamp(min=1e-6)
+    return total_cross_entropy(logits, masks, weights) / (weights[target * known] * known).sum().clamp(min=1e-6)
+
+
+def total_cross_entropy(logits: Tensor, masks: Tensor, weights: Tensor | None = None) -> Tensor:
+    """The summed cross-entropy of all pixels, as rows because torch's loss of maps is not deterministic on CUDA."""
+    rows = logits.movedim(1, -1).flatten(0, -2)  # (P, C)
+    return F.cross_entropy(rows, masks.flatten().long(), weights, ignore_index=VOID, reduction="none").sum()
 
 
 def dice_loss(logits: Tensor, masks: Tensor) -> Tensor:

@@ -35,10 +35,17 @@ def _with_mean(maps: Sequence[Tensor]) -> list[Tensor]:
     return [*maps, maps[-1].mean((2, 3), keepdim=True)]
 
 
+def _pooled(part: Tensor, height: int, width: int) -> Tensor:
+    """Adaptive pooling, deterministic on CUDA where the cells have equal sizes."""
+    (rows, more_rows), (columns, more_columns) = divmod(part.shape[-2], height), divmod(part.shape[-1], width)
+    even = not more_rows and not more_columns
+    return F.avg_pool2d(part, (rows, columns)) if even else F.adaptive_avg_pool2d(part, (height, width))
+
+
 def _in_cells(parts: list[Tensor], images: Tensor) -> list[Tensor]:
     height, width = (-(-side // CELL) for side in images.shape[-2:])
     return [
-        F.adaptive_avg_pool2d(part, (height, width))
+        _pooled(part, height, width)
         if part.shape[-1] > width
         else F.interpolate(part, (height, width), mode="bilinear", align_corners=False)
         for part in parts
