@@ -28,7 +28,8 @@ from torchvision import transforms
 
 from voctrain import classify, segment
 from voctrain.config import ClassifyConfig, SegmentConfig, TrainConfig
-from voctrain.data import Data, files, layouts, load
+from voctrain.data import Data, layouts, load
+from voctrain.data.image_files import read_image
 from voctrain.data.named_sets import folder_of
 from voctrain.images import pixel_counts, to_unit
 from voctrain.losses.classification import classification_loss
@@ -141,7 +142,7 @@ class NotebookImages(Dataset):
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.transform(files.read_image(self.files[index])), self.labels[index]
+        return self.transform(read_image(self.files[index])), self.labels[index]
 
 
 POOL = (

@@ -1,7 +1,8 @@
 import pytest
 import torch
+import torch.nn.functional as F
 
-from voctrain.attack.baselines import fgsm, pgd, random_sign, uniform_noise, universal
+from voctrain.attack.baselines import fgsm, pgd, random_sign, seeded, uniform_noise, universal
 
 EPS = 0.03
 
@@ -26,6 +27,27 @@ def test_gradient_attacks_match_closed_form_on_linear_victim(images, weight):
     torch.testing.assert_close(fgsm(images, EPS, losses), best)
     torch.testing.assert_close(pgd(images, EPS, losses), best)
     torch.testing.assert_close(universal(images, EPS, lambda batch: losses), best[:1])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_gradient_attacks_are_float32_within_autocast(images, dtype):
+    """In float16, a victim's gradient at logits of -10 would be 0, and so would its sign."""
+    torch.manual_seed(2)
+    victim = torch.nn.Linear(3 * 8 * 8, 4)
+
+    def losses(x):
+        return F.softplus(victim(x.flatten(1)) - 10).mean(1)
+
+    def attacks():
+        yield fgsm(images, EPS, losses)
+        yield seeded(lambda: pgd(images, EPS, losses, steps=5))
+        yield seeded(lambda: universal(images, EPS, lambda batch: losses))
+
+    exact = list(attacks())
+    with torch.autocast("cpu", dtype):
+        assert victim(images.flatten(1)).dtype == dtype
+        for within, expected in zip(attacks(), exact, strict=True):
+            assert torch.equal(within, expected)
 
 
 def test_eps_may_differ_between_pixels(images, weight):
