@@ -48,7 +48,7 @@ def pgd(images: Tensor, eps: float | Tensor, losses: Losses, *, steps: int = 40,
         for _ in range(steps):
             step = 2.5 * eps / steps * gradient(images + change, losses).sign()
             change = _within(images, (change - step).clamp(-bound, bound))
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):  # see `gradient`
             reached = losses(images + change)
         better = reached < least
         nearest = torch.where(better.view(-1, 1, 1, 1), change, nearest)
