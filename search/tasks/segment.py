@@ -206,10 +206,12 @@ class Segment(PretrainedTask):
 
     def conclude(self, paths: RunPaths, record: RunRecord, saved: Checkpoint, data: Data, reporter: Reporter) -> None:
         from search.pictures.masks import write_pictures
+        from search.trial.device import pick_device
         from voctrain import segment
 
-        model, config = segment.restore(saved)
-        predict = partial(segment.predict, model, data.images, config)
+        device = pick_device()
+        model, config = segment.restore(saved, device=device)
+        predict = partial(segment.predict, model, data.images, config, device=device)
         write_pictures(paths.pictures, segment.with_masks(data), lambda index: predict(index=index))
 
     def evidence(self, paths: RunPaths, best: BestRecord, data: Data | None) -> Iterator[Block]:
