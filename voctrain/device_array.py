@@ -1,6 +1,7 @@
 """An array of the whole data set, kept on the device while it fits there."""
 
 import warnings
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -10,9 +11,9 @@ from torch import Tensor
 class DeviceArray:
     """Images or masks of a whole data set (N, …), indexed to get batches on the device.
 
-    An array larger than `budget`, a share of the GPU memory that this process may still allocate, stays where it is,
-    and its batches are pinned and copied asynchronously. Indexing returns copies only: the array itself may be shared
-    between processes.
+    An array larger than `budget`, a part of the GPU memory that this process may still allocate of its share, stays
+    where it is, and its batches are pinned and copied asynchronously. Indexing returns copies only: the array itself
+    may be shared between processes.
     """
 
     def __init__(self, array: np.ndarray, device: torch.device, budget: float = 0.4):
@@ -21,10 +22,11 @@ class DeviceArray:
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
             rows = torch.from_numpy(array)
         if device.type == "cuda":
-            free, total = torch.cuda.mem_get_info(device)
-            share = torch.cuda.get_per_process_memory_fraction(device.index) * total
-            room = min(free, share - torch.cuda.memory_allocated(device))
-            rows = rows.to(device) if rows.nbytes <= budget * room else rows
+            share = torch.cuda.get_per_process_memory_fraction(device.index)
+            room = share * torch.cuda.get_device_properties(device).total_memory - torch.cuda.memory_allocated(device)
+            if rows.nbytes <= budget * room:
+                with suppress(torch.OutOfMemoryError):  # other programs have taken it
+                    rows = rows.to(device)
         self.rows = rows.to(device) if device.type == "mps" else rows
 
     def order(self, index: Tensor) -> Tensor:

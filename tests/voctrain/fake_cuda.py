@@ -8,6 +8,7 @@ it stays as it is. As on a GPU, operands on different devices raise an error.
 import contextlib
 from collections import Counter
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import torch
@@ -34,7 +35,8 @@ NONDETERMINISTIC = {
 }
 ANSWERS = {  # of torch.cuda
     **{"is_available": True, "_lazy_init": None, "current_device": 0, "is_current_stream_capturing": False},
-    **{"mem_get_info": (2**34, 2**34), "get_per_process_memory_fraction": 1.0, "memory_allocated": 0},
+    **{"get_device_properties": SimpleNamespace(total_memory=2**34), "get_per_process_memory_fraction": 1.0},
+    "memory_allocated": 0,
 }
 
 
