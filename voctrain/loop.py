@@ -159,7 +159,8 @@ class Training:
 
     def state_dict(self, history: list[dict[str, float]]) -> dict[str, Any]:
         """The `state` of an `Epoch`, with the metrics of the epochs so far."""
-        return {name: part.state_dict() for name, part in self._parts().items()} | {"history": list(history)}
+        state = {name: part.state_dict() for name, part in self._parts().items()}
+        return state | {"micro_batch": self.micro_batch, "history": list(history)}
 
     def load_state_dict(self, state: dict[str, Any]) -> list[dict[str, float]]:
         """Continue from a `state`; returns the metrics of the epochs so far."""
@@ -167,6 +168,7 @@ class Training:
             if state[name] or name != "scaler":  # empty if the state is from a device that needed no scaling
                 part.load_state_dict(state[name])
         self.buffers = FiniteBuffers(self.model, enabled=self.scaler.is_enabled())
+        self.micro_batch = state["micro_batch"]
         return [dict(metrics) for metrics in state["history"]]
 
     def _parts(self) -> dict[str, Any]:

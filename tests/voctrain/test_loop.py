@@ -184,7 +184,7 @@ class Linear(nn.Module):
         self.layer = nn.Linear(3, 1)
 
 
-def trained_in_parts(most=99, **options):
+def trained_in_parts(most=99, resume=None, states=None, **options):
     """The weights and train_loss after two epochs, and the sizes of the parts; more than `most` images fail."""
     torch.manual_seed(0)
     model, rows, sizes = Linear(), torch.rand(14, 3), []
@@ -206,8 +206,13 @@ def trained_in_parts(most=99, **options):
         evaluate=lambda evaluated: ({}, {}),
         metric="score",
         device=CPU,
+        resume=resume,
     )
-    losses = [epoch.metrics["train_loss"] for epoch in epochs]
+    losses = []
+    for epoch in epochs:
+        losses.append(epoch.metrics["train_loss"])
+        if states is not None:
+            states.append(stored(epoch.state))
     return [*model.layer.weight.flatten().tolist(), *losses], sizes
 
 
@@ -227,6 +232,14 @@ def test_batches_that_do_not_fit_are_computed_in_parts():
     assert parts == pytest.approx(whole, rel=1e-4)
     with pytest.raises(torch.OutOfMemoryError):
         trained_in_parts(most=1)
+
+
+def test_a_training_that_has_met_a_lack_of_memory_is_resumed_in_the_same_parts():
+    states = []
+    parts, _ = trained_in_parts(most=3, states=states)
+    rest, sizes = trained_in_parts(resume=states[0])  # with all of the memory
+    assert sizes == [3, 2, 2] * 2
+    assert rest == [*parts[:3], parts[-1]]
 
 
 @pytest.mark.parametrize(
