@@ -3,26 +3,17 @@
 Run with `pytest -m faults tests/faults -s`; FAULT_SEED repeats the moments of an earlier run.
 """
 
-import contextlib
 import json
 import os
-import shutil
 import signal
-import subprocess
-import sys
 import time
-import uuid
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from search.study.journal import open_study
-from search.study.sampler import SeededSampler
-from search.study.trials import started_trials, trial_score
+from tests.faults.drivers import Driver, check_best, trials_of
 from voctrain.data.sample import make_sample
-from voctrain.metrics.classification import classify_metrics
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -31,76 +22,6 @@ TRIALS, KILLS = 12, 12
 NEAR = 0.05  # seconds from a write
 # Every fourth kill is bound to a write of the journal, every fourth to one of a checkpoint.
 AIMS = ("any", "journal", "any", "checkpoint") * (KILLS // 4)
-
-# A search whose workers save their state after each epoch, and whose sampler learns within so few trials.
-DRIVER = """
-import sys
-import search.cluster.execution, search.study.sampler
-from search.run import main
-from search.cluster.worker import Worker
-
-class Saving(Worker):
-    def setup(self, config, **more):
-        import search.trial.training
-        search.trial.training.SAVE_SECONDS = 0.0
-        Worker.setup(self, config, **more)
-
-search.study.sampler.STARTUP_TRIALS = 6
-search.cluster.execution.Worker = Saving
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-class Driver:
-    """A search in a process of its own, one trial at a time."""
-
-    def __init__(self, folder: Path, *arguments: object):
-        self.folder, self.mark = folder, uuid.uuid4().hex
-        resources = ("--concurrent", 1, "--cpus-per-trial", 1, "--gpus-per-trial", 0, "--quiet")
-        command = [sys.executable, "-c", DRIVER, "classify", *map(str, (*arguments, *resources))]
-        self.log = folder.with_suffix(".txt").open("a")
-        self.process = subprocess.Popen(
-            command, env={**os.environ, "FAULT_MARK": self.mark}, stdout=self.log, stderr=self.log
-        )
-
-    def wait_for_run(self) -> float:
-        """When its run.json appeared."""
-        while not (self.folder / "run.json").exists():
-            assert self.running(), self.said()
-            time.sleep(0.001)
-        return time.time()
-
-    def running(self) -> bool:
-        return self.process.poll() is None
-
-    def said(self) -> str:
-        return Path(self.log.name).read_text()
-
-    def end(self) -> int:
-        """Its exit status; what Ray started for it has gone."""
-        status = self.process.wait(timeout=300)
-        deadline = time.monotonic() + 120
-        while left := [p for p in Path("/proc").glob("[0-9]*") if self._ours(p)]:
-            assert time.monotonic() < deadline, f"Ray's processes outlived their driver: {left}"
-            time.sleep(0.2)
-        self.log.close()
-        return status
-
-    def _ours(self, process: Path) -> bool:
-        try:
-            return self.mark.encode() in (process / "environ").read_bytes()
-        except OSError:
-            return False
-
-    def written(self, aim: str) -> float:
-        """When the journal, a checkpoint or any of them was last written."""
-        files = [self.folder / "study.journal"] if aim != "checkpoint" else []
-        files += self.folder.glob("checkpoints/*/*.pt") if aim != "journal" else []
-        times = []
-        for file in files:
-            with contextlib.suppress(FileNotFoundError):
-                times.append(file.stat().st_mtime)
-        return max(times, default=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -128,12 +49,6 @@ def undisturbed(begin) -> tuple[Path, float]:
     started = driver.wait_for_run()
     assert driver.end() == 0, driver.said()
     return driver.folder, driver.written("journal") - started
-
-
-def trials_of(folder: Path):
-    """What the journal holds, a torn last line apart; the journal itself stays as it is."""
-    copy = Path(shutil.copy(folder / "study.journal", folder.with_suffix(".journal")))
-    return started_trials(open_study(copy, SeededSampler("random", 0, {})))
 
 
 def kill(driver: Driver, moment: float, delay: float, aim: str) -> float | None:
@@ -183,14 +98,3 @@ def test_a_killed_run_continues_as_if_nothing_had_happened(number, begin, undist
         assert trial.intermediate_values == other.intermediate_values
     check_best(folder, after)
     assert json.loads((folder / "best.json").read_text()) == json.loads((reference / "best.json").read_text())
-
-
-def check_best(folder: Path, trials):
-    """best.* are the best epoch of the best trial."""
-    best = json.loads((folder / "best.json").read_text())
-    saved = torch.load(folder / "best.pt", weights_only=True)
-    top = min((-v, t.number, e) for t in trials if trial_score(t) is not None for e, v in t.intermediate_values.items())
-    assert (-best["score"], best["trial"], best["epoch"]) == top
-    assert (saved["trial"], saved["epoch"], saved["score"]) == (best["trial"], best["epoch"], best["score"])
-    held = np.load(folder / "val_predictions.npz", allow_pickle=False)
-    assert classify_metrics(held["y_true"], held["y_prob"])["val_mAP"] == best["score"]
