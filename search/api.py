@@ -123,8 +123,8 @@ def search(task: str, *, reporter: Reporter | None = None, **options: Any) -> Ru
     """Search the hyperparameters of a task, or continue a run with `resume`.
 
     Ctrl-C, SIGTERM and SIGHUP stop the search cleanly; `run.outcome.signal` tells. Raises `ValueError` or `OSError`
-    for a mistake, `RayStartError` and `SearchFailed` for a failure. If a cluster that it has joined is lost, it ends
-    this process, as Ray would a little later.
+    for a mistake, `RayStartError` and `SearchFailed` for a failure. If Ray is lost, it ends this process, as Ray itself
+    would a little later.
     """
     reporter = reporter or Reporter(bool(options.get("quiet")))
     with quiet_optuna(), own_connection():
@@ -166,7 +166,7 @@ def finalize(run: Run | str | Path | None = None, *, reporter: Reporter | None =
 
     options: see python -m search.final --help. Raises `ValueError` or `OSError` for a mistake, `RayStartError` and
     `SelectionFailed` for a failure, and `Stopped` after Ctrl-C, SIGTERM or SIGHUP; the same call continues it. A lost
-    cluster ends this process, see `search`.
+    Ray ends this process, see `search`.
     """
     given = checked(FinalOptions, {"run": _folder(run), **options})
     with quiet_optuna(), own_connection():
@@ -263,7 +263,7 @@ def _ending(reporter: Reporter, repair: str) -> Callable[[str], None]:
     """Ends this process, as Ray would a little later: what was trained is kept."""
 
     def end(cause: str) -> None:
-        reporter.fatal(f"{cause}: start it again, then {repair}")
+        reporter.fatal(f"{cause}, then {repair}")
         os._exit(1)
 
     return end

@@ -9,6 +9,7 @@ from contextlib import closing, suppress
 
 import grpc
 import ray
+from ray._private import ray_constants, worker
 from ray._private.grpc_utils import init_grpc_channel
 from ray._raylet import AuthenticationTokenLoader, Config  # pyright: ignore[reportAttributeAccessIssue]  # Cython
 from ray.core.generated.gcs_service_pb2 import GetClusterIdRequest  # pyright: ignore[reportAttributeAccessIssue]
@@ -17,6 +18,8 @@ from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 MODE = "RAY_AUTH_MODE"
 ANSWER_SECONDS = 10.0
 LOOK_SECONDS = 5.0  # between two looks at a cluster in use
+LOOK_HERE_SECONDS = 0.5  # at Ray's processes on this machine: two seconds after the raylet dies, Ray prints its log
+VITAL = {ray_constants.PROCESS_TYPE_RAYLET, ray_constants.PROCESS_TYPE_GCS_SERVER}
 PATIENCE = "RAY_gcs_rpc_server_reconnect_timeout_s"  # Ray's own
 LOST_PART = 0.5  # of Ray's patience, after which a cluster counts as lost
 
@@ -56,6 +59,8 @@ def cluster_id(address: str) -> bytes | None:
 class HeadWatch:
     """While it is entered, calls `on_loss` with a line about it if the cluster at `address` is gone or another one.
 
+    address: None for one on this machine, of which a process may be killed to save memory.
+
     Ray itself would end this process after a minute, with lines of its own.
     """
 
@@ -63,12 +68,21 @@ class HeadWatch:
         self.address, self.on_loss, self.over = address, on_loss, threading.Event()
 
     def __enter__(self) -> None:
-        if self.address is not None and not self.address.startswith("ray://"):
+        if self.address is None:
+            threading.Thread(target=self._watch_processes, daemon=True).start()
+        elif not self.address.startswith("ray://"):
             found = ray.get_runtime_context().gcs_address
             threading.Thread(target=self._watch, args=(found,), daemon=True).start()
 
     def __exit__(self, *exception: object) -> None:
         self.over.set()
+
+    def _watch_processes(self) -> None:
+        while not self.over.wait(LOOK_HERE_SECONDS):
+            node = worker._global_node
+            if node is not None and (dead := VITAL & {kind for kind, _ in node.dead_processes()}):
+                return self._lost(f"Ray's {min(dead)} on this machine has been killed: see whether memory is free")
+        return None
 
     def _watch(self, address: str) -> None:
         known, answered = None, time.monotonic()
@@ -77,10 +91,10 @@ class HeadWatch:
             with suppress(ConnectionError):
                 found, answered = cluster_id(address) or known, time.monotonic()
                 if known not in (None, found):
-                    return self._lost(f"the Ray cluster at {address} has been restarted")
+                    return self._lost(f"the Ray cluster at {address} has been restarted: start it again")
                 known = found
             if (waited := time.monotonic() - answered) > LOST_PART * patience:
-                return self._lost(f"the Ray cluster at {address} has not answered for {waited:.0f} s")
+                return self._lost(f"the Ray cluster at {address} has not answered for {waited:.0f} s: start it again")
         return None
 
     def _lost(self, cause: str) -> None:
