@@ -21,6 +21,11 @@ def clock(seconds: float, now: datetime | None = None) -> str:
     return f"{then:%H:%M}" if then.date() == now.date() else f"{then:%a %d %b %H:%M}"
 
 
+def size(bytes: int) -> str:
+    """A size on a disk: 3 MB or 1.2 GB."""
+    return f"{bytes / 1e9:.1f} GB" if bytes >= 1e9 else f"{bytes / 1e6:.0f} MB"
+
+
 def readable(value: Any) -> str:
     """A number with a few digits, None as a dash, anything else as it is."""
     if value is None:

@@ -9,11 +9,12 @@ from typing import Any
 
 import ray
 import torch
+from ray._common.utils import get_default_ray_temp_dir
 from ray._private import ray_constants
 from ray.autoscaler.sdk import request_resources
 
 from search.cluster.environment import runtime_environment, set_environment
-from search.cluster.head import TokenRefused, is_plain, use_token
+from search.cluster.head import TokenRefused, is_plain, lacking, use_token
 from search.cluster.nodes import Node, check_nodes, nodes_of_trials
 from search.cluster.resources import room
 from search.options import ResourceOptions
@@ -21,7 +22,7 @@ from search.reporter import Reporter
 from search.run_folder.paths import RunPaths
 from search.text import first_line
 
-CONNECTION: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "ignore_reinit_error": True}
+CONNECTION: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL, "ignore_reinit_error": True}
 START_ATTEMPTS = 2
 SWITCH = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # its effect is the same on Linux
 
@@ -110,8 +111,8 @@ def _start(cpus: int) -> Any:
         if before is not None:
             os.environ[SWITCH] = before
     raise RayStartError(
-        f"Ray did not start on this machine in {START_ATTEMPTS} attempts ({first_line(cause)}): free memory and"
-        " processors, look at Ray's logs in /tmp/ray/session_latest/logs, and run the command again"
+        f"Ray did not start on this machine in {START_ATTEMPTS} attempts ({first_line(cause)}): {lacking()}, look at"
+        f" Ray's logs in {get_default_ray_temp_dir()}/session_latest/logs, and run the command again"
     )
 
 

@@ -2,23 +2,29 @@
 
 import os
 import re
+import shutil
 import threading
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
+from pathlib import Path
 
 import grpc
 import ray
+from ray._common.utils import get_default_ray_temp_dir
 from ray._private import ray_constants, worker
 from ray._private.grpc_utils import init_grpc_channel
 from ray._raylet import AuthenticationTokenLoader, Config  # pyright: ignore[reportAttributeAccessIssue]  # Cython
 from ray.core.generated.gcs_service_pb2 import GetClusterIdRequest  # pyright: ignore[reportAttributeAccessIssue]
 from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 
+from search.text import size
+
 MODE = "RAY_AUTH_MODE"
 ANSWER_SECONDS = 10.0
 LOOK_SECONDS = 5.0  # between two looks at a cluster in use
 LOOK_HERE_SECONDS = 0.5  # at Ray's processes on this machine: two seconds after the raylet dies, Ray prints its log
+NEEDED = 100_000_000  # bytes of shared memory, and on the disk of Ray's folder; with less, its processes crash
 VITAL = {ray_constants.PROCESS_TYPE_RAYLET, ray_constants.PROCESS_TYPE_GCS_SERVER}
 PATIENCE = "RAY_gcs_rpc_server_reconnect_timeout_s"  # Ray's own
 LOST_PART = 0.5  # of Ray's patience, after which a cluster counts as lost
@@ -81,7 +87,7 @@ class HeadWatch:
         while not self.over.wait(LOOK_HERE_SECONDS):
             node = worker._global_node
             if node is not None and (dead := VITAL & {kind for kind, _ in node.dead_processes()}):
-                return self._lost(f"Ray's {min(dead)} on this machine has been killed: see whether memory is free")
+                return self._lost(f"Ray's {min(dead)} on this machine has been killed: {lacking()}")
         return None
 
     def _watch(self, address: str) -> None:
@@ -100,6 +106,15 @@ class HeadWatch:
     def _lost(self, cause: str) -> None:
         if not self.over.is_set():
             self.on_loss(cause)
+
+
+def lacking() -> str:
+    """What Ray may have lacked on this machine, and what to do."""
+    for place in (Path("/dev/shm"), Path(get_default_ray_temp_dir())):
+        there = next(p for p in (place, *place.parents) if p.exists())
+        if place.parent.exists() and (free := shutil.disk_usage(there).free) < NEEDED:
+            return f"no space left on {place}, {size(free)} free, and Ray needs {size(NEEDED)}: free some"
+    return "free memory and processors"
 
 
 def is_plain(address: str) -> bool:

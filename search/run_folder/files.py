@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile, ZipFile
 
+from search.text import size
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -24,21 +26,22 @@ class StorageError(OSError):
     repair = "free space there or make it writable"
 
     @classmethod
-    def of(cls, path: Path, error: OSError) -> StorageError:
+    def of(cls, path: Path, error: OSError, needed: int = 0) -> StorageError:
+        """needed: bytes of what was to be written, if that is known."""
         if isinstance(error, cls):
             return error
         here = next(p for p in (path, *path.parents) if p.exists())
         disk = next(p for p in (here, *here.parents) if p.is_mount())
         space = shutil.disk_usage(here)
-        free = f"{space.free / 1e9:.2f} of {space.total / 1e9:.2f} GB free"
+        free = f"{size(space.free)} of {size(space.total)} free" + (f", {size(needed)} needed" if needed else "")
         return cls(f"cannot write {path}: {error.strerror or error} (the disk at {disk} has {free})")
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, needed: int = 0) -> Iterator[Path]:
     """A temporary file beside `path`, to be filled and then renamed atomically. Folders are created.
 
-    Raises `StorageError`.
+    needed: bytes that are written, if that is known before. Raises `StorageError`.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -46,7 +49,9 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        raise StorageError.of(path, error) from None
+        with suppress(OSError):
+            temporary.unlink()  # the error tells the space without it
+        raise StorageError.of(path, error, needed) from None
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -100,7 +105,8 @@ def write_torch(path: Path, value: Any) -> None:
 
     content = io.BytesIO()
     torch.save(value, content)
-    replace(path, lambda file: file.write_bytes(content.getbuffer()))
+    with replacing(path, content.tell()) as temporary:
+        temporary.write_bytes(content.getbuffer())
 
 
 def read_torch(path: Path) -> Any | None:

@@ -3,6 +3,7 @@
 import functools
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 import optuna
 from optuna.trial import FrozenTrial
@@ -181,7 +182,7 @@ def _machine_failure(session: Session, error: OSError | MachineError) -> str:
     elif isinstance(error, ConnectionError):  # to Ray
         cause = f"{first_line(error)}: check that the cluster runs"
     else:
-        failure = StorageError.of(session.paths.folder, error)
+        failure = StorageError.of(Path(error.filename or session.paths.folder), error)
         cause = f"{failure}: {failure.repair}"
     if session.paths.record.exists():
         return f"{cause}, then continue with: {session.command}"

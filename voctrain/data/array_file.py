@@ -113,6 +113,8 @@ def _reserve(file: FileIO, size: int) -> None:
         try:
             os.posix_fallocate(file.fileno(), 0, size)
         except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise OSError(errno.ENOSPC, f"no space left for {size / 1e6:.0f} MB") from None
             if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # the file system cannot tell
                 raise
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from voctrain.data.agreement import check_labels, check_number, contradicting
 from voctrain.data.array_file import ArrayFile, Shapes, Write, open_arrays, write_arrays
+from voctrain.data.cache import cache_failure
 from voctrain.data.class_names import VOID, in_short
 from voctrain.data.image_files import read_image
 from voctrain.data.layouts.listing import Listing, labels_in
@@ -115,7 +116,10 @@ def read_or_build(path: Path, shapes: Shapes, decode: Callable[[Write], tuple[st
     def write(name: str, row: int, rows: np.ndarray) -> None:
         arrays[name][row : row + len(rows)] = rows
 
-    warning = f"images must be decoded at each start because the cache is not writable ({reason}): set XDG_CACHE_HOME"
+    warning = (
+        f"images must be decoded at each start because the cache is not writable ({cache_failure(reason)}): free space,"
+        " or set XDG_CACHE_HOME to another folder"
+    )
     return Decoded(arrays, (*decode(write), warning), None)
 
 

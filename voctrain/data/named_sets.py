@@ -4,7 +4,7 @@ import hashlib
 import tarfile
 from pathlib import Path
 
-from voctrain.data.cache import build_folder, cache_dir
+from voctrain.data.cache import build_folder, cache_dir, cache_failure
 
 NAMES = ("sample", "voc2009")
 VOC2009_URL = "http://host.robots.ox.ac.uk/pascal/VOC/voc2009/VOCtrainval_11-May-2009.tar"
@@ -25,7 +25,8 @@ def folder_of(path: str | Path) -> Path:
         return _sample() if path == "sample" else build_folder(cache_dir() / "voc2009", _download_voc2009)
     except OSError as error:
         raise ValueError(
-            f"{path} needs a writable cache folder, but got {error}: set XDG_CACHE_HOME to a writable folder"
+            f"{path} needs a writable cache folder ({cache_failure(error)}): free space, or set XDG_CACHE_HOME to"
+            " another folder"
         ) from error
 
 

@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 import threading
@@ -6,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from ray._private import worker
 
-from search.cluster.head import HeadWatch
+from search.cluster.head import HeadWatch, lacking
 
 
 @pytest.fixture
@@ -20,6 +21,7 @@ def processes(monkeypatch):
 
     monkeypatch.setattr(worker, "_global_node", SimpleNamespace(dead_processes=dead_processes))
     monkeypatch.setattr("search.cluster.head.LOOK_HERE_SECONDS", 0.01)
+    monkeypatch.setattr("search.cluster.head.NEEDED", 0)
     yield started
     for process in started.values():
         process.kill()
@@ -35,7 +37,7 @@ def test_a_killed_process_of_ray_on_this_machine_is_told_in_one_line(kind, proce
         assert not lost.wait(0.2)  # Ray works without it
         processes[kind].kill()
         assert lost.wait(10)
-    assert told == [f"Ray's {kind} on this machine has been killed: see whether memory is free"]
+    assert told == [f"Ray's {kind} on this machine has been killed: free memory and processors"]
 
 
 def test_what_ends_with_the_search_is_not_lost(processes):
@@ -46,3 +48,16 @@ def test_what_ends_with_the_search_is_not_lost(processes):
     processes["raylet"].wait()
     assert not threading.Event().wait(0.1)
     assert not told
+
+
+@pytest.mark.parametrize("full", ["/dev/shm", "/tmp/ray"])
+def test_a_place_that_is_full_is_named(full, monkeypatch):
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.delenv("TMPDIR", raising=False)
+
+    def space(place):
+        free = 3_000_000 if str(place).startswith(full[:5]) else 10**10
+        return shutil._ntuple_diskusage(10**10, 10**10 - free, free)
+
+    monkeypatch.setattr(shutil, "disk_usage", space)
+    assert lacking() == f"no space left on {full}, 3 MB free, and Ray needs 100 MB: free some"

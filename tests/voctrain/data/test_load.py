@@ -1,7 +1,9 @@
 """What `load` adds to reading files: the fingerprint, the cache and progress."""
 
+import errno
 import os
 import pickle
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -77,6 +79,15 @@ class TestCache:
             first, *others = pool.map(lambda _: load(kaggle, image_size=8), range(4))
         assert all(same(first, other) for other in others)
         assert len(os.listdir(cache / "sets")) == 1
+
+    def test_a_full_cache_is_told_with_the_space_that_is_free_and_needed(self, kaggle, tmp_path, monkeypatch):
+        def refuse(*arguments):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        monkeypatch.setattr(os, "posix_fallocate", refuse)
+        said = rf"not writable \(no space left for \d+ MB, {tmp_path}/cache/voctrain has \d+ MB free\): free space, or"
+        assert re.search(said, load(kaggle, image_size=16).warnings[-1])
 
     def test_without_a_writable_cache_folder_loading_only_warns(self, kaggle, tmp_path, monkeypatch):
         (tmp_path / "file").touch()
