@@ -37,8 +37,9 @@ def checkpointed_training(
     an epoch in `rungs` is yielded and at the end. Without validation images the last weights are the best. What
     `state_written` takes, which is called after a state has been written, counts as a part of writing it.
     """
-    saved = read_torch(folder / STATE)
-    best = read_torch(folder / WEIGHTS) if saved else None
+    saved, best = read_torch(folder / STATE), read_torch(folder / WEIGHTS)
+    if saved is None or best is None:  # one without the other would tell of another best epoch
+        saved = best = None
     history = saved["training"]["history"] if saved else []
     spent = saved["seconds"] if saved else 0.0
     for number, metrics in enumerate(history, 1):

@@ -52,7 +52,7 @@ class Driver:
         self.heard = self.log.stat().st_size if self.log.exists() else 0  # of earlier drivers
         with self.log.open("a") as log:
             self.reader = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=log)
-        environment = {**os.environ, "FAULT_MARK": self.mark}
+        environment = {**os.environ, "RAY_ADDRESS": "local", "FAULT_MARK": self.mark}
         out = self.reader.stdin
         self.process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, start_new_session=True)
         assert out is not None

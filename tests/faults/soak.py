@@ -42,23 +42,25 @@ GIVE_UP = 80  # drivers
 
 
 def disturb(search: Search, faults: list[Callable[[Search], bool]]) -> Counter[str]:
-    """Let the faults strike while the trials advance, then let the search end. Returns those that have happened."""
-    happened: Counter[str] = Counter()
-    waiting = deque((i * search.options.trials / len(faults), fault) for i, fault in enumerate(faults))
+    """Let the faults strike while the trials advance, then let the search end. Returns those that have struck."""
+    struck: Counter[str] = Counter()
+    trials = search.options.trials
+    waiting = deque((0.9 * i * trials / len(faults), fault) for i, fault in enumerate(faults))
     while len(search.statuses) < GIVE_UP:
         if waiting and search.ended() >= waiting[0][0]:
             time.sleep(search.rng.choice((0, 1, 10)) * search.rng.random())
-            _, fault = waiting.popleft()
-            happened[fault.__name__] += fault(search)
-            print(f"{time.strftime('%X')} {search.ended()} {fault.__name__}", file=sys.stderr, flush=True)
+            if waiting[0][1](search):
+                _, fault = waiting.popleft()
+                struck[fault.__name__] += 1
+                print(f"{time.strftime('%X')} {search.ended()} of {trials}, {fault.__name__}", file=sys.stderr)
         if search.driver.running():
             time.sleep(0.1)
-        elif search.end() == 0 and not waiting:
-            return happened
+        elif search.end() == 0 and (not waiting or search.ended() == trials):
+            return struck
         else:
             search.start()
     search.wrong.append(f"{GIVE_UP} drivers were not enough")
-    return happened
+    return struck
 
 
 def judge(search: Search) -> Iterator[str]:
@@ -127,7 +129,7 @@ def soak(seed: int, options: argparse.Namespace) -> dict[str, object]:
         if options.only:
             weights = {fault: 1 for fault in weights if fault.__name__ in options.only}
         search = Search(root, "run", rng, options)
-        happened = disturb(search, rng.choices(list(weights), list(weights.values()), k=options.faults))
+        struck = disturb(search, rng.choices(list(weights), list(weights.values()), k=options.faults))
         wrong = [*search.wrong, *judge(search)]
         if options.concurrent == 1:
             undisturbed = Search(root, "undisturbed", rng, options)
@@ -138,7 +140,7 @@ def soak(seed: int, options: argparse.Namespace) -> dict[str, object]:
     return {
         "seed": seed,
         "trials": options.trials,
-        "faults": dict(sorted(happened.items())),
+        "faults": dict(sorted(struck.items())),
         "drivers": dict(sorted(Counter(search.statuses).items())),
         "seconds": round(time.monotonic() - started),
         "wrong": wrong,

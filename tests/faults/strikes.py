@@ -57,7 +57,7 @@ class Search:
         return [pid for pid, command in self.driver.others() if name in command]
 
 
-# Each fault returns whether it has happened. The first ones leave it to the search how to go on.
+# Each fault returns whether it has struck. The first ones leave it to the search how to go on.
 
 
 def kill_worker(search: Search) -> bool:
@@ -140,20 +140,20 @@ def _end(search: Search, number: signal.Signals) -> bool:
 
 def tear_journal(search: Search) -> bool:
     """Cut the last line of the journal, as a crash of the machine does."""
-    kill_driver(search)
-    journal = search.folder / "study.journal"
     if not (search.folder / "run.json").exists():
         return False
+    kill_driver(search)
+    journal = search.folder / "study.journal"
     content = journal.read_bytes().rstrip(b"\n")
-    last = content.rindex(b"\n") + 1
-    os.truncate(journal, search.rng.randint(last, len(content)))
+    os.truncate(journal, search.rng.randint(content.rindex(b"\n") + 1, len(content)))
     return True
 
 
 def damage_checkpoint(search: Search) -> bool:
+    if not list(search.folder.glob("checkpoints/*/*.pt")):
+        return False
     kill_driver(search)
-    files = sorted(search.folder.glob("checkpoints/*/*.pt"))
-    if not files:
+    if not (files := sorted(search.folder.glob("checkpoints/*/*.pt"))):
         return False
     file = search.rng.choice(files)
     search.restarted.add(int(file.parent.name))
@@ -164,12 +164,25 @@ def damage_checkpoint(search: Search) -> bool:
 
 
 def damage_best(search: Search) -> bool:
-    kill_driver(search)
     file = search.folder / "best.pt"
     if not file.exists():
         return False
+    kill_driver(search)
     _damage(file, search.rng)
     _repair(search, file)
+    return True
+
+
+def damage_record(search: Search) -> bool:
+    record = search.folder / "run.json"
+    if not record.exists():
+        return False
+    kill_driver(search)
+    os.truncate(record, search.rng.randrange(record.stat().st_size))
+    search.start()
+    if search.end() != 2 or "search.check" not in search.driver.said():
+        search.wrong.append(f"a damaged run.json is not named: {search.driver.said()[-2000:]}")
+    _repair(search, record)
     return True
 
 
@@ -183,19 +196,6 @@ def _damage(file: Path, rng: random.Random) -> None:
         file.write_bytes(content)
 
 
-def damage_record(search: Search) -> bool:
-    kill_driver(search)
-    record = search.folder / "run.json"
-    if not record.exists():
-        return False
-    os.truncate(record, search.rng.randrange(record.stat().st_size))
-    search.start()
-    if search.end() != 2 or "search.check" not in search.driver.said():
-        search.wrong.append(f"a damaged run.json is not named: {search.driver.said()[-2000:]}")
-    _repair(search, record)
-    return True
-
-
 def _repair(search: Search, file: Path) -> None:
     found = [str(damage) for damage in check_run(search.folder, repair=True)]
     if not any("repaired" in line for line in found):
@@ -205,19 +205,19 @@ def _repair(search: Search, file: Path) -> None:
 
 
 FAULTS: dict[Callable[[Search], bool], int] = {  # with their weights
-    kill_worker: 8,
-    stop_worker: 3,
+    kill_worker: 12,
+    stop_worker: 5,
     kill_raylet: 2,
     kill_gcs: 2,
-    close_output: 2,
-    fill_disk: 3,
-    start_another: 1,
-    kill_driver: 5,
-    terminate_driver: 2,
-    interrupt_driver: 2,
+    close_output: 3,
+    fill_disk: 4,
+    start_another: 2,
+    kill_driver: 4,
+    terminate_driver: 1,
+    interrupt_driver: 1,
     hang_up: 1,
     tear_journal: 2,
-    damage_checkpoint: 4,
+    damage_checkpoint: 3,
     damage_best: 1,
-    damage_record: 2,
+    damage_record: 1,
 }
