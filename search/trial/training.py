@@ -16,7 +16,7 @@ from voctrain.config import TrainConfig
 from voctrain.data import Data
 
 STATE, WEIGHTS = "state.pt", "weights.pt"
-SAVE_SECONDS = 30.0  # between two states, and at least 20 times what writing one takes
+SAVE_SECONDS, SAVE_COSTS = 30.0, 20  # between two states, and at least so many times what writing one takes
 
 
 def checkpointed_training(
@@ -65,7 +65,7 @@ def checkpointed_training(
             write_torch(folder / STATE, {"training": epoch.state, "seconds": seconds})
             state_written()
             last_saved = time.monotonic()
-            pause = max(SAVE_SECONDS, 20 * (last_saved - before))
+            pause = max(SAVE_SECONDS, SAVE_COSTS * (last_saved - before))
         yield {"epoch": epoch.number, "seconds": seconds, **epoch.metrics}
     if not written and best is not None and best["score"] > min_score:  # stopped early
         write_torch(folder / WEIGHTS, best)

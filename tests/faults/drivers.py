@@ -31,7 +31,7 @@ from search.cluster.worker import Worker
 class Saving(Worker):
     def setup(self, config, **more):
         import search.trial.training
-        search.trial.training.SAVE_SECONDS = 0.0
+        search.trial.training.SAVE_SECONDS = search.trial.training.SAVE_COSTS = 0
         Worker.setup(self, config, **more)
 
 search.study.sampler.STARTUP_TRIALS = 6
