@@ -9,6 +9,8 @@ from ray import tune
 from ray.air.execution._internal import RayActorManager
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, WorkerCrashedError
 from ray.tune.execution import class_cache
+from ray.tune.execution.tune_controller import TuneController
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
@@ -118,19 +120,28 @@ def execute(
 
 @contextlib.contextmanager
 def lost_workers_known() -> Iterator[None]:
-    """Let Tune see a lost worker as one, whatever the cause: if Ray kills one to save memory, Tune ends everything."""
-    handle = RayActorManager._actor_task_failed
+    """Let Tune see a lost worker as one, and once, whatever the cause and the moment.
+
+    If Ray kills one to save memory, Tune ends everything. If one is lost between two trainings, Tune counts it twice:
+    the next one gets no other worker.
+    """
+    handle_task, handle_trial = RayActorManager._actor_task_failed, TuneController._trial_task_failure
 
     def handle_lost(self: RayActorManager, tracked_actor_task: Any, exception: Exception) -> None:
         if isinstance(exception, OutOfMemoryError | NodeDiedError | WorkerCrashedError):
             exception = RayActorError(error_msg=str(exception))
-        handle(self, tracked_actor_task, exception)
+        handle_task(self, tracked_actor_task, exception)
 
-    RayActorManager._actor_task_failed = handle_lost
+    def handle_once(self: TuneController, trial: Trial, exception: Exception) -> None:
+        self._resetting_trials.discard(trial)
+        if trial.status != Trial.PENDING or trial in self._trial_to_actor:  # otherwise it waits for another one already
+            handle_trial(self, trial, exception)
+
+    RayActorManager._actor_task_failed, TuneController._trial_task_failure = handle_lost, handle_once
     try:
         yield
     finally:
-        RayActorManager._actor_task_failed = handle
+        RayActorManager._actor_task_failed, TuneController._trial_task_failure = handle_task, handle_trial
 
 
 @contextlib.contextmanager

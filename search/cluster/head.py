@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import grpc
 import ray
@@ -85,7 +86,7 @@ class HeadWatch:
 
     def _watch_processes(self) -> None:
         while not self.over.wait(LOOK_HERE_SECONDS):
-            node = worker._global_node
+            node: Any = vars(worker)["_global_node"]  # this process's own, if it has started one
             if node is not None and (dead := VITAL & {kind for kind, _ in node.dead_processes()}):
                 return self._lost(f"Ray's {min(dead)} on this machine has been killed: {lacking()}")
         return None

@@ -36,7 +36,8 @@ class Saving(Worker):
 
 search.study.sampler.STARTUP_TRIALS = 6
 search.cluster.execution.Worker = Saving
-search.cluster.hangs.HANG_SECONDS, search.cluster.hangs.HANG_EPOCHS, search.cluster.hangs.LOOK_SECONDS = 10.0, 1, 0.5
+search.cluster.hangs.HANG_SECONDS = search.cluster.hangs.FIRST_SECONDS = 15.0
+search.cluster.hangs.HANG_EPOCHS, search.cluster.hangs.LOOK_SECONDS = 1, 0.5
 sys.exit(run_command(main))
 """
 

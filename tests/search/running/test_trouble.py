@@ -134,6 +134,26 @@ class TestTrouble:
         assert (trial.state, trial.user_attrs[Attr.LOST]) == (TrialState.COMPLETE, 1)
         assert sorted(trial.intermediate_values) == list(range(1, 151))
 
+    def test_a_worker_that_hangs_before_its_first_epoch_is_ended_too(self, run, tmp_path, space, monkeypatch):
+        class Stopping(Worker):  # it stops itself in the second trial, once
+            def reset_config(self, new_config):
+                note = self.paths.folder / "stopped"
+                if new_config["training"] == 1 and not note.exists():
+                    note.touch()
+                    os.kill(os.getpid(), signal.SIGSTOP)
+                return Worker.reset_config(self, new_config)
+
+        monkeypatch.setattr("search.cluster.execution.Worker", Stopping)
+        monkeypatch.setattr("search.cluster.hangs.FIRST_SECONDS", 3.0)
+        monkeypatch.setattr("search.cluster.hangs.LOOK_SECONDS", 0.5)
+        outcome = run("--space", space, "--out", tmp_path, "--name", "hung", "--quiet")
+        assert outcome.status == 0, outcome
+        assert "the worker is ended" in RunPaths(tmp_path / "hung").log(1).read_text()
+        assert [(t.state, t.user_attrs.get(Attr.LOST, 0)) for t in trials_of(tmp_path / "hung")] == [
+            (TrialState.COMPLETE, 0),
+            (TrialState.COMPLETE, 1),
+        ]
+
     def test_a_trial_whose_workers_die_again_and_again_is_unfinished_and_resumes(
         self, run, tmp_path, space, monkeypatch
     ):
