@@ -28,13 +28,14 @@ def main(argv: list[str] | None = None) -> int:
     reporter = Reporter()
     reporter.status(describe_start(given.get("address")))
     from search import api
+    from search.run_folder.files import StorageError
 
     try:
         api.finalize(reporter=reporter, **given)
     except api.Stopped as stop:
         reporter.result("stopped; the same command continues it")
         return 128 + stop.signal
-    except (api.RayStartError, api.SelectionFailed) as error:
+    except (api.RayStartError, api.SelectionFailed, StorageError) as error:
         reporter.error(str(error))
         return 1
     except (ValueError, OSError) as error:

@@ -15,6 +15,7 @@ def main(argv: list[str] | None = None) -> int:
     task, reporter = given.pop("task"), Reporter(given.get("quiet", False))
     reporter.status(describe_start(given.get("address")))
     from search import api  # loads torch, Ray and Optuna
+    from search.run_folder.files import StorageError
 
     try:
         if given.get("dry_run"):
@@ -22,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
                 reporter.result(line)
             return 0
         run = api.search(task, reporter=reporter, **given)
-    except (api.RayStartError, api.SearchFailed) as error:
+    except (api.RayStartError, api.SearchFailed, StorageError) as error:
         reporter.error(str(error))
         return 1
     except (ValueError, OSError) as error:

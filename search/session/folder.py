@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from search.options import SearchOptions
+from search.run_folder.files import StorageError
 from search.run_folder.location import is_stored, local_path, of_store
 from search.run_folder.lock import RunLock, lock
 from search.run_folder.mirror import AHEAD
@@ -47,7 +48,10 @@ def _usable(store: Store) -> Store:
 
 
 def claim_folder(wanted: RunPaths, *, named: bool) -> tuple[RunPaths, RunLock]:
-    """Create and lock a folder; if one that nobody has named has been taken in the meantime, another beside it."""
+    """Create and lock a folder; if one that nobody has named has been taken in the meantime, another beside it.
+
+    Raises `ValueError` if a named one has been taken, and `StorageError`.
+    """
     paths = wanted
     for number in itertools.count(2):
         try:
@@ -61,6 +65,8 @@ def claim_folder(wanted: RunPaths, *, named: bool) -> tuple[RunPaths, RunLock]:
             if named:
                 raise ValueError(_taken(paths)) from None
             paths = wanted.beside(f"{wanted.folder.name}-{number}")
+        except OSError as error:
+            raise StorageError.of(paths.folder, error) from None
     return paths, lock(paths)
 
 

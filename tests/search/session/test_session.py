@@ -1,10 +1,12 @@
 import dataclasses
+import errno
 import json
 import re
 import shutil
 import subprocess
 from datetime import datetime
 from importlib.metadata import version
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -172,3 +174,20 @@ def test_a_folder_with_anything_else_is_not(call, unstarted, dataset):
     outcome = call(run.main, "classify", "--data", dataset, "--image-size", 32, *place)
     assert outcome.status == 2
     assert outcome.err.startswith(f"error: {unstarted} exists: continue it with --resume")
+
+
+def test_a_disk_that_is_full_before_a_run_begins_is_no_mistake_of_the_user(call, dataset, tmp_path, monkeypatch):
+    make = Path.mkdir
+
+    def refuse(self, *arguments, **more):
+        if self == tmp_path / "runs" / "run":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        make(self, *arguments, **more)
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    monkeypatch.setattr("search.api.connect", lambda address, cpus: "no dashboard")
+    asked = ("--data", dataset, "--image-size", 32, "--set", "architecture=simple", "--out", tmp_path / "runs")
+    outcome = call(run.main, "classify", *asked, "--name", "run")
+    assert outcome.status == 1
+    assert outcome.err.startswith(f"error: cannot write {tmp_path}/runs/run: No space left on device (the disk at /")
+    assert outcome.err.count("\n") == 1
