@@ -33,7 +33,7 @@ class Pace:
     longest: float = 0.0  # seconds of an epoch; 0 before the first one has ended
 
 
-@ray.remote(num_cpus=0)
+@ray.remote(num_cpus=0, max_retries=0)  # a later try could find another process under this id
 def end_process(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)  # a stopped process hears nothing else
 
