@@ -10,7 +10,7 @@ from typing import Any
 import ray
 import torch
 from ray._common.utils import get_default_ray_temp_dir
-from ray._private import ray_constants
+from ray._private import ray_constants, worker
 from ray.autoscaler.sdk import request_resources
 
 from search.cluster.environment import runtime_environment, set_environment
@@ -34,10 +34,11 @@ class RayStartError(RuntimeError):
 @contextmanager
 def own_connection() -> Iterator[None]:
     """Disconnect from Ray afterwards, and end a cluster that was started, unless there was a connection before."""
-    before, anywhere = ray.is_initialized(), ray_constants.ENABLE_RAY_CLUSTER
+    before, anywhere, say = ray.is_initialized(), ray_constants.ENABLE_RAY_CLUSTER, worker.print_to_stdstream
     try:
         yield
     finally:
+        worker.print_to_stdstream = say
         if not before:
             ray.shutdown()
             ray_constants.ENABLE_RAY_CLUSTER = anywhere
@@ -84,6 +85,7 @@ def connect(address: str | None, cpus: int) -> str:
     start here; on a loaded machine its processes may time out, so it gets a second try.
     """
     set_environment()
+    worker.print_to_stdstream = lambda *args, **kwargs: None  # paragraphs about lost workers, amid our display
     context = _start(cpus) if address is None else _join(address)
     for noisy in ("ray.tune", "tensorboardX"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
