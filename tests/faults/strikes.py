@@ -81,6 +81,8 @@ def kill_raylet(search: Search) -> bool:
 
 
 def kill_gcs(search: Search) -> bool:
+    if not search.processes("ray::classify"):  # while it starts, Ray itself tells of the loss, after a minute
+        return False
     return _signal(search.processes("/gcs/gcs_server "), signal.SIGKILL, search)
 
 
