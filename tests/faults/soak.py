@@ -48,7 +48,7 @@ def disturb(search: Search, faults: list[Callable[[Search], bool]]) -> Counter[s
     waiting = deque((0.9 * i * trials / len(faults), fault) for i, fault in enumerate(faults))
     while len(search.statuses) < GIVE_UP:
         if waiting and search.ended() >= waiting[0][0]:
-            time.sleep(search.rng.choice((0, 1, 10)) * search.rng.random())
+            time.sleep(search.rng.random() * (0.5 if search.processes("ray::classify") else 10))  # a start takes longer
             if waiting[0][1](search):
                 _, fault = waiting.popleft()
                 struck[fault.__name__] += 1
