@@ -144,16 +144,16 @@ class TestTrouble:
                 return Worker.reset_config(self, new_config)
 
         monkeypatch.setattr("search.cluster.execution.Worker", Stopping)
-        monkeypatch.setattr("search.cluster.hangs.FIRST_SECONDS", 15.0)  # a new worker needs some itself
+        monkeypatch.setattr("search.cluster.hangs.FIRST_SECONDS", 25.0)  # a new worker needs some itself
         monkeypatch.setattr("search.cluster.hangs.LOOK_SECONDS", 0.5)
         outcome = run("--space", space, "--out", tmp_path, "--name", "hung", "--quiet")
         assert outcome.status == 0, outcome
         assert "(raylet)" not in outcome.out + outcome.err  # Ray's own words
         assert "the worker is ended" in RunPaths(tmp_path / "hung").log(1).read_text()
-        assert [(t.state, t.user_attrs.get(Attr.LOST, 0)) for t in trials_of(tmp_path / "hung")] == [
-            (TrialState.COMPLETE, 0),
-            (TrialState.COMPLETE, 1),
-        ]
+        first, second = trials_of(tmp_path / "hung")
+        assert (first.state, second.state) == (TrialState.COMPLETE, TrialState.COMPLETE)
+        assert Attr.LOST not in first.user_attrs
+        assert second.user_attrs[Attr.LOST] >= 1  # more if the machine is so busy that a new worker seems to hang
 
     def test_a_trial_whose_workers_die_again_and_again_is_unfinished_and_resumes(
         self, run, tmp_path, space, monkeypatch
