@@ -15,7 +15,7 @@ from search.run_folder.store import Store, StoredFile, StoreError
 AHEAD = ".ahead"  # marks a folder that has, or will have, what its store has not
 JOURNAL = "study.journal"
 PUSH_SECONDS = 5.0  # at least, between two uploads of a file that often changes
-SHARE = 20  # and at least so many times what its upload takes: a twentieth of the time
+SHARE = 20  # and at least 20 times as long as its upload takes
 PATIENCE = 240.0  # seconds that a store may be away; a worker that waited for longer would seem to hang
 RETRY_SECONDS = 2.0
 CONNECTIONS = 8

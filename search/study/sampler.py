@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 PRUNING_SAMPLERS = ("tpe", "random", "qmc")  # gp learns from complete trials only
 LEARNING_SAMPLERS = ("tpe", "gp")
 STARTUP_TRIALS = 20  # random trials before a sampler learns
-TPE_GOOD = 25  # TPE compares at most so many of the best trials with all others
+TPE_GOOD = 25  # the most trials that TPE counts as good and compares with all others
 TPE_OTHERS = 500  # latest trials that it looks at beside them: an ask then costs the same however long the search is
 
 

@@ -16,7 +16,7 @@ from voctrain.config import TrainConfig
 from voctrain.data import Data
 
 STATE, WEIGHTS = "state.pt", "weights.pt"
-SAVE_SECONDS, SAVE_COSTS = 30.0, 20  # between two states, and at least so many times what writing one takes
+SAVE_SECONDS, SAVE_COSTS = 30.0, 20  # between two states: seconds, and times as long as writing one takes
 
 
 def checkpointed_training(

@@ -5,13 +5,14 @@ Tune itself. Only Tune's actors are replaced: they train nothing and take no tim
 their weights at the rungs. The driver is therefore always busy, which no real search makes it, and all that it does at
 intervals of time is shared among more trials than it would otherwise be.
 
-Each block is the last `BLOCK` trials until so many have ended, and its figures are per trial: driver_ms (all but the
-sampler and the simulated workers) and what Tune's part of it is, sampler_ms (with `of_cpu`: processor time of the main
-thread, which other processes disturb less than wall-clock time), journal_bytes. files: those that the driver has opened
-for writing, renamed or deleted, and folders that it has deleted, without the journal. memory_mb is that of the process.
+Each block is the last `BLOCK` of a number of trials, and its figures are per trial: driver_ms (all but the sampler and
+the simulated workers) and Tune's part of it, sampler_ms (with `of_cpu`: processor time of the main thread, which other
+processes disturb less than wall-clock time), journal_bytes. files: those that the driver has opened for writing,
+renamed, or deleted, and folders that it has deleted, without the journal. memory_mb is that of the process.
 """
 
 import argparse
+import dataclasses
 import heapq
 import itertools
 import json
@@ -295,7 +296,7 @@ class Ledger:
         return row | {"memory": pages * os.sysconf("SC_PAGE_SIZE")}
 
     def block(self, until: int) -> dict[str, float]:
-        """Per trial, of the last ones before so many have ended."""
+        """Figures per trial, of the last block of these trials."""
         first, last = self.rows[max(0, until - BLOCK)], self.rows[until]
         part = {name: (last[name] - first[name]) / min(BLOCK, until) for name in last}
         ms = {name: round(1000 * part[name], 1) for name in part}
@@ -339,7 +340,7 @@ def main() -> None:
         resources = Resources(arguments.concurrent, cpus=1, gpus=0.0)
         set_environment()
         ray.init("local", num_cpus=1, include_dashboard=False, **CONNECTION)
-        session = claim(driver.replace(session, resources=resources))
+        session = claim(dataclasses.replace(session, resources=resources))
         clock = SimulatedWorkers.clock = Clock()
         SimulatedWorkers.session = session
         watch(clock)
