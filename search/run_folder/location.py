@@ -82,10 +82,8 @@ def whole_copy(place: str, *, repair: bool) -> Path:
     """As `local_copy`, but with the checkpoints of a run in a store, which is not repaired."""
     if is_stored(place) and repair:
         raise ValueError("--repair is for folders: copy the run to one, repair it, and continue it there")
-    folder = local_copy(place)
-    if is_stored(place):
-        mirror = of_store(open_store(place)).mirror
-        assert mirror is not None
+    folder, mirror = local_copy(place), locate(place).mirror
+    if mirror is not None:
         mirror.fetch_folder(folder / "checkpoints")
     return folder
 

@@ -25,7 +25,7 @@ from voctrain import classify
 from voctrain.config import ClassifyConfig, SegmentConfig, TrainConfig
 from voctrain.precision import precision_of
 
-VARIED = {"epochs": 100_000, "hflip": 0.5, "crop_scale": 0.4}  # so many are never reached
+VARIED = {"epochs": 100_000, "hflip": 0.5, "crop_scale": 0.4}  # a measurement ends long before
 CONFIGS = {
     "resnet18, 96 px": ClassifyConfig(architecture="resnet18", image_size=96, batch_size=64, **VARIED),
     "resnet50, 224 px": ClassifyConfig(architecture="resnet50", image_size=224, batch_size=64, **VARIED),

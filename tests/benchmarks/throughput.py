@@ -240,7 +240,7 @@ def main() -> None:
     path = args.data if args.data in ("sample", "voc2009") else str(Path(args.data).resolve())
     args.architecture = args.architecture or {"classify": "resnet18", "segment": "unet"}[args.task]
     options = {"architecture": args.architecture, "image_size": args.image_size, "batch_size": args.batch_size}
-    options |= {"epochs": 100_000, "hflip": 0.5, "crop_scale": 0.4}  # so many are never reached
+    options |= {"epochs": 100_000, "hflip": 0.5, "crop_scale": 0.4}  # a measurement ends long before
     if args.task == "segment":
         config, contenders = SegmentConfig(width=args.width, **options), ("ours", "bare")
     else:

@@ -28,7 +28,7 @@ WAITING = {
 }
 INDEXING = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_}
 NO_KERNEL = {aten.empty, aten.empty_like, aten.empty_strided, aten.new_empty, aten.new_empty_strided, aten.detach}
-# Without a deterministic kernel; torch decomposes the other ones of ours.
+# They have no deterministic kernel. Other such operations that we use are decomposed before they arrive here.
 NONDETERMINISTIC = {
     *(aten.nll_loss2d_forward, aten.nll_loss2d_backward, aten._adaptive_avg_pool2d_backward),
     *(aten.reflection_pad2d_backward, aten.upsample_bilinear2d_backward, aten.grid_sampler_2d_backward),
