@@ -89,8 +89,8 @@ ATTACK_FLOORS = (
 )
 DATA_FLOORS = (
     ("array_file", "cache", "palette", "resizing", "sample_classes", "split", "text_files"),
-    ("class_names", "dataset", "image_files"),
-    ("mask_files",),
+    ("class_names", "image_files"),
+    ("dataset", "mask_files"),
     ("layouts",),
     ("discovery",),
     ("agreement",),

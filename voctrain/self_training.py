@@ -113,6 +113,7 @@ def with_pseudo_labels(
         detail_masks=joined(data.detail_masks, detail_masks),
         sizes=np.concatenate([data.sizes, unlabeled.sizes]),
         train=np.concatenate([data.train, np.arange(first, first + count)]),
+        groups=None,
         file=None,
     )
 

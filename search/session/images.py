@@ -19,7 +19,7 @@ def load_images(
     progress: see `voctrain.data.load`. Raises `ValueError` for data that cannot be read.
     """
     val = OWN_VAL if options.val == OWN_VAL else ()  # it decides which images are labeled; a list may be gone
-    return _load(options, place or options.data, val, None, progress)
+    return _load(options, place or options.data, val, progress)
 
 
 def split_images(options: SearchOptions, progress: Callable[[int, int], None] = lambda done, total: None) -> Data:
@@ -27,14 +27,13 @@ def split_images(options: SearchOptions, progress: Callable[[int, int], None] = 
 
     progress: see `voctrain.data.load`. Raises `ValueError` for data that cannot be read or split.
     """
-    return _load(options, options.data, options.val, options.group_by, progress)
+    return _load(options, options.data, options.val, progress)
 
 
 def _load(
     options: SearchOptions,
     place: str,
     val: str | tuple[str, ...] | None,
-    group_by: str | None,
     progress: Callable[[int, int], None],
 ) -> Data:
     assert options.image_size is not None
@@ -44,7 +43,7 @@ def _load(
         store_size=options.store_size or 0,  # runs of earlier versions have none
         use_val=options.use_val,
         val=val,
-        group_by=group_by,
+        group_by=options.group_by,
         classes=options.classes,
         mask_values=options.mask_value,
         skip_bad=options.skip_bad,

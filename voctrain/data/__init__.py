@@ -9,8 +9,8 @@ A module imports only from lower floors (tests/test_architecture.py checks this)
     5  agreement
     4  discovery
     3  layouts
-    2  mask_files
-    1  class_names, dataset, image_files
+    2  dataset, mask_files
+    1  class_names, image_files
     0  array_file, cache, palette, resizing, sample_classes, split, text_files
 
 `load` imports most of them when it is called, so that `--help` does not wait for pandas and Pillow.
@@ -144,6 +144,7 @@ def _load_folder(
         resize=resize,
         detail=arrays.get("detail"),
         detail_masks=arrays.get("detail_masks"),
+        groups=split.groups,
         file=file,
     )
 

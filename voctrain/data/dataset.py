@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from voctrain.data.array_file import ArrayFile, open_arrays
+from voctrain.data.class_names import VOID
+from voctrain.data.split import stratified_folds
 
 # Choices of validation images; ./val.txt is a file.
 OWN_VAL = "val.txt"  # the set's own validation part
@@ -56,6 +58,7 @@ class Data:
     detail: np.ndarray | None = None  # uint8 (N, D, D, 3), the images once more with D > S, for training on crops
     detail_masks: np.ndarray | None = None  # uint8 (N, D, D)
     soft_labels: np.ndarray | None = None  # float32 (N, C) in [0, 1], to train on in place of `labels`
+    groups: tuple[str, ...] | None = None  # (N,), the images of a group belong on one side of a split
     file: ArrayFile | None = field(default=None, repr=False)  # that arrays above are mapped from, under their names
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -94,6 +97,20 @@ class Data:
             )
         train, val = (np.array(sorted(index[i] for i in side), np.int64) for side in (train_ids, val_ids))
         return dataclasses.replace(self, train=train, val=val)
+
+    def fold(self, number: int, folds: int) -> "Data":
+        """The same data with fold `number` of `folds`, counted from 1, as its validation part.
+
+        The folds are stratified by class and by whether an image has a mask, and groups stay together. They are the
+        same for all data of the same images. Raises `ValueError` for fewer images, or groups, than folds.
+        """
+        labels = self.labels
+        if self.masks is not None:
+            masked = np.array([(mask != VOID).any() for mask in self.masks], np.uint8)
+            if not masked.all():  # every fold gets its share of the masks
+                labels = np.concatenate([labels, masked[:, None]], axis=1)
+        val = stratified_folds(labels, folds, groups=self.groups)[number - 1]
+        return dataclasses.replace(self, train=np.setdiff1d(np.arange(len(self.ids)), val), val=val)
 
     def all_train(self) -> "Data":
         """The same data with every labeled image in the training part and none in validation."""

@@ -35,6 +35,30 @@ class TestSplit:
         assert data.val.shape == (0,)
         assert data.train.dtype == data.val.dtype == np.int64
 
+    def test_folds_hold_each_image_out_once(self, kaggle):
+        """Each fold has its share of every class, and which images it has depends on nothing but them."""
+        data = load(kaggle, image_size=8)
+        folds = [data.fold(number, 4) for number in (1, 2, 3, 4)]
+        assert sorted(np.concatenate([fold.val for fold in folds]).tolist()) == list(range(44))
+        for fold in folds:
+            assert np.array_equal(np.sort(np.concatenate([fold.train, fold.val])), np.arange(44))
+            common = data.labels.sum(0) >= 8
+            assert (data.labels[fold.val].sum(0)[common] >= data.labels.sum(0)[common] // 4 - 1).all()
+        other = load(kaggle, image_size=16).with_split(data.ids[9:], data.ids[:9])
+        assert np.array_equal(other.fold(2, 4).val, folds[1].val)
+
+    def test_folds_keep_groups_together(self, kaggle):
+        data = load(kaggle, image_size=8, group_by=r"(\d)$")  # the last digit
+        assert data.groups is not None
+        for number in (1, 2, 3):
+            val = data.fold(number, 3).val.tolist()
+            digits = {data.ids[i][-1] for i in val}
+            assert val == [i for i, name in enumerate(data.ids) if name[-1] in digits]
+
+    def test_more_folds_than_groups(self, kaggle):
+        with pytest.raises(ValueError, match="11 parts need as many images, or groups of images, but there are 10"):
+            load(kaggle, image_size=8, group_by=r"(\d)$").fold(1, 11)
+
 
 class TestSharing:
     """Mapped arrays are pickled as a reference, and everything else as it is."""
