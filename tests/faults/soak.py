@@ -14,6 +14,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -165,6 +166,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", help="these kinds of faults, by the names of their functions")
     parser.add_argument("--keep", help="a folder for the runs of searches with which something is wrong")
     options, wrong = parser.parse_args(), False
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and their children, ignore it
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         result = soak(seed, options)
