@@ -21,6 +21,7 @@ from voctrain.metrics.classification import classify_metrics
 from voctrain.models import Classifier, build_classifier
 from voctrain.models.classifiers import check_name, input_size
 from voctrain.models.deployed import DeployedClassifier
+from voctrain.models.ensemble import ClassifierEnsemble, members_of
 from voctrain.models.fine_tuning import fine_tune
 from voctrain.models.mask_heads import MaskHeads, MaskPooling
 from voctrain.models.weights_file import file_origin
@@ -167,9 +168,13 @@ def checkpoint(config: ClassifyConfig, data: Data, weights: dict[str, Tensor], m
     return pack_checkpoint("classify", config, data, kept, metrics)
 
 
-def restore(saved: dict, *, device: str | torch.device = "cpu") -> tuple[Classifier, ClassifyConfig]:
-    """The model of a checkpoint in eval mode, which maps [0, 1] images to logits, and its configuration."""
+def restore(
+    saved: dict, *, device: str | torch.device = "cpu"
+) -> tuple[Classifier | ClassifierEnsemble, ClassifyConfig]:
+    """The model of a checkpoint in eval mode, which maps [0, 1] images to logits, and its (first) configuration."""
     config = ClassifyConfig.from_dict(saved["config"])
+    if "members" in saved:
+        return ClassifierEnsemble(members_of(saved, restore)).to(device).eval(), config
     model = build_classifier(
         config.architecture,
         num_classes=len(saved["classes"]),

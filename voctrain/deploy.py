@@ -40,7 +40,9 @@ def deploy(saved: dict[str, Any]) -> Deployed:
 
 def describe(saved: dict[str, Any], model: Deployed) -> dict[str, str]:
     """All that a checkpoint tells of its model, as text: strings as they are, everything else as JSON."""
-    told = {name: value for name, value in saved.items() if name != "model"}
+    told = {name: value for name, value in saved.items() if name not in ("model", "members")}
+    if "members" in saved:
+        told["members"] = [{name: each[name] for name in ("name", "plain", "mirrored")} for each in saved["members"]]
     told |= {"input": model.input, "output": model.output}
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in told.items()}
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from voctrain.augment.copy_paste import copy_paste, draw_points
 from voctrain.augment.transforms import augment
@@ -24,6 +24,7 @@ from voctrain.metrics.segmentation import confusion, mask_dice, mask_metrics
 from voctrain.models import Segmenter, build_segmenter
 from voctrain.models.auxiliary import outputs_of
 from voctrain.models.deployed import DeployedSegmenter
+from voctrain.models.ensemble import SegmenterEnsemble, members_of
 from voctrain.models.fine_tuning import fine_tune
 from voctrain.models.segmenters import check_name
 from voctrain.models.weights_file import file_origin
@@ -192,9 +193,11 @@ def checkpoint(config: SegmentConfig, data: Data, weights: dict[str, Tensor], me
     return pack_checkpoint("segment", config, data, weights, metrics)
 
 
-def restore(saved: dict, *, device: str | torch.device = "cpu") -> tuple[Segmenter, SegmentConfig]:
-    """The model of a checkpoint in eval mode, which maps [0, 1] images to logits, and its configuration."""
+def restore(saved: dict, *, device: str | torch.device = "cpu") -> tuple[Segmenter | SegmenterEnsemble, SegmentConfig]:
+    """The model of a checkpoint in eval mode, which maps [0, 1] images to logits, and its (first) configuration."""
     config = SegmentConfig.from_dict(saved["config"])
+    if "members" in saved:
+        return SegmenterEnsemble(members_of(saved, restore)).to(device).eval(), config
     model = build_segmenter(
         config.architecture,
         num_classes=1 + len(saved["classes"]),
@@ -213,7 +216,7 @@ def deploy(saved: dict) -> DeployedSegmenter:
 
 
 def predict(
-    model: Segmenter,
+    model: Segmenter | SegmenterEnsemble,
     images: np.ndarray,
     config: SegmentConfig,
     *,
@@ -238,7 +241,7 @@ def predict(
 
 
 def predict_logits(
-    model: Segmenter,
+    model: Segmenter | SegmenterEnsemble,
     images: np.ndarray,
     config: SegmentConfig,
     *,
@@ -284,7 +287,7 @@ def label_map(logits: Tensor, size: Sequence[int], prior: np.ndarray, resize: st
 
 
 def _logits(
-    model: Segmenter, images: Tensor, config: SegmentConfig, scale: float = 1.0, flips: tuple[int, ...] = ()
+    model: nn.Module, images: Tensor, config: SegmentConfig, scale: float = 1.0, flips: tuple[int, ...] = ()
 ) -> Tensor:
     """Logits, float32 (B, C, S, S), of images uint8 (B, S, S, 3) that are scaled and flipped for the network."""
     batch, size = to_unit(images).flip(flips), images.shape[1:3]

@@ -39,7 +39,8 @@ class Job:
     config: Configuration  # of the task
     params: Configuration  # of the search space, for people
     min_score: float  # the weights are not kept below it
-    last_epoch: int | None = None  # the training ends after it
+    last_epoch: int | None = None  # the training ends after it and keeps its last weights, not its best
+    fold: tuple[int, int] | None = None  # fold K of N of the data is for validation, not what their split says
     alone: bool = False  # with a GPU to itself, because its share of one had too little memory
 
     def to_tune(self) -> dict[str, object]:
@@ -84,11 +85,12 @@ class Worker(tune.Trainable):
         for report in checkpointed_training(
             self.task.module,
             config,
-            self.data,
+            self.data if job.fold is None else self.data.fold(*job.fold),
             self.paths.checkpoint(job.training),
             device=device,
             rungs=self.rungs if job.last_epoch is None else (job.last_epoch,),
             min_score=job.min_score,
+            keeps_last=job.last_epoch is not None,
             state_written=self._state_written,
         ):
             yield report | {"memory_gb": memory.peak(device)}

@@ -28,14 +28,16 @@ def checkpointed_training(
     device: str,
     rungs: Container[int] = (),
     min_score: float = -math.inf,
+    keeps_last: bool = False,
     state_written: Callable[[], None] = lambda: None,
 ) -> Iterator[EpochRecord]:
     """Train in `folder`, continuing from a saved state, and yield the epoch, seconds and metrics of each epoch.
 
     A continued training yields its earlier epochs again, and ends exactly as it would have without the interruption.
     The best weights stay in memory. They are written with each state, and, if their score is above `min_score`, before
-    an epoch in `rungs` is yielded and at the end. Without validation images the last weights are the best. What
-    `state_written` takes, which is called after a state has been written, counts as a part of writing it.
+    an epoch in `rungs` is yielded and at the end. Without validation images, and with `keeps_last`, the last weights
+    are the best. What `state_written` takes, which is called after a state has been written, counts as a part of
+    writing it.
     """
     saved, best = read_torch(folder / STATE), read_torch(folder / WEIGHTS)
     if saved is None or best is None:  # one without the other would tell of another best epoch
@@ -49,7 +51,7 @@ def checkpointed_training(
     started = last_saved = time.monotonic()
     pause = SAVE_SECONDS
     for epoch in task.train(config, data, device=device, resume=saved and saved["training"]):
-        score = epoch.metrics.get(task.METRIC, epoch.number)
+        score = epoch.number if keeps_last else epoch.metrics.get(task.METRIC, epoch.number)
         if best is None or score > best["score"]:
             best = task.checkpoint(config, data, epoch.weights, epoch.metrics)
             best |= {"epoch": epoch.number, "score": score, "predictions": pack(epoch.predictions)}

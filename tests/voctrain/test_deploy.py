@@ -7,6 +7,7 @@ from voctrain.config import AttackConfig, ClassifyConfig, SegmentConfig
 from voctrain.data.resizing import RESIZE
 from voctrain.deploy import describe, load, read_safetensors, write_safetensors
 from voctrain.images import to_unit
+from voctrain.models.ensemble import pack_ensemble
 
 SMALL = {"image_size": 32, "epochs": 2, "precision": "float32", "batch_size": 4}
 
@@ -146,3 +147,43 @@ def test_a_guided_attack_is_exported_with_its_victim(victim, goal, checkpoint, d
         assert torch.allclose(graph(images), attacked, atol=1e-4)
         assert torch.allclose(torch.jit.trace(graph, (images[:2],), check_trace=False)(images), attacked, atol=1e-4)
     assert (attacked - images).abs().max() > 0.01
+
+
+WEIGHTS = ((0.5, 0.0), (0.125, 0.375))  # of two members, for images as they are and mirrored
+
+
+def ensemble_of(saved):
+    rows = enumerate(zip(saved, WEIGHTS, strict=True))
+    return pack_ensemble([(f"m{number}", each, *weights) for number, (each, weights) in rows])
+
+
+def test_an_ensemble_of_classifiers_says_the_weighted_mean(checkpoint, deployed, draw_data):
+    saved, images = [checkpoint("classify", architecture=name) for name in ("simple", "complex")], images_of(draw_data)
+    (first, config), (second, _) = (classify.restore(each) for each in saved)
+    a, b, c = (
+        classify.predict(first, images, config),
+        classify.predict(second, images, config),
+        classify.predict(second, images[:, :, ::-1].copy(), config),
+    )
+    expected = 0.5 * a + 0.125 * b + 0.375 * c
+    together = ensemble_of(saved)
+    assert classify.predict(classify.restore(together)[0], images, config) == pytest.approx(expected, abs=1e-6)
+    with torch.no_grad():
+        assert deployed(together)(unit(images)).numpy() == pytest.approx(expected, abs=1e-6)
+    told = describe(together, deployed(together))["members"]
+    assert told == '[{"name": "m0", "plain": 0.5, "mirrored": 0.0}, {"name": "m1", "plain": 0.125, "mirrored": 0.375}]'
+
+
+def test_an_ensemble_of_segmenters_says_the_weighted_mean(checkpoint, deployed, draw_data):
+    saved, images = [checkpoint("segment", seed=seed) for seed in (0, 1)], images_of(draw_data)
+    (first, config), (second, _) = (segment.restore(each) for each in saved)
+
+    def said(model, images):
+        return torch.stack([*segment.predict_logits(model, images, config)]).softmax(1)
+
+    mirrored = said(second, images[:, :, ::-1].copy()).flip(-1)
+    expected = 0.5 * said(first, images) + 0.125 * said(second, images) + 0.375 * mirrored
+    together = ensemble_of(saved)
+    torch.testing.assert_close(said(segment.restore(together)[0], images), expected, atol=1e-5, rtol=0)
+    with torch.no_grad():
+        torch.testing.assert_close(deployed(together)(unit(images)), expected, atol=1e-5, rtol=0)

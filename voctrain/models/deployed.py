@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from voctrain.data.resizing import RESIZE
 from voctrain.models.auxiliary import outputs_of
 from voctrain.models.classifiers import Classifier
+from voctrain.models.ensemble import ClassifierEnsemble
 
 
 class Deployed(nn.Module):
@@ -61,7 +62,7 @@ class DeployedClassifier(Deployed):
     inner: Tensor  # numbers the rows of the network's input: some networks need squares of another size
     output = "the probability of each class, float32 (batch, classes)"
 
-    def __init__(self, model: Classifier, *, image_size: int, resize: str = "squash"):
+    def __init__(self, model: Classifier | ClassifierEnsemble, *, image_size: int, resize: str = "squash"):
         super().__init__(model, image_size=image_size, resize=resize)
         self.register_buffer("inner", torch.arange(model.input_size, dtype=torch.float32), persistent=False)
 
