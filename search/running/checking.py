@@ -10,16 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
+from optuna.trial import FrozenTrial
 
 from search.run_folder.files import read_arrays, read_json, read_torch, replace
 from search.run_folder.lock import lock
 from search.run_folder.paths import RunPaths, training_name
 from search.run_folder.records import RunRecord, read_best, read_run
 from search.running.publishing import Publisher
+from search.session.images import load_images
 from search.study.journal import RECORD, damaged_line, read_study
-from search.study.trials import rank_trials, started_trials
+from search.study.trials import Attr, rank_trials, started_trials
 from search.tasks import find_task
-from search.trial.training import WEIGHTS
+from search.trial.device import pick_device
+from search.trial.training import WEIGHTS, checkpointed_training
 
 
 @dataclass(frozen=True)
@@ -128,14 +131,25 @@ def _check_best(paths: RunPaths, record: RunRecord, study: optuna.Study, repair:
         return
     fault = f"best.json, best.pt and val_predictions.npz in {paths.folder} are damaged or do not belong together"
     there = [t for t in finished if read_torch(paths.checkpoint(t.number) / WEIGHTS) is not None]
-    if not there:
-        yield Damage(fault, None, False)
-        return
+    cure = f"they become those of trial {there[0].number}, whose weights are in checkpoints/" if there else None
+    cure = cure or f"they become those of trial {finished[0].number}, which is trained again"
     if repair:
+        if not there:
+            _train_again(paths, record, finished[0])
         publisher = Publisher(paths, find_task(record.task), study)
         publisher.published_score = -math.inf
         publisher.publish(finished)
-    yield Damage(fault, f"they become those of trial {there[0].number}, whose weights are in checkpoints/", repair)
+    yield Damage(fault, cure, repair)
+
+
+def _train_again(paths: RunPaths, record: RunRecord, trial: FrozenTrial) -> None:
+    """Train a trial until the epoch that it ended after, so that its weights are there."""
+    task, epochs = find_task(record.task), len(trial.intermediate_values)
+    data = load_images(record.options).with_split(record.split.train, record.split.val)
+    config = task.config.from_dict(trial.user_attrs[Attr.CONFIG])
+    folder, device = paths.checkpoint(trial.number), pick_device()
+    trained = checkpointed_training(task.module, config, data, folder, device=device, rungs=(epochs,))
+    assert [report["epoch"] for report in itertools.islice(trained, epochs)] == [*range(1, epochs + 1)]
 
 
 def _best_is_whole(paths: RunPaths) -> bool:
@@ -153,10 +167,11 @@ def _check_final(paths: RunPaths, repair: bool) -> Iterator[Damage]:
         return
     try:
         whole = read_json(paths.final_record) is not None and read_torch(paths.final_weights) is not None
+        whole &= not paths.ensemble_record.exists() or read_torch(paths.ensemble) is not None
     except ValueError:
         whole = False
     if not whole:
         if repair:
-            for file in (paths.final_record, paths.final_weights):
+            for file in (paths.final_record, paths.final_weights, paths.ensemble, paths.ensemble_record):
                 file.unlink(missing_ok=True)
         yield Damage(f"the model in {paths.final.folder} is damaged", "it is deleted: run search.final again", repair)

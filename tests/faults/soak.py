@@ -166,7 +166,8 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", help="these kinds of faults, by the names of their functions")
     parser.add_argument("--keep", help="a folder for the runs of searches with which something is wrong")
     options, wrong = parser.parse_args(), False
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and their children, ignore it
+    for number in (signal.SIGINT, signal.SIGHUP):  # a shell's background jobs, nohup's, and their children ignore them
+        signal.signal(number, signal.SIG_DFL)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         result = soak(seed, options)
