@@ -34,7 +34,7 @@ from search.result_options import ExportOptions, FinalOptions, PredictOptions, S
 from search.run_folder.files import read_torch
 from search.run_folder.location import is_stored, local_copy, locate
 from search.run_folder.paths import RunPaths
-from search.run_folder.records import BestRecord, FinalRecord, RunRecord, read_best, read_run
+from search.run_folder.records import BestRecord, EnsembleRecord, FinalRecord, RunRecord, read_best, read_run
 from search.run_folder.store import StoreError
 from search.run_folder.uploads import Uploads
 from search.running.driver import Outcome, SearchFailed, run_search
@@ -105,10 +105,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Final:
-    """A final model: its record and its checkpoint."""
+    """A final model: its records and the checkpoint that was handed over."""
 
     record: FinalRecord
     weights: Path
+    ensemble: EnsembleRecord | None = None  # None if it is a single network
 
 
 def open_run(folder: str | Path) -> Run:
@@ -181,11 +182,12 @@ def finalize(run: Run | str | Path | None = None, *, reporter: Reporter | None =
                 Interrupt() as interrupt,
                 HeadWatch(selection.address, _ending(selection.reporter, again)),
             ):
-                record, seconds = select(selection, interrupt)
+                record, ensemble, seconds = select(selection, interrupt)
         finally:
             selection.lock.release()
-    tell_final(selection, record, seconds)
-    return Final(record, selection.paths.final_weights)
+    tell_final(selection, record, ensemble, seconds)
+    paths = selection.paths
+    return Final(record, paths.final_weights if ensemble is None else paths.ensemble, ensemble)
 
 
 def submit(

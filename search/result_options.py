@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
-from search.command_line import integer, option, scale
+from search.command_line import integer, option, scale, seconds
 from search.options import ResourceOptions
+
+FEW_IMAGES = 5000  # a set with fewer is divided into folds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,8 +19,37 @@ class FinalOptions(ResourceOptions):
         None, "instead of a run: one configuration, together with --data", metavar="best.json", shown="none"
     )
     data: str | None = option(None, "a VOC-style folder, voc2009, or sample", metavar="DIR", shown="the run's")
-    top: int = option(3, "number of configurations to retrain", parse=integer(1), metavar="K")
-    seeds: int = option(3, "number of seeds of each configuration", parse=integer(1), metavar="N")
+    top: int = option(
+        3,
+        "number of configurations to retrain; one of several is the portfolio's first",
+        parse=integer(1),
+        metavar="K",
+    )
+    folds: int | None = option(
+        None,
+        "hold each labeled image out once, in this many parts; 1 uses the run's split",
+        parse=integer(1),
+        metavar="K",
+        shown=f"5 for fewer than {FEW_IMAGES:,} images, otherwise 1",
+    )
+    seeds: int | None = option(
+        None,
+        "number of seeds of each configuration and fold",
+        parse=integer(1),
+        metavar="N",
+        shown="1 with folds, otherwise 3",
+    )
+    single: bool = option(False, "hand over one network, not an ensemble")
+    max_members: int | None = option(
+        None, "most networks in an ensemble", parse=integer(1), metavar="N", shown="all that help"
+    )
+    time_budget: float | None = option(
+        None,
+        "retrain only as many configurations as fit in this time",
+        parse=seconds,
+        metavar="TIME",
+        shown="unlimited",
+    )
     image_size: int | None = option(
         None, "side of the square images, in pixels", parse=integer(28), metavar="PX", shown="the search's"
     )

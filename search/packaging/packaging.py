@@ -85,6 +85,8 @@ def _model(file: Path, saved: Checkpoint, form: Format, to: str) -> Deployed:
         model = deploy(saved)
     except (KeyError, RuntimeError) as error:
         raise ValueError(f"{file} is damaged ({first_line(error)}): copy or train it again") from None
+    if "members" in saved and not form.complete:
+        raise ValueError(f"{to} has the weights of one network, but {file} has several: use --to onnx, or final.pt")
     if model.needed and not form.complete:
         raise ValueError(f"{to} has weights only, but this model also needs {model.needed}: use --to onnx")
     if model.needed and not Path(model.needed).is_file():
@@ -139,5 +141,5 @@ def _check_place(out: Path, run: Path, file: Path) -> None:
     if not os.access(out.parent, os.W_OK):
         raise ValueError(f"cannot write in {out.parent}: give --out another folder")
     paths = RunPaths(run)
-    if out.resolve() in {path.resolve() for path in (file, paths.best_weights, paths.final_weights)}:
+    if out.resolve() in {path.resolve() for path in (file, paths.best_weights, paths.final_weights, paths.ensemble)}:
         raise ValueError(f"--out must not be a checkpoint, but got {out}: give another name")

@@ -30,7 +30,7 @@ from search.run_folder.files import read_json
 from search.run_folder.history import read_history
 from search.run_folder.location import is_stored
 from search.run_folder.paths import RunPaths
-from search.run_folder.records import Configuration, RunRecord
+from search.run_folder.records import Configuration, Expectation, RunRecord, repeats
 from search.run_folder.store import join
 from search.session.settings import parse_settings
 from search.study.bootstrap import estimated
@@ -123,8 +123,11 @@ def _result(source: Source) -> list[tuple[str, object]]:
             whose = "" if best.score == trial_score(first) else f" of trial {best.trial}, kept in best.json"
             rows.append((f"95 % interval{whose}", f"{interval}, by bootstrap over the validation images"))
         if (final := read_json(source.paths.final_record)) is not None:
-            value = f"{with_error(final['score'], final['standard_error'])}, mean of {final['seeds']} seeds"
+            over = repeats(final["folds"], final["seeds"])
+            value = f"{with_error(final['score'], final['standard_error'])} over {over}"
             rows.append(("search.final", f"{value} ({final['winner']})"))
+            if final["expected"] is not None:
+                rows.append(("On unseen images", Expectation(**final["expected"]).describe(metric)))
     return [*rows, (record.baseline_name.capitalize(), f"{metric} {record.baseline[metric]:.4f}")]
 
 

@@ -119,6 +119,20 @@ class RunPaths:
         return self.folder / "final" / "final.pt"
 
     @property
+    def ensemble(self) -> Path:
+        """The checkpoint of all networks of the final model, if it has several."""
+        return self.folder / "final" / "ensemble.pt"
+
+    @property
+    def ensemble_record(self) -> Path:
+        return self.folder / "final" / "ensemble.json"
+
+    @property
+    def out_of_fold(self) -> Path:
+        """What models that never saw an image say of it, for each labeled image."""
+        return self.folder / "final" / "out_of_fold.npz"
+
+    @property
     def card(self) -> Path:
         """What the final model is, for people."""
         return self.folder / "final" / "card.md"

@@ -167,21 +167,81 @@ class Scores:
     scores: list[float]
 
 
+def repeats(folds: int, seeds: int) -> str:
+    """How often a configuration was trained: 5 folds, 3 seeds, or 5 folds × 3 seeds."""
+    parts = [f"{folds} folds"] if folds > 1 else []
+    if seeds > 1 or not parts:
+        parts.append(f"{seeds} seed{'s' if seeds > 1 else ''}")
+    return " × ".join(parts)
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A configuration that `search.final` has retrained."""
 
     name: str
     config: Configuration
-    epochs: int  # where the mean score over seeds is highest
-    at_epochs: Scores
-    best: Scores  # best epoch of each seed
-    last: Scores  # last epoch of each seed
-    metrics: dict[str, float]
+    epochs: int
+    scores: Scores  # each over all held-out images together
+    metrics: dict[str, float]  # means over its trainings
     lr_by_epoch: list[float]
-    original_size: dict[str, float]  # metrics at the images' original sizes, if they differ
-    trainings: list[str]  # names of its trainings, see `RunPaths`
+    trainings: list[str]  # their names, see `RunPaths`, fold by fold and in each seed by seed
     unlabeled: int = 0  # images that an earlier candidate has labeled
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """The score of what is handed over, on images that nobody has seen."""
+
+    score: float
+    low: float  # of the 95 % interval
+    high: float
+    unseen: int | None  # the number of images that the interval is for; None: very many
+    images: int  # that this is estimated from
+    naive: float  # the score on these images without a correction for having chosen the best
+    lead: float | None  # of the best configuration over the portfolio's first; None without that, or if it is that
+    lead_low: float | None
+    lead_high: float | None
+    is_overtuned: bool  # whether that lead is below one standard error
+
+    def describe(self, metric: str) -> str:
+        images = "unseen images" if self.unseen is None else f"{self.unseen} unseen images"
+        return f"expected {metric} on {images} {self.score:.4f}, 95 % interval {self.low:.4f} to {self.high:.4f}"
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """A way to use the retrained models, with the score over all held-out images."""
+
+    name: str  # single, uniform or greedy
+    score: float
+    networks: int
+    milliseconds: float | None  # per image, where it was measured
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a configuration and seed contribute to an ensemble."""
+
+    name: str
+    plain: float  # the weight of the probabilities for the images, shared by its networks
+    mirrored: float  # of those for the mirrored images
+    adds: float  # to the score
+    networks: list[str]  # their names in ensemble.pt, one for each fold
+
+
+@dataclass(frozen=True)
+class EnsembleRecord:
+    """ensemble.json: the ways to use the retrained models, the chosen one, and who weighs what in it."""
+
+    chosen: str
+    mixtures: list[Mixed]
+    parts: list[Part]
+    details: Details  # what is fitted to its predictions
+
+    def write(self, paths: RunPaths) -> None:
+        """Raises `StorageError`."""
+        write_json(paths.ensemble_record, dataclasses.asdict(self))
 
 
 @dataclass(frozen=True)
@@ -191,13 +251,17 @@ class FinalRecord:
     task: str
     metric: str
     score: float
-    standard_error: float | None
+    standard_error: float | None  # over seeds
     epochs: int
     winner: str
+    folds: int  # 1: the split of the run
     seeds: int
+    dropped: dict[str, int]  # configurations that lost, with the number of folds after which they had
     baseline: dict[str, float]
     baseline_name: str
-    original_size: dict[str, float]
+    original_size: dict[str, float]  # metrics of what is handed over at the images' original sizes, if they differ
+    expected: Expectation | None  # None without folds: the search has looked at all held-out images
+    handed_over: str  # single, uniform or greedy
     details: Details
     candidates: list[Candidate]
 

@@ -11,7 +11,7 @@ from jinja2 import Environment
 from search.pictures.blocks import Table
 from search.run_folder.files import replace
 from search.run_folder.paths import RunPaths
-from search.run_folder.records import Candidate, Checkpoint, FinalRecord
+from search.run_folder.records import Candidate, Checkpoint, FinalRecord, repeats
 from search.session.origin import file_digest, git_revision, versions
 from search.study.bootstrap import TOO_FEW, estimated
 from search.tasks import Predictions, Task
@@ -52,6 +52,7 @@ def write_card(
         saved=saved,
         score=with_error(record.score, record.standard_error),
         interval=_interval(task, winner, record, held_out),
+        over=repeats(record.folds, record.seeds),
         baseline=record.baseline_name,
         tables=tables,
         source=source,
@@ -88,4 +89,6 @@ def _interval(task: Task, winner: Candidate, record: FinalRecord, held_out: Sequ
 
 def _metrics(winner: Candidate, record: FinalRecord) -> Table:
     rows = [(name, value, record.baseline.get(name)) for name, value in winner.metrics.items()]
-    return Table(("metric", "mean", "baseline"), rows, f"All metrics in epoch {record.epochs}, means over the seeds")
+    return Table(
+        ("metric", "mean", "baseline"), rows, f"All metrics in epoch {record.epochs}, means over the trainings"
+    )

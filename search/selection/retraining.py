@@ -5,12 +5,11 @@ import json
 import math
 import time
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ray.tune.search import Searcher
 
 from search.cluster.execution import Ticker, execute
@@ -24,12 +23,13 @@ from search.run_folder.files import read_arrays, read_json, read_torch, write_ar
 from search.run_folder.history import EpochRecord
 from search.run_folder.paths import RunPaths
 from search.run_folder.records import Checkpoint
-from search.tasks import Task
+from search.tasks import Predictions, Task
 from search.text import shell_path
 from search.trial.training import STATE, WEIGHTS, unpack
 from voctrain.config import TrainConfig
 from voctrain.data import Data
 
+RESULT, PREDICTIONS, HELD_OUT = "result.json", "predictions.npz", "held_out.npz"  # beside a training's weights
 STATUS_SECONDS = 30.0  # between two lines about the trainings done
 
 
@@ -44,8 +44,8 @@ class Retraining:
     name: str
     config: TrainConfig
     training: str
-    last_epoch: int | None = None  # without validation images: it ends after this epoch and keeps its weights
-    teaches: bool = False  # whether it keeps the weights of its best epoch
+    epochs: int  # it ends after these, and its last weights count: choosing the best would look at the held-out images
+    fold: tuple[int, int] | None = None  # fold K of N is held out; None: what the data's split says
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,6 @@ class Result:
     training: str
     history: list[EpochRecord]
     error: str | None = None  # "diverged: …" or "ran out of memory: …"
-    original_size: dict[str, float] | None = None  # metrics at the images' original sizes, once they are known
 
 
 class Retrainings:
@@ -64,14 +63,21 @@ class Retrainings:
     def __init__(self, paths: RunPaths, task: Task, data: Data, resources: Resources, reporter: Reporter):
         self.paths, self.task, self.data, self.resources, self.reporter = paths, task, data, resources, reporter
 
-    def run(self, jobs: Sequence[Retraining], interrupt: Interrupt) -> dict[str, Result]:
+    def run(
+        self,
+        jobs: Sequence[Retraining],
+        interrupt: Interrupt,
+        pointless: Callable[[Mapping[str, Result]], Container[str]] = lambda results: (),
+    ) -> dict[str, Result]:
         """The results by training; only those that have none yet are trained.
 
-        Raises `Stopped` after a signal, and `SelectionFailed` for a training or a machine that fails.
+        pointless: the trainings that need not start any more, from the results so far. Raises `Stopped` after a signal,
+        and `SelectionFailed` for a training or a machine that fails.
         """
         results = {job.training: result for job in jobs if (result := self._read(job)) is not None}
         left = [job for job in jobs if job.training not in results]
         searcher = RetrainingSearcher(left, self.task.metric, self.paths)
+        searcher.skip(pointless(results))
         printed = time.monotonic()
 
         def tick() -> None:
@@ -79,9 +85,10 @@ class Retrainings:
             while searcher.ended:
                 job, result = searcher.ended.popleft()
                 results[job.training] = self._keep(job, result)
+                searcher.skip(pointless(results))
             if time.monotonic() - printed > STATUS_SECONDS:
                 printed = time.monotonic()
-                self.reporter.status(f"{len(results)} of {len(jobs)} trainings done")
+                self.reporter.status(f"{len(results)} of {len(results) + searcher.to_go} trainings done")
 
         if searcher.waiting:
             execute(
@@ -100,68 +107,72 @@ class Retrainings:
             raise searcher.failure
         if interrupt.signal is not None:
             raise Stopped(interrupt.signal)
-        return {job.training: self._measured(job, results[job.training]) for job in jobs}
+        return results
 
-    def predictions(self, training: str) -> dict[str, np.ndarray]:
-        """The validation predictions of a training's best epoch."""
-        arrays = read_arrays(self._predictions_file(training))
-        assert arrays is not None
+    def predictions(self, job: Retraining) -> Predictions:
+        """The predictions of the images that a training has not seen."""
+        arrays = read_arrays(self._file(job, PREDICTIONS))
+        return unpack(self.weights(job)["predictions"]) if arrays is None else arrays
+
+    def held_out(self, job: Retraining) -> Predictions:
+        """See `Task.held_out`; its weights are needed the first time."""
+        file = self._file(job, HELD_OUT)
+        if (arrays := read_arrays(file)) is None:
+            arrays = self.task.held_out(self.weights(job), self.held(job))
+            write_arrays(file, arrays)
         return arrays
 
-    def weights(self, training: str) -> Checkpoint:
-        """The checkpoint of a training that keeps its weights."""
-        return read_torch(self.paths.fetched(self.paths.checkpoint(training) / WEIGHTS)) or {}
+    def held(self, job: Retraining) -> Data:
+        """The data with the split of a training."""
+        return self.data if job.fold is None else self.data.fold(*job.fold)
+
+    def weights(self, job: Retraining) -> Checkpoint:
+        """The checkpoint of a training."""
+        file = self._file(job, WEIGHTS)
+        saved = read_torch(self.paths.fetched(file))
+        if saved is None:
+            self.paths.drop(self._file(job, RESULT))
+            raise SelectionFailed(f"{shell_path(file)} is damaged: the same command trains {job.name} again")
+        return saved
+
+    def has_weights(self, job: Retraining) -> bool:
+        return self.paths.fetched(self._file(job, WEIGHTS)).exists()
+
+    def forget(self, jobs: Iterable[Retraining]) -> None:
+        """Let trainings run again whose weights are gone."""
+        for job in jobs:
+            if not self.has_weights(job):
+                self.paths.drop(self._file(job, RESULT))
+
+    def drop_weights(self, jobs: Iterable[Retraining]) -> None:
+        for job in jobs:
+            self.paths.drop(self._file(job, WEIGHTS))
 
     def _read(self, job: Retraining) -> Result | None:
         """The result of an earlier call; None if it, or a file that belongs to it, is missing."""
-        values = read_json(self._result_file(job.training))
+        values = read_json(self._file(job, RESULT))
         if values is None:
             return None
         result = Result(**values)
-        needed = [] if job.last_epoch else [self._predictions_file(job.training)]
-        if job.last_epoch or job.teaches or result.original_size is None:
-            needed.append(self.paths.fetched(self.paths.checkpoint(job.training) / WEIGHTS))
-        return result if result.error or all(file.exists() for file in needed) else None
+        needed = (PREDICTIONS,) if self.task.submits is None else (PREDICTIONS, HELD_OUT)
+        known = all(self._file(job, name).exists() for name in needed)
+        return result if result.error or known or self.has_weights(job) else None
 
     def _keep(self, job: Retraining, result: Result) -> Result:
         """Write the result of a training that has just ended."""
-        folder, metric = self.paths.checkpoint(job.training), self.task.metric
         if result.error:
             self.reporter.status(f"{job.name}: {result.error}")
-        elif job.last_epoch is None:
-            scores = [epoch[metric] for epoch in result.history]
-            self.reporter.status(f"{job.name}: {metric} best {max(scores):.4f}, last {scores[-1]:.4f}")
-            saved = read_torch(self.paths.fetched(folder / WEIGHTS))
-            if saved is None:
-                raise SelectionFailed(f"the training of {job.name} left no weights in {shell_path(folder)}")
-            write_arrays(self._predictions_file(job.training), unpack(saved["predictions"]))
-        self.paths.drop(folder / STATE)
-        write_json(self._result_file(job.training), asdict(result))
+        else:
+            saved = self.weights(job)
+            if saved["predictions"]:
+                write_arrays(self._file(job, PREDICTIONS), unpack(saved["predictions"]))
+                self.reporter.status(f"{job.name}: {self.task.metric} {result.history[-1][self.task.metric]:.4f}")
+        self.paths.drop(self._file(job, STATE))
+        write_json(self._file(job, RESULT), asdict(result))
         return result
 
-    def _measured(self, job: Retraining, result: Result) -> Result:
-        """The result with its metrics at the images' original sizes; weights that are no longer needed are deleted.
-
-        After all trainings: until then they have the GPU to themselves.
-        """
-        if result.error or job.last_epoch or result.original_size is not None:
-            return result
-        weights = self.paths.checkpoint(job.training) / WEIGHTS
-        saved = read_torch(self.paths.fetched(weights))
-        if saved is None:
-            self.paths.drop(self._result_file(job.training))
-            raise SelectionFailed(f"{shell_path(weights)} is damaged: the same command trains {job.name} again")
-        result = replace(result, original_size=self.task.at_original_size(saved, self.data))
-        write_json(self._result_file(job.training), asdict(result))
-        if not job.teaches:
-            self.paths.drop(weights)
-        return result
-
-    def _result_file(self, training: str) -> Path:
-        return self.paths.checkpoint(training) / "result.json"
-
-    def _predictions_file(self, training: str) -> Path:
-        return self.paths.checkpoint(training) / "predictions.npz"
+    def _file(self, job: Retraining, name: str) -> Path:
+        return self.paths.checkpoint(job.training) / name
 
 
 class RetrainingSearcher(NotPickled, Searcher):
@@ -175,13 +186,22 @@ class RetrainingSearcher(NotPickled, Searcher):
         self.ended: deque[tuple[Retraining, Result]] = deque()
         self.failure: SelectionFailed | None = None
 
+    @property
+    def to_go(self) -> int:
+        return len(self.waiting) + len(self.live)
+
+    def skip(self, trainings: Container[str]) -> None:
+        """Do not start these."""
+        self.waiting = deque(job for job in self.waiting if job.training not in trainings)
+
     def suggest(self, trial_id: str) -> Any:  # a job, or Searcher.FINISHED
         if not self.waiting:
             return Searcher.FINISHED
         job = self.waiting.popleft()
         self.live[trial_id] = job, {}
         config = job.config.to_dict()
-        return Job(job.training, config, config, min_score=-math.inf, last_epoch=job.last_epoch).to_tune()
+        work = {"last_epoch": job.epochs, "fold": job.fold}
+        return Job(job.training, config, config, min_score=-math.inf, **work).to_tune()
 
     def on_trial_result(self, trial_id: str, result: dict) -> None:
         self._record(self.live[trial_id][1], result)

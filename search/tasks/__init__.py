@@ -65,7 +65,6 @@ class RunTask(Protocol):
     def calibrate(self, predictions: Predictions) -> Details: ...
     def describe(self, predictions: Predictions, saved: Checkpoint) -> Details: ...
     def rescore(self, predictions: Predictions, config: Configuration) -> Score: ...
-    def at_original_size(self, saved: Checkpoint, data: Data) -> dict[str, float]: ...
     def conclude(
         self, paths: RunPaths, record: RunRecord, saved: Checkpoint, data: Data, reporter: Reporter
     ) -> None: ...
@@ -169,9 +168,25 @@ class Task:
         """By name, what two runs must share for their scores to be comparable, beside data, split and metric."""
         return {"image size": record.image_size, "resize": record.resize}
 
-    def at_original_size(self, saved: Checkpoint, data: Data) -> dict[str, float]:
-        """Validation metrics at the images' original sizes; empty if they do not depend on the size."""
+    def held_out(self, saved: Checkpoint, data: Data) -> Predictions:
+        """What a model says of the validation images: arrays with a row for each.
+
+        ids; truth; `plain` and `mirrored`, the probabilities for the images as they are and mirrored. These can be
+        averaged over models.
+        """
+        raise NotImplementedError
+
+    def at_original_size(self, saved: Checkpoint, data: Data) -> Predictions:
+        """The predictions of the validation images at their original sizes; empty if these do not matter."""
         return {}
+
+    def predictions(self, truth: np.ndarray, probabilities: np.ndarray) -> Predictions:
+        """What `metrics`, `rescore`, and `calibrate` take, except for ids, from a truth and averaged probabilities."""
+        raise NotImplementedError
+
+    def metrics(self, predictions: Predictions) -> dict[str, float]:
+        """The validation metrics of predictions."""
+        raise NotImplementedError
 
     def conclude(self, paths: RunPaths, record: RunRecord, saved: Checkpoint, data: Data, reporter: Reporter) -> None:
         """Write tables and pictures of the best checkpoint."""

@@ -12,12 +12,14 @@ NEEDED = {"config", "classes", "image_size", "model"}  # keys of a checkpoint
 
 
 def load_checkpoint(path: Path) -> tuple[Path, Checkpoint, Task]:
-    """The checkpoint of a run, final.pt or best.pt, or a checkpoint file: its path, its content and its task.
+    """The checkpoint of a run, or a checkpoint file: its path, its content and its task.
+
+    That of a run is what `search.final` handed over, ensemble.pt or final.pt, or else best.pt.
 
     Raises `ValueError` if there is none.
     """
     paths = RunPaths(path)
-    candidates = [paths.final_weights, paths.best_weights] if path.is_dir() else [path]
+    candidates = [paths.ensemble, paths.final_weights, paths.best_weights] if path.is_dir() else [path]
     file = next((f for f in candidates if f.is_file()), None)
     if file is None:
         raise ValueError(f"{path} has neither final/final.pt nor best.pt: give a run that has scored, or a checkpoint")

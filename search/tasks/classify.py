@@ -74,6 +74,29 @@ class Classify(PretrainedTask):
         y_true, y_prob = predictions["y_true"], predictions["y_prob"]
         return lambda rows: classify_metrics(y_true[rows], y_prob[rows])[self.metric]
 
+    def held_out(self, saved: Checkpoint, data: Data) -> Predictions:
+        import numpy as np
+
+        from search.trial.device import pick_device
+        from voctrain import classify
+
+        device, images = pick_device(), data.images[data.val]
+        model, config = classify.restore(saved, device=device)
+        return {
+            "ids": np.array(data.ids)[data.val],
+            "truth": data.labels[data.val],
+            "plain": classify.predict(model, images, config, device=device),
+            "mirrored": classify.predict(model, images[:, :, ::-1].copy(), config, device=device),
+        }
+
+    def predictions(self, truth: np.ndarray, probabilities: np.ndarray) -> Predictions:
+        return {"y_true": truth, "y_prob": probabilities}
+
+    def metrics(self, predictions: Predictions) -> dict[str, float]:
+        from voctrain.metrics.classification import classify_metrics
+
+        return classify_metrics(predictions["y_true"], predictions["y_prob"])
+
     def comparable(self, record: RunRecord) -> dict[str, object]:
         return {}  # labels have no size
 
@@ -167,6 +190,8 @@ class Classify(PretrainedTask):
             yield from _ranked_images(predictions, best, classes, data)
 
     def script(self, config: TrainConfig) -> Script:
+        from search.tasks.classify_script import script
+
         assert isinstance(config, ClassifyConfig)
         return script(config)
 
@@ -234,59 +259,6 @@ def _target_names(target: list[float], classes: tuple[str, ...]) -> str:
     """The classes of a target in [0, 1], with their share if it is below 1."""
     parts = [(name, part) for name, part in zip(classes, target, strict=True) if part >= 0.005]
     return ", ".join(name if part > 0.995 else f"{name} {part:.2f}" for name, part in parts)
-
-
-def script(config: ClassifyConfig) -> Script:
-    """A training script of this configuration."""
-    from voctrain.models.classifiers import AUXILIARY
-
-    imports = {
-        "voctrain.classify": "predict, vary",
-        "voctrain.device_array": "DeviceArray",
-        "voctrain.images": "to_unit, training_arrays",
-        "voctrain.losses.classification": "classification_loss",
-        "voctrain.metrics.classification": "classify_metrics",
-        "voctrain.metrics.thresholds": "fit_thresholds",
-        "voctrain.sampling": "sampling_pool",
-    }
-    masks, maps, terms = "", "", ""
-    forward = "logits = model(batch)"
-    if config.architecture in AUXILIARY:
-        imports |= {"voctrain.classify": "AUXILIARY, predict, vary"}
-        forward = "(logits, *auxiliary), _ = model.with_maps(batch)"
-        terms += "\nloss = loss + AUXILIARY * sum(criterion(a, target) for a in auxiliary)"
-    if config.mask_loss:
-        imports["voctrain.losses.classification"] += ", object_cross_entropy"
-        masks, maps = ", masks[index]", "\nmasks = DeviceArray(train_masks, device)"
-        forward = "(logits, *auxiliary), maps = model.with_maps(batch)"
-        terms += "\nmask_losses = [object_cross_entropy(m, mask) for m in maps]"
-        terms += "\nloss = loss + config.mask_loss * sum(mask_losses) / len(mask_losses)"
-    mask = "mask" if masks else "_"
-    start = ""
-    if config.head_init == "probe":
-        imports["voctrain.probe"] = "start_from_probe"
-        start = "start_from_probe(model, config, data, device)\n"
-        if config.mask_pooling:
-            imports["voctrain.pixel_probe"] = "set_pixel_probe"
-            start += "set_pixel_probe(model, config, data, device)\n"
-    return Script(
-        imports,
-        setup=f"{start}train_images, {'train_masks' if maps else '_'} = training_arrays(data, config)\n"
-        "images = DeviceArray(train_images, device)"
-        f"{maps}\n"
-        "labels = torch.tensor(data.labels, dtype=torch.float32, device=device)\n"
-        "criterion = classification_loss(config, data.labels[data.train]).to(device)\n"
-        "train = torch.tensor(data.train)\n"
-        "pool = sampling_pool(data.labels[data.train], config, data.classes)",
-        draw="train[pool.draw()]",
-        loss=f"batch, target, {mask} = vary(to_unit(images[index]), labels[index], config{masks})\n"
-        f"{forward}\n"
-        f"loss = criterion(logits, target){terms}",
-        score="truth = data.labels[data.val]\n"
-        "probabilities = predict(evaluated, data.images[data.val], config, device=device)\n"
-        "metrics = classify_metrics(truth, probabilities)",
-        extra='saved["thresholds"] = fit_thresholds(truth, probabilities)[0].tolist()',
-    )
 
 
 TASK = Classify()

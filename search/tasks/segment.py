@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from voctrain.data import Data
     from voctrain.self_training import Unlabeled
 
+GRID = 48  # rows and columns of the pixels that models are weighed by
 SHEETS = {
     "best": "Best masks, by Dice",
     "worst": "Worst masks, by Dice",
@@ -72,11 +73,39 @@ class Segment(PretrainedTask):
         return {"iou": {name: None if np.isnan(v) else float(v) for name, v in by_class}, "confusion": total.tolist()}
 
     def rescore(self, predictions: Predictions, config: Configuration) -> Score:
-        from voctrain.metrics.segmentation import mask_metrics
+        return lambda rows: self.metrics({name: each[rows] for name, each in predictions.items()})[self.metric]
 
-        return lambda rows: mask_metrics(predictions["confusion"][rows])[self.metric]
+    def held_out(self, saved: Checkpoint, data: Data) -> Predictions:
+        """For a grid of pixels, (n, 1 + C, P) in steps of 1/255: what matters here are differences between models."""
+        import numpy as np
 
-    def at_original_size(self, saved: Checkpoint, data: Data) -> dict[str, float]:
+        from search.trial.device import pick_device
+        from voctrain import segment
+
+        device = pick_device()
+        model, config = segment.restore(saved, device=device)
+        data = segment.with_masks(data)
+        assert data.masks is not None
+        images, masks = data.images[data.val], data.masks[data.val]
+        side = min(GRID, masks.shape[1])
+        places = ((np.arange(side) + 0.5) * masks.shape[1] / side).astype(int)
+        grid = np.s_[..., places[:, None], places]
+
+        def said(images: np.ndarray, *flips: int) -> np.ndarray:
+            maps = segment.predict_logits(model, images, config, device=device)
+            pixels = [
+                (each.flip(flips).softmax(0)[grid] * 255).round().byte().flatten(1).cpu().numpy() for each in maps
+            ]
+            return np.stack(pixels)
+
+        return {
+            "ids": np.array(data.ids)[data.val],
+            "truth": masks[grid].reshape(len(masks), -1),
+            "plain": said(images),
+            "mirrored": said(images[:, :, ::-1].copy(), -1),
+        }
+
+    def at_original_size(self, saved: Checkpoint, data: Data) -> Predictions:
         from search.trial.device import pick_device
         from voctrain import segment
         from voctrain.data import original_masks
@@ -88,8 +117,22 @@ class Segment(PretrainedTask):
         original = {"sizes": data.sizes[data.val], "resize": data.resize}
         maps = segment.predict(model, data.images, config, index=data.val, device=device, **original)
         truths = original_masks(data, [data.ids[i] for i in data.val])
-        metrics, _ = score_maps(truths, maps, 1 + len(data.classes))
-        return metrics
+        return score_maps(truths, maps, 1 + len(data.classes))[1]
+
+    def predictions(self, truth: np.ndarray, probabilities: np.ndarray) -> Predictions:
+        import torch
+
+        from voctrain.metrics.segmentation import confusion, mask_dice
+
+        truths = torch.from_numpy(truth)[:, None]  # a map of one row
+        maps = torch.from_numpy(probabilities).argmax(1)[:, None]
+        counts = confusion(truths, maps, probabilities.shape[1])
+        return {"confusion": counts.int().numpy(), "dice": mask_dice(truths, maps).float().numpy()}
+
+    def metrics(self, predictions: Predictions) -> dict[str, float]:
+        from voctrain.metrics.segmentation import mask_metrics
+
+        return {**mask_metrics(predictions["confusion"]), "val_dice": float(predictions["dice"].mean())}
 
     def encoder(self, architecture: str) -> str:
         """fpn/resnet18 is built on timm's, fpn_resnet18 and fcn_resnet18 on torchvision's."""
@@ -230,39 +273,10 @@ class Segment(PretrainedTask):
         yield from written_pictures(paths, SHEETS)
 
     def script(self, config: TrainConfig) -> Script:
+        from search.tasks.segment_script import script
+
         assert isinstance(config, SegmentConfig)
-        terms, start, probe = "", "", {}
-        if config.head_init == "probe":
-            start = "start_from_pixel_probe(model, config, data, device)\n"
-            probe = {"voctrain.pixel_probe": "start_from_pixel_probe"}
-        if config.aux_weight:
-            terms = "\nloss = loss + config.aux_weight * sum(criterion(a, target) for a in auxiliary)"
-        return Script(
-            {
-                "voctrain.device_array": "DeviceArray",
-                "voctrain.images": "pixel_counts, to_unit, training_arrays",
-                "voctrain.losses.segmentation": "MaskLoss",
-                "voctrain.metrics.segmentation": "confusion, mask_metrics",
-                "voctrain.models.auxiliary": "outputs_of",
-                "voctrain.sampling": "sampling_pool",
-                "voctrain.segment": "class_rarity, predict, vary, with_masks",
-                **probe,
-            },
-            setup=f"data = with_masks(data)  # images without a mask teach nothing\n{start}"
-            "images, masks = (DeviceArray(part, device) for part in training_arrays(data, config))\n"
-            "num_classes = 1 + len(data.classes)  # background first\n"
-            "criterion = MaskLoss(config, pixel_counts(data.masks, data.train, num_classes)).to(device)\n"
-            "rarity = class_rarity(data).to(device)\n"
-            "train, truth = torch.tensor(data.train), torch.tensor(data.masks[data.val])\n"
-            "pool = sampling_pool(data.labels[data.train], config, data.classes)",
-            draw="train[pool.draw()]",
-            loss="batch, target = vary(to_unit(images[index]), masks[index], config, rarity)\n"
-            f"logits, *{'auxiliary' if terms else '_'} = outputs_of(model(batch))\n"
-            f"loss = criterion(logits, target){terms}",
-            score="maps = predict(evaluated, data.images[data.val], config, device=device)\n"
-            "maps = torch.stack([torch.from_numpy(label_map) for label_map in maps])\n"
-            "metrics = mask_metrics(confusion(truth, maps, num_classes).numpy())",
-        )
+        return script(config)
 
     def training_batch(self, data: Data, config: TrainConfig, count: int) -> tuple[list[Tile], str]:
         import torch

@@ -25,11 +25,12 @@ def pack_ensemble(members: Sequence[tuple[str, dict[str, Any], float, float]]) -
 
     Its `model` is that of the first member, for trainings that start from it; a file has these tensors only once.
     """
+    kept = [{key: saved[key] for key in MEMBER if key in saved} for _, saved, _, _ in members]
     packed = [
-        {"name": name, "plain": plain, "mirrored": mirrored, **{key: saved[key] for key in MEMBER if key in saved}}
-        for name, saved, plain, mirrored in members
+        {"name": name, "plain": plain, "mirrored": mirrored, **own}
+        for own, (name, _, plain, mirrored) in zip(kept, members, strict=True)
     ]
-    return {**members[0][1], "members": packed}
+    return {**kept[0], "members": packed}
 
 
 def members_of(saved: dict[str, Any], restore: Callable[[dict], tuple[nn.Module, Any]]) -> Iterator[Member]:

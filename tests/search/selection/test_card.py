@@ -49,22 +49,26 @@ def carded(data, tmp_path):
         paths.card.parent.mkdir(parents=True)
         torch.save(saved | details, paths.final_weights)
         scores, metrics = Scores(SCORE, ERROR, [SCORE - ERROR, SCORE + ERROR]), {task.metric: SCORE}
-        candidate = Candidate("trial 3", config.to_dict(), 7, scores, scores, scores, metrics, [], {}, ["a", "b"])
-        size = {"val_dice": 0.25} if module is segment else {}
-        summary = (
-            task.name,
-            task.metric,
-            SCORE,
-            ERROR,
-            7,
-            "trial 3",
-            2,
-            {task.metric: 0.0123},
-            "chance",
-            size,
-            details,
+        candidate = Candidate("trial 3", config.to_dict(), 7, scores, metrics, [], ["a", "b"])
+        record = FinalRecord(
+            task=task.name,
+            metric=task.metric,
+            score=SCORE,
+            standard_error=ERROR,
+            epochs=7,
+            winner="trial 3",
+            folds=1,
+            seeds=2,
+            dropped={},
+            baseline={task.metric: 0.0123},
+            baseline_name="chance",
+            original_size={"val_dice": 0.25} if module is segment else {},
+            expected=None,
+            handed_over="single",
+            details=details,
+            candidates=[candidate],
         )
-        write_card(paths, task, "DIR", data, FinalRecord(*summary, [candidate]), saved | details, held_out)
+        write_card(paths, task, "DIR", data, record, saved | details, held_out)
         return paths.folder, paths.card.read_text()
 
     return make
@@ -106,9 +110,9 @@ def attacker(carded, victim):
 def test_a_card_tells_data_score_and_classes(classifier, data):
     _, card = classifier
     assert card.startswith("# my run\n\nThe model in `final.pt`: task classify, architecture `simple`, trained by")
-    assert f"| mean of 2 seeds | {SCORE} ± {ERROR} |\n" in card
+    assert f"| over 2 seeds | {SCORE} ± {ERROR} |\n" in card
     assert "| chance | 0.0123 |\n" in card
-    low, high = map(float, re.search(r"over the validation images \| (.*) to (.*) \|\n", card).groups())
+    low, high = map(float, re.search(r"over these images \| (.*) to (.*) \|\n", card).groups())
     assert SCORE - 0.1 < low < SCORE < high < SCORE + 0.1
     assert f"trained on {len(data.train)} images and evaluated on {len(data.val)} others" in card
     assert f"40 labeled images with 20 classes at `DIR`, fingerprint `{data.fingerprint}`" in card

@@ -3,7 +3,6 @@ import re
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -22,7 +21,7 @@ pytestmark = pytest.mark.slow
 def done(finished, on_cluster, tmp_path_factory):
     """A finished run with its final model, and what the command printed."""
     run = Path(shutil.copytree(finished, tmp_path_factory.mktemp("final") / "run"))
-    outcome = on_cluster(final.main, run, "--top", 2, "--seeds", 2)
+    outcome = on_cluster(final.main, run, "--top", 2, "--seeds", 2, "--folds", 1)
     assert outcome.status == 0, outcome
     return run, outcome
 
@@ -40,28 +39,25 @@ def histories_of(run, candidate):
 
 
 def test_the_winner_has_the_best_mean_and_its_standard_error(done):
+    """The last epoch counts: the best would be chosen by looking at the images that it is judged on."""
     run, outcome = done
     result = read(run)
     assert len(result["candidates"]) == result["seeds"] == 2
+    assert (result["folds"], result["expected"]) == (1, None)
     for candidate in result["candidates"]:
-        curves = np.array([[m["val_mAP"] for m in history] for history in histories_of(run, candidate)])  # (2, 3)
-        epoch = curves.mean(0).argmax()
-        assert candidate["epochs"] == epoch + 1
-        a, b = curves[:, epoch]
-        assert candidate["at_epochs"]["scores"] == [a, b]
-        assert candidate["at_epochs"]["score"] == pytest.approx((a + b) / 2)
-        assert candidate["at_epochs"]["standard_error"] == pytest.approx(
-            abs(a - b) / 2
-        )  # std (ddof 1) / sqrt(2), of two
-        assert candidate["best"]["scores"] == curves.max(1).tolist()
-        assert candidate["last"]["score"] == pytest.approx(curves[:, -1].mean())
-    winner = max(result["candidates"], key=lambda c: c["at_epochs"]["score"])
+        a, b = [history[-1]["val_mAP"] for history in histories_of(run, candidate)]
+        assert candidate["epochs"] == 3
+        assert candidate["scores"]["scores"] == pytest.approx([a, b], abs=1e-9)
+        assert candidate["scores"]["score"] == pytest.approx((a + b) / 2)
+        assert candidate["scores"]["standard_error"] == pytest.approx(abs(a - b) / 2)  # std (ddof 1) / sqrt(2), of two
+        assert candidate["metrics"]["val_mAP"] == pytest.approx((a + b) / 2)
+    winner = max(result["candidates"], key=lambda c: c["scores"]["score"])
     assert (result["winner"], result["score"], result["epochs"]) == (
         winner["name"],
-        winner["at_epochs"]["score"],
+        winner["scores"]["score"],
         winner["epochs"],
     )
-    assert result["standard_error"] == winner["at_epochs"]["standard_error"]
+    assert result["standard_error"] == winner["scores"]["standard_error"]
     assert f"val_mAP {result['score']:.4f} ± {result['standard_error']:.4f} over 2 seeds" in outcome.out
 
 
@@ -70,7 +66,7 @@ def test_it_names_its_trainings_and_the_next_command(done):
     names = [candidate["name"] for candidate in read(run)["candidates"]]
     for name in names:
         for seed in (1, 2):
-            assert re.search(rf"^{name}, seed {seed}: val_mAP best 0\.\d{{4}}, last 0\.\d{{4}}$", outcome.out, re.M)
+            assert re.search(rf"^{name}, seed {seed}: val_mAP 0\.\d{{4}}$", outcome.out, re.M)
     place = f"--data {read_run(run).options.data} --classify {run}"
     assert outcome.out.splitlines()[-1] == f"next: python -m search.submit {place}"
 
@@ -112,7 +108,7 @@ def test_a_card_describes_it(done):
     card, result = (run / "final" / "card.md").read_text(), read(run)
     assert f"{run / 'final' / 'final.pt'} trained on all 40 images in " in outcome.out
     assert "card.md describes it" in outcome.out
-    assert f"| mean of 2 seeds | {result['score']:.4f} ± {result['standard_error']:.4f} |" in card
+    assert f"| over 2 seeds | {result['score']:.4f} ± {result['standard_error']:.4f} |" in card
     assert f"fingerprint `{read_run(run).data.fingerprint}`" in card
 
 
@@ -126,12 +122,12 @@ def test_a_configuration_that_diverges_is_left_out(done, on_cluster):
     run = Path(shutil.copytree(done[0], done[0].parent / "diverged"))
     first, second = read(run)["candidates"]
     say_diverged(run, second["trainings"][0])
-    outcome = on_cluster(final.main, run, "--top", 2, "--seeds", 2)
+    outcome = on_cluster(final.main, run, "--top", 2, "--seeds", 2, "--folds", 1)
     assert outcome.status == 0, outcome
     assert f"{second['name']} is left out: 1 of its 2 trainings diverged: the loss became nan" in outcome.out
     assert [candidate["name"] for candidate in read(run)["candidates"]] == [first["name"]]
     say_diverged(run, first["trainings"][1])
-    outcome = on_cluster(final.main, run, "--top", 2, "--seeds", 2)
+    outcome = on_cluster(final.main, run, "--top", 2, "--seeds", 2, "--folds", 1)
     assert outcome.status == 1
     assert outcome.err.startswith("error: every configuration failed with another seed")
 
@@ -140,38 +136,50 @@ def test_a_diverged_training_is_reported(done, on_cluster, dataset, tmp_path):
     best = json.loads((done[0] / "best.json").read_text())
     best["config"]["lr"] = 1e30
     (tmp_path / "best.json").write_text(json.dumps(best))
-    given = ("--config", tmp_path / "best.json", "--data", dataset, "--out", tmp_path / "out", "--seeds", 1)
+    given = (
+        "--config",
+        tmp_path / "best.json",
+        "--data",
+        dataset,
+        "--out",
+        tmp_path / "out",
+        "--seeds",
+        1,
+        "--folds",
+        1,
+    )
     outcome = on_cluster(final.main, *given)
     assert outcome.status == 1
     assert re.search(r"^.*best\.json, seed 1: diverged: .*nan", outcome.out, re.M)
     assert outcome.err.startswith("error: every configuration failed with another seed")
 
 
-@pytest.mark.parametrize("name", ["predictions.npz", "result.json"])
+@pytest.mark.parametrize("name", ["predictions.npz", "held_out.npz", "result.json"])
 def test_a_training_whose_files_are_gone_is_run_again(name, done, on_cluster):
     run = Path(shutil.copytree(done[0], done[0].parent / f"without {name}"))
     before = read(run)
     for training in before["candidates"][0]["trainings"]:
-        (result_of(run, training).with_name(name)).unlink()
-    outcome = on_cluster(final.main, run, "--top", 2, "--seeds", 2)
+        for file in (name, "weights.pt"):
+            (result_of(run, training).with_name(file)).unlink(missing_ok=True)
+    outcome = on_cluster(final.main, run, "--top", 2, "--seeds", 2, "--folds", 1)
     assert outcome.status == 0, outcome
-    assert "seed 1: val_mAP best" in outcome.out
+    assert "seed 1: val_mAP" in outcome.out
     assert read(run)["score"] == pytest.approx(before["score"], abs=1e-9)
 
 
 def test_one_seed_has_no_standard_error(done, on_cluster):
     run = Path(shutil.copytree(done[0], done[0].parent / "one seed"))
-    outcome = on_cluster(final.main, run, "--top", 1, "--seeds", 1)
+    outcome = on_cluster(final.main, run, "--top", 1, "--seeds", 1, "--folds", 1)
     assert outcome.status == 0, outcome
-    assert re.search(r"val_mAP 0\.\d{4} over 1 seeds", outcome.out)
-    assert "mean of 1 seeds" in write_report(run).read_text()
+    assert re.search(r"val_mAP 0\.\d{4} over 1 seed ", outcome.out)
+    assert "over 1 seed" in write_report(run).read_text()
 
 
 def test_a_second_call_trains_nothing(done, on_cluster):
     run, _ = done
     before = {p: p.stat().st_mtime_ns for p in (run / "final" / "checkpoints").rglob("*")}
     result = read(run)
-    outcome = on_cluster(final.main, run, "--top", 2, "--seeds", 2)
+    outcome = on_cluster(final.main, run, "--top", 2, "--seeds", 2, "--folds", 1)
     assert outcome.status == 0, outcome
     assert {p: p.stat().st_mtime_ns for p in (run / "final" / "checkpoints").rglob("*")} == before
     assert read(run) == result
@@ -183,7 +191,7 @@ def test_a_configuration_elsewhere(done, on_cluster, dataset, tmp_path):
     best["config"]["schedule"], best["config"]["end_factor"] = "plateau", None  # replayed, for there is no validation
     best["config"]["div_factor"] = None
     (tmp_path / "best.json").write_text(json.dumps(best))
-    given = ("--config", tmp_path / "best.json", "--data", dataset, "--out", tmp_path / "out")
+    given = ("--config", tmp_path / "best.json", "--data", dataset, "--out", tmp_path / "out", "--folds", 1)
     outcome = on_cluster(final.main, *given, "--seeds", 1)
     assert outcome.status == 0, outcome
     result = read(tmp_path / "out")
@@ -199,7 +207,7 @@ def test_a_configuration_elsewhere(done, on_cluster, dataset, tmp_path):
 @pytest.fixture(scope="module")
 def taught(finished, on_cluster, tmp_path_factory):
     run = Path(shutil.copytree(finished, tmp_path_factory.mktemp("taught") / "run"))
-    options = ("--top", 1, "--seeds", 2, "--image-size", 40, "--self-training")
+    options = ("--top", 1, "--seeds", 2, "--folds", 1, "--image-size", 40, "--self-training")
     return run, options, on_cluster(final.main, run, *options)
 
 
@@ -211,7 +219,7 @@ class TestSelfTraining:
         assert (teacher["unlabeled"], student["unlabeled"]) == (0, 8)
         assert student["name"] == f"{teacher['name']}, self-trained"
         assert student["config"] == teacher["config"]
-        pays = student["at_epochs"]["score"] > teacher["at_epochs"]["score"]
+        pays = student["scores"]["score"] > teacher["scores"]["score"]
         assert read(run)["winner"] == (student if pays else teacher)["name"]
         assert f": {'kept' if pays else 'not kept'}" in outcome.out
         assert ("unlabeled" in (run / "final" / "card.md").read_text()) == pays

@@ -32,7 +32,7 @@ def segmented(on_cluster, dataset, tmp_path_factory):
     assert outcome.status == 0, outcome
     assert "all background 0.0" in outcome.out
     assert f"--segment {out / 'run'}" in outcome.out
-    outcome = on_cluster(final.main, out / "run", "--top", 1, "--seeds", 2)
+    outcome = on_cluster(final.main, out / "run", "--top", 1, "--folds", 2, "--single")
     assert outcome.status == 0, outcome
     return out / "run", outcome.out
 
@@ -89,10 +89,30 @@ def test_the_final_model_is_evaluated_at_original_sizes(segmented, data, dataset
     original = result["original_size"]
     assert original.keys() == {"val_mIoU", "val_accuracy", "val_dice"}
     assert f"original sizes val_dice {original['val_dice']:.4f}" in said
-    places = [RunPaths(folder).final.checkpoint(name) for name in result["candidates"][0]["trainings"]]
-    scores = [json.loads((place / "result.json").read_text())["original_size"] for place in places]
-    assert original["val_mIoU"] == pytest.approx(np.mean([score["val_mIoU"] for score in scores]))
-    assert not [place for place in places if (place / "weights.pt").exists()]
+    truths, maps = [], []
+    for number, training in enumerate(result["candidates"][0]["trainings"], 1):
+        part = data.fold(number, 2)
+        model, config = segment.restore(read_torch(RunPaths(folder).final.checkpoint(training) / "weights.pt"))
+        truths += original_masks(part, [part.ids[i] for i in part.val])
+        maps += segment.predict(model, part.images[part.val], config, sizes=part.sizes[part.val])
+    metrics, _ = score_maps(truths, maps, 21)
+    assert original == pytest.approx(metrics)
+
+
+def test_models_are_weighed_on_a_grid_of_pixels(segmented, data):
+    """Here it has all pixels, so the score is that of the maps but for rounding to steps of 1/255."""
+    folder, _ = segmented
+    with np.load(RunPaths(folder).out_of_fold) as file:
+        said = dict(file)
+    assert said["truth"].shape == (40, 32 * 32)
+    row = {name: i for i, name in enumerate(said["ids"].tolist())}
+    order = [row[name] for name in data.ids]
+    assert np.array_equal(said["truth"][order].reshape(40, 32, 32), data.masks)
+    result = json.loads((folder / "final" / "final.json").read_text())
+    assert mask_metrics(said["confusion"][0])["val_mIoU"] == pytest.approx(
+        result["score"], abs=2e-3
+    )  # in steps of 1/255
+    assert said["probabilities"].shape == (40, 21, 32 * 32)
 
 
 def test_the_submission_contains_exactly_the_predicted_masks(segmented, call, data, dataset, tmp_path):
@@ -140,7 +160,7 @@ def test_padding_is_undone_wherever_masks_have_their_original_sizes(on_cluster, 
         outcome = on_cluster(run.main, task, *place, *size, "--set", *pins, "--name", task)
         assert outcome.status == 0, outcome
     assert json.loads((tmp_path / "segment" / "best.json").read_text())["resize"] == "pad"
-    again = ("--config", tmp_path / "segment" / "best.json", "--data", dataset, "--seeds", 1, "--out", tmp_path / "one")
+    again = ("--config", tmp_path / "segment" / "best.json", "--data", dataset, "--folds", 2, "--out", tmp_path / "one")
     assert on_cluster(final.main, *again).status == 0
     saved = read_torch(tmp_path / "one" / "final" / "final.pt")
     assert saved["resize"] == "pad"
@@ -148,8 +168,9 @@ def test_padding_is_undone_wherever_masks_have_their_original_sizes(on_cluster, 
     model, config = segment.restore(read_torch(tmp_path / "segment" / "best.pt"))
     truths = original_masks(padded, [padded.ids[i] for i in padded.val])
     options = {"sizes": padded.sizes[padded.val], "resize": "pad"}
-    metrics, _ = score_maps(truths, segment.predict(model, padded.images[padded.val], config, **options), 21)
-    assert TASK.at_original_size(read_torch(tmp_path / "segment" / "best.pt"), padded) == pytest.approx(metrics)
+    metrics, arrays = score_maps(truths, segment.predict(model, padded.images[padded.val], config, **options), 21)
+    found = TASK.at_original_size(read_torch(tmp_path / "segment" / "best.pt"), padded)
+    assert all(np.array_equal(found[name], array) for name, array in arrays.items())
     out = tmp_path / "submission.csv"
     both = ("--segment", tmp_path / "segment", "--classify", tmp_path / "classify")
     outcome = call(submit.main, "--data", dataset, *both, "--gate", "--out", out)
