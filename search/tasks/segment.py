@@ -223,10 +223,7 @@ class Segment(PretrainedTask):
         flip: bool,
         scales: Sequence[float],
     ) -> np.ndarray:
-        """Dice of the label maps of images, at their original sizes, with each of several priors, (priors, N).
-
-        log_priors: (N, priors, 1 + C).
-        """
+        """Dice at the original sizes with each of several priors: (N, priors, 1 + C) → (priors, N)."""
         import numpy as np
         import torch
 
