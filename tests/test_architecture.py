@@ -72,7 +72,7 @@ TRAINING_FLOORS = (
     ("config", "contact_sheet"),
     ("data",),
     ("augment", "losses", "metrics", "device_array", "models", "sampling", "precision", "overflow", "determinism"),
-    ("images", "optim", "checkpoint", "seeding", "self_training", "submission", "weight_averaging"),
+    ("images", "label_audit", "optim", "checkpoint", "seeding", "self_training", "submission", "weight_averaging"),
     ("features", "loop"),
     ("probe",),
     ("pixel_probe",),
