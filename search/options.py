@@ -110,6 +110,14 @@ class SearchOptions(ResourceOptions):
         shown="the set's own groups, if any",
     )
     skip_bad: bool = option(False, "leave out files that cannot be read, and say how many", group="data")
+    corrections: str | None = option(
+        None,
+        "a table with columns image, class and action, as search.audit writes it: ignore leaves an image out, flip"
+        " changes a label",
+        metavar="audit.csv",
+        group="data",
+        shown="none",
+    )
     image_size: int | None = option(
         None,
         "side of the square images, in pixels",

@@ -89,7 +89,7 @@ ATTACK_FLOORS = (
 )
 DATA_FLOORS = (
     ("array_file", "cache", "palette", "resizing", "sample_classes", "split", "text_files"),
-    ("class_names", "image_files"),
+    ("class_names", "corrections", "image_files"),
     ("dataset", "mask_files"),
     ("layouts",),
     ("discovery",),

@@ -47,6 +47,7 @@ def _load(
         classes=options.classes,
         mask_values=options.mask_value,
         skip_bad=options.skip_bad,
+        corrections=options.corrections,
         resize=options.resize or "squash",  # runs of earlier versions have none
         progress=progress,
     )

@@ -119,6 +119,7 @@ def _open(
         _check_warm_start(task, local_copy(options.warm_start))
     settings = parse_settings(options.set)
     data = _load_data(options, before, say)
+    _check_corrections(task, data)
     if options.sampler not in PRUNING_SAMPLERS:
         say.status(f"--sampler {options.sampler} learns from complete trials only: nothing is pruned")
 
@@ -176,6 +177,16 @@ def _load_data(options: SearchOptions, before: RunRecord | None, reporter: Repor
     return data.with_split(before.split.train, before.split.val)
 
 
+def _check_corrections(task: Task, data: Data) -> None:
+    """Raise `ValueError` if labels are corrected that this task does not learn from."""
+    corrections = None if data.source is None else data.source.corrections
+    if corrections is not None and corrections.flipped and not task.flips:
+        raise ValueError(
+            f"--corrections can only ignore images of {task.name}, which learns from masks, but"
+            f" {corrections.path} flips {len(corrections.flipped)} labels: write ignore, or correct the masks"
+        )
+
+
 def claim(session: Session) -> Session:
     """Create and lock a new run's folder; if an unnamed one has been taken in the meantime, another beside it."""
     if session.resumed:
@@ -196,6 +207,7 @@ def _resolve(task: Task, options: SearchOptions) -> SearchOptions:
         data=data,
         val=val if val in (None, OWN_VAL) or re.fullmatch(FOLD, val) else str(Path(val).resolve()),
         classes=options.classes and str(Path(options.classes).resolve()),
+        corrections=options.corrections and str(Path(options.corrections).resolve()),
         image_size=image_size,
         store_size=options.store_size or default_store_size(image_size),
         resize=options.resize or "squash",

@@ -80,6 +80,7 @@ class Task:
     files: ClassVar[tuple[str, ...]] = ()  # options, and configuration fields, that name a file
     needed: ClassVar[tuple[str, ...]] = ()  # those of them that evaluating a model needs
     digits: ClassVar[bool] = False  # whether it takes the sets of digits
+    flips: ClassVar[bool] = True  # whether a correction of the data may flip a label
     worst: ClassVar[float] = 0.0  # score of a trial that diverged or ran out of memory
     predicted: ClassVar[str]  # what `predictor` writes
     averages: ClassVar[tuple[str, ...]] = ()  # the test-time augmentations that it takes

@@ -42,6 +42,7 @@ class Segment(PretrainedTask):
     submits = "masks"
     predicted = "masks"
     averages = ("flip", "scales")
+    flips = False  # a mask has no label to flip
     conclusion = "pictures/classes.png"
 
     def baseline(self, data: Data, fields: Configuration) -> Baseline:

@@ -66,7 +66,7 @@ def measured(doubt: np.ndarray, flipped: np.ndarray, y_true: np.ndarray) -> dict
         "first_tenth": _part(found, flipped),
         "added": _part(found, flipped & y_true),
         "removed": _part(found, flipped & ~y_true),
-        "images": float(flipped.any(1)[most].sum() / flipped.any(1).sum()),
+        "images": float(flipped[most].any(1).sum() / flipped.any(1).sum()),
     }
 
 

@@ -10,7 +10,7 @@ A module imports only from lower floors (tests/test_architecture.py checks this)
     4  discovery
     3  layouts
     2  dataset, mask_files
-    1  class_names, image_files
+    1  class_names, corrections, image_files
     0  array_file, cache, palette, resizing, sample_classes, split, text_files
 
 `load` imports most of them when it is called, so that `--help` does not wait for pandas and Pillow.
@@ -51,6 +51,7 @@ def load(
     classes: str | Path | None = None,
     mask_values: Sequence[str] = (),
     skip_bad: bool = False,
+    corrections: str | Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Data:
     """Read a set, resize it to `image_size` × `image_size` pixels, and split it (stratified, 80 % train).
@@ -71,13 +72,16 @@ def load(
         classes: a file with the class names, which takes the place of the set's own list.
         mask_values: what values in the masks mean, such as "255=1" or "7=cell".
         skip_bad: leaves out images whose files cannot be read, and says so in the warnings.
+        corrections: a table with columns image, class and action, such as the audit.csv of a run: "ignore" leaves the
+            image out, "flip" changes the label of that class to its opposite, in `Data.labels` and not in masks.
         progress: called with the number of decoded images and the total, first with 0. A cached set is not decoded.
 
     The resized arrays are mapped from a file in `cache_dir()`, named after the fingerprint of the set's content.
 
     Raises:
         ValueError: the folder has none of the layouts; a file is missing, damaged or malformed; the classes cannot be
-            told; the labels can teach nothing; the split is impossible; or a download failed.
+            told; the labels can teach nothing; a correction names what is not there; the split is impossible; or a
+            download failed.
     """
     if image_size < 1:
         raise ValueError(f"image_size must be at least 1 pixel, but got {image_size}: use a size such as 300")
@@ -86,11 +90,13 @@ def load(
     if isinstance(path, str) and path in DIGITS:
         from voctrain.data import digits
 
-        if val or group_by is not None:
-            raise ValueError(f"--val and --group-by need a folder of images, but got {path}: leave them out")
+        if val or group_by is not None or corrections is not None:
+            raise ValueError(
+                f"--val, --group-by and --corrections need a folder of images, but got {path}: leave them out"
+            )
         return replace(digits.load(path, image_size), resize=resize)  # they are square
     val = str(val) if isinstance(val, Path) else val
-    source = _source(path, use_val, val == OWN_VAL, classes, tuple(mask_values), skip_bad)
+    source = _source(path, use_val, val == OWN_VAL, classes, tuple(mask_values), skip_bad, corrections)
     return _load_folder(path, source, (image_size, max(store_size, image_size)), resize, val, group_by, progress)
 
 
@@ -108,10 +114,11 @@ def _load_folder(
 
     whole, content = _contents(path, source, progress)
     listing = content.of(whole)
+    corrections = source.corrections
     skipped = content.skipped(whole)
     image_size, store_size = size_and_store_size
     store_size = max(image_size, min(store_size, math.isqrt(MOST_DETAIL // 4 // max(len(listing.examples), 1))))
-    split = Split(listing, val, group_by, skipped)
+    split = Split(listing, val, group_by, (*skipped, *(corrections.ignored if corrections else ())))
     sizes = dict.fromkeys((str(image_size), str(store_size)))
     name = "-".join([content.fingerprint, *sizes, *([resize] * (resize != "squash")), f"v{decode.FORMAT}"])
     arrays, notes, file = decode.read_or_build(
@@ -119,12 +126,16 @@ def _load_folder(
         decode.shapes_of(listing, image_size, store_size),
         lambda write: decode.decode_images(listing, image_size, store_size, resize, progress, write),
     )
-    train, validation = split.indices(arrays["labels"])
-    check_parts(arrays["labels"], train, validation)
+    labels, fingerprint = arrays["labels"], content.fingerprint
+    if corrections is not None:
+        labels = corrections.applied_to(labels, listing.ids, listing.classes.names)
+        fingerprint, notes = corrections.fingerprint(fingerprint), (*notes, str(corrections))
+    train, validation = split.indices(labels)
+    check_parts(labels, train, validation)
     return Data(
         ids=listing.ids,
         images=arrays["images"],
-        labels=arrays["labels"],
+        labels=labels,
         masks=arrays.get("masks"),
         train=train,
         val=validation,
@@ -133,9 +144,9 @@ def _load_folder(
         sizes=arrays["sizes"],
         test_sizes=arrays["test_sizes"],
         classes=listing.classes.names,
-        fingerprint=content.fingerprint,
+        fingerprint=fingerprint,
         warnings=(
-            *decode.content_warnings(listing, arrays["labels"], train, validation, skipped),
+            *decode.content_warnings(listing, labels, train, validation, skipped),
             *split.warnings(validation),
             *notes,
         ),
@@ -152,9 +163,9 @@ def _load_folder(
 def _contents(
     path: str | Path, source: DataSource, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> "tuple[Listing, Content]":
-    """All files of a set, and what is in them. `progress` is called once, with 0 and the number of images.
+    """All files of a set but those that a correction leaves out, and what is in them.
 
-    path: that of the source, as the user wrote it.
+    path: that of the source, as the user wrote it. progress: is called once, with 0 and the number of images.
     """
     from voctrain.data import layouts, named_sets
     from voctrain.data.content import read_content
@@ -166,6 +177,9 @@ def _contents(
         classes=source.classes,
         mask_values=source.mask_values,
     )
+    if (corrections := source.corrections) is not None:
+        corrections.check_images(listing.ids)
+        listing = listing.only([name not in corrections.ignored for name in listing.ids], [True] * len(listing.tests))
     progress(0, len(listing.examples) + len(listing.tests))
     return listing, read_content(listing, skip_bad=source.skip_bad)
 
@@ -177,7 +191,9 @@ def _source(
     classes: str | Path | None,
     mask_values: tuple[str, ...],
     skip_bad: bool,
+    corrections: str | Path | None,
 ) -> DataSource:
+    from voctrain.data.corrections import Corrections
     from voctrain.data.named_sets import NAMES
 
     # Absolute: the working directory may change, and a relative folder may have the name of a built-in set.
@@ -191,6 +207,7 @@ def _source(
         classes=None if classes is None else absolute(classes),
         mask_values=mask_values,
         skip_bad=skip_bad,
+        corrections=None if corrections is None else Corrections.read(Path(absolute(corrections))),
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from voctrain.data.array_file import ArrayFile, open_arrays
 from voctrain.data.class_names import VOID
+from voctrain.data.corrections import Corrections
 from voctrain.data.split import stratified_folds
 
 # Choices of validation images; ./val.txt is a file.
@@ -29,6 +30,7 @@ class DataSource:
     classes: str | None = None  # the user's class list, an absolute path
     mask_values: tuple[str, ...] = ()  # what the user said about mask values
     skip_bad: bool = False  # whether images whose files are bad were left out
+    corrections: Corrections | None = None  # images that were left out, and labels that were flipped
 
 
 @dataclass(frozen=True, eq=False)
