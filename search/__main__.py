@@ -17,6 +17,7 @@ COMMANDS = {  # module, function, and what it does
         "main_beside_a_search",
         "look at a run, compare runs, print the best configuration",
     ),
+    "audit": ("search.audit", "main", "rank the labels that are probably wrong"),
     "check": ("search.check", "main", "check the files of a run, and repair them"),
     "data": ("voctrain.data.__main__", "main", "describe, convert or create a set of images"),
 }

@@ -121,6 +121,16 @@ class CheckOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AuditOptions:
+    """The options of `search.audit`."""
+
+    run: str = option("", "a run folder or URI", metavar="RUN", positional=True, required=True)
+    top: int = option(
+        100, "rows of the table for labels that are there, and for such that are not", parse=integer(1), metavar="N"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportOptions:
     """The options of `search.report`."""
 

@@ -131,7 +131,7 @@ SEARCH_FLOORS = (
     ("session",),
     ("running", "selection", "submission", "prediction", "packaging", "report"),
     ("api",),
-    ("run", "final", "submit", "predict", "export", "check"),
+    ("run", "final", "submit", "predict", "export", "audit", "check"),
     ("__main__",),
 )
 
@@ -219,7 +219,7 @@ def test_layers_of_the_data():
         assert "voctrain.data" not in set(imported(file)), f"{file} imports from the package's door"
 
 
-COMMANDS = ("run", "final", "submit", "predict", "export", "report")
+COMMANDS = ("run", "final", "submit", "predict", "export", "audit", "report")
 
 
 @pytest.mark.parametrize("command", [*(f"search.{name}" for name in COMMANDS), "voctrain.data"])

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import search.audit
 import search.check
 import search.export
 import search.final
@@ -33,6 +34,7 @@ PARSERS = {
     "search.export": search.export.parser,
     "search.predict": search.predict.parser,
     "search.report": report_parser,
+    "search.audit": search.audit.parser,
     "search.check": search.check.parser,
     "voctrain.data": data_parser,
 }

@@ -82,6 +82,15 @@ class RunPaths:
         return self.folder / "report.html"
 
     @property
+    def audit(self) -> Path:
+        """The labels in doubt, with what the user decides of them."""
+        return self.folder / "audit.csv"
+
+    @property
+    def audit_page(self) -> Path:
+        return self.folder / "audit.html"
+
+    @property
     def pictures(self) -> Path:
         return self.folder / "pictures"
 

@@ -70,14 +70,3 @@ def expected_score(
 def _estimate(values: np.ndarray, error: float) -> Estimate:
     center, width = float(values.mean()), float(stats.norm.ppf((1 + CONFIDENCE) / 2) * error)
     return Estimate(center, center - width, center + width)
-
-
-def training_gain(by_folds: float, by_halves: float, folds: int) -> float:
-    """What a score gains when the model trains on all images, not on all but one of `folds` of them.
-
-    by_folds, by_halves: the score of its out-of-fold predictions, in `folds` folds and in two. The loss is taken to be
-    inversely proportional to the number of images. Learning curves with the usual exponents of 0.2 to 1 make the gain
-    up to a third larger. It is at least 0.
-    """
-    part = (1 / (1 - 1 / folds) - 1) / (2 - 1 / (1 - 1 / folds))
-    return max(0.0, part * (by_folds - by_halves))

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from search.pictures.blocks import Block, Table
     from voctrain.contact_sheet import Tile
     from voctrain.data import Data
+    from voctrain.label_audit import Doubts
     from voctrain.self_training import Unlabeled
 
 Predictions = dict[str, "np.ndarray"]  # of the validation images, as a training yields them
@@ -82,6 +83,7 @@ class Task:
     digits: ClassVar[bool] = False  # whether it takes the sets of digits
     flips: ClassVar[bool] = True  # whether a correction of the data may flip a label
     worst: ClassVar[float] = 0.0  # score of a trial that diverged or ran out of memory
+    doubt: ClassVar[str | None] = None  # what the doubt of `doubts` is, in a sentence; None: there are no labels
     predicted: ClassVar[str]  # what `predictor` writes
     averages: ClassVar[tuple[str, ...]] = ()  # the test-time augmentations that it takes
     submits: ClassVar[Literal["labels", "masks"] | None] = None  # what the competition takes of its predictions
@@ -137,6 +139,10 @@ class Task:
 
     def pseudo_labeled(self, data: Data, unlabeled: Unlabeled, teachers: Sequence[Checkpoint]) -> Data:
         """The data with the unlabeled images in its training part, labeled by several models."""
+        raise NotImplementedError
+
+    def doubts(self, out_of_fold: Predictions) -> Doubts:
+        """The labels that models contradict which have not seen the image, by the arrays of `RunPaths.out_of_fold`."""
         raise NotImplementedError
 
     def class_table(self, predictions: Sequence[Predictions], saved: Checkpoint) -> Table | None:

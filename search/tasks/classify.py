@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from search.pictures.blocks import Block, Table
     from voctrain.contact_sheet import Tile
     from voctrain.data import Data
+    from voctrain.label_audit import Doubts
     from voctrain.self_training import Unlabeled
 
 SHOWN = 8  # best and worst images
@@ -35,6 +36,7 @@ class Classify(PretrainedTask):
     config = ClassifyConfig
     submits = "labels"
     predicted = "predictions.csv"
+    doubt = "The doubt is the mean probability that the label is wrong."
     averages = ("flip",)
 
     def baseline(self, data: Data, fields: Configuration) -> Baseline:
@@ -67,6 +69,11 @@ class Classify(PretrainedTask):
 
         thresholds = np.array(saved["thresholds"])
         return classify_report(predictions["y_true"], predictions["y_prob"], thresholds, saved["classes"])
+
+    def doubts(self, out_of_fold: Predictions) -> Doubts:
+        from voctrain.label_audit import doubtful_labels
+
+        return doubtful_labels(out_of_fold["y_true"], out_of_fold["y_prob"])
 
     def rescore(self, predictions: Predictions, config: Configuration) -> Score:
         from voctrain.metrics.classification import classify_metrics

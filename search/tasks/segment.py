@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from search.pictures.blocks import Block, Table
     from voctrain.contact_sheet import Tile
     from voctrain.data import Data
+    from voctrain.label_audit import Doubts
     from voctrain.self_training import Unlabeled
 
 GRID = 48  # rows and columns of the pixels that models are weighed by
@@ -43,6 +44,7 @@ class Segment(PretrainedTask):
     predicted = "masks"
     averages = ("flip", "scales")
     flips = False  # a mask has no label to flip
+    doubt = "The doubt is the part of the image in which mask and prediction disagree about the class, times 1 - Dice."
     conclusion = "pictures/classes.png"
 
     def baseline(self, data: Data, fields: Configuration) -> Baseline:
@@ -72,6 +74,11 @@ class Segment(PretrainedTask):
         total = predictions["confusion"].sum(0)
         by_class = zip(("background", *saved["classes"]), iou(total), strict=True)
         return {"iou": {name: None if np.isnan(v) else float(v) for name, v in by_class}, "confusion": total.tolist()}
+
+    def doubts(self, out_of_fold: Predictions) -> Doubts:
+        from voctrain.label_audit import doubtful_masks
+
+        return doubtful_masks(out_of_fold["confusion"])
 
     def rescore(self, predictions: Predictions, config: Configuration) -> Score:
         return lambda rows: self.metrics({name: each[rows] for name, each in predictions.items()})[self.metric]
