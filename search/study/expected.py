@@ -8,10 +8,14 @@ around the truth (the delete-half jackknife; Shao and Wu, 1989), so their spread
 of the choice, which the spread of one fixed candidate lacks. And no image is repeated, which would inflate average
 precision. What is left of a score's dependence on the number of images is measured per candidate, and subtracted.
 
-Simulated for 50 candidates on 94 to 236 images, the estimate is off by less than a quarter of its standard error,
-downward, since a half chooses worse than the whole; 94 to 98 % of the 95 % intervals contain the score on new images.
-Subtracting the optimism of bootstrapped choices (Efron) leaves a third of the bias, because the candidates differ more
-in a sample than in truth; the correction of Tibshirani and Tibshirani (2009) depends on the number of folds.
+Simulated for 50 candidates on 94 to 236 images, by Dice, mIoU and mAP, the estimate is off by at most a quarter of its
+standard error, downward where the candidates differ, because a half chooses worse than the whole; 95 % to all of the
+intervals contain the score on new images. On 20 halves of 472 images of VOC 2009, with 50 probes as candidates, they
+contained the other half's score in 90 % (mAP) and 95 % (row Dice): tests/benchmarks/honest_number.py. The mAP is 0.02
+too low there, because a model that is trained on all images is better than one of a fold; that is not corrected.
+
+Subtracting the optimism of bootstrapped choices (Efron, 1983) leaves a third of the bias, because the candidates differ
+more in a sample than in truth. The correction of Tibshirani and Tibshirani (2009) depends on the number of folds.
 """
 
 from collections.abc import Sequence

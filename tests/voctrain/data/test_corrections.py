@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 
@@ -26,6 +28,7 @@ def test_a_flip_changes_one_label(kaggle, table):
     assert np.argwhere(before.labels != after.labels).tolist() == [[row, dog]]
     assert after.labels[row, dog] == 1
     assert after.fingerprint != before.fingerprint
+    assert (pickle.loads(pickle.dumps(after)).labels == after.labels).all()  # the images are mapped from a file
     assert any("leaves out 0 images and flips 1 labels" in warning for warning in after.warnings)
 
 
