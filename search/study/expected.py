@@ -14,6 +14,10 @@ intervals contain the score on new images. On 20 halves of 472 images of VOC 200
 contained the other half's score in 90 % (mAP) and 95 % (row Dice): tests/benchmarks/honest_number.py. The mAP is 0.02
 too low there, because a model that is trained on all images is better than one of a fold; that is not corrected.
 
+Whoever keeps the default unless the best is distinguishable from it was never below the default on the other halves, at
+the price of three fifths of the gain in row Dice. With a lead of one standard error in place of 1.64, mAP was below in
+15 %; without such a rule in 30 %.
+
 Subtracting the optimism of bootstrapped choices (Efron, 1983) leaves a third of the bias, because the candidates differ
 more in a sample than in truth. The correction of Tibshirani and Tibshirani (2009) depends on the number of folds.
 """
@@ -36,7 +40,7 @@ class Expected(NamedTuple):
     naive: float  # its score on the images that it was chosen on
     score: Estimate  # its score on unseen images
     lead: Estimate  # over the default, also on unseen images, however many
-    is_distinguishable: bool  # whether the lead is above one standard error; otherwise the default is as good a choice
+    is_distinguishable: bool  # whether the lead is above 0 with 95 % confidence; otherwise the default may be as good
 
 
 def expected_score(
@@ -67,7 +71,7 @@ def expected_score(
         naive,
         _estimate(held_out, held_out.std() * new),
         _estimate(lead, lead.std()),
-        bool(chosen and lead.mean() > lead.std()),
+        bool(chosen and lead.mean() > stats.norm.ppf(CONFIDENCE) * lead.std()),
     )
 
 
