@@ -8,7 +8,7 @@ around the truth (the delete-half jackknife; Shao and Wu, 1989), so their spread
 of the choice, which the spread of one fixed candidate lacks. And no image is repeated, which would inflate average
 precision. What is left of a score's dependence on the number of images is measured per candidate, and subtracted.
 
-Simulated for 50 candidates on 94 to 236 images, by Dice, mIoU and mAP, the estimate is off by at most a quarter of its
+Simulated for 50 candidates on 94 to 236 images, by Dice, mIoU and mAP, the estimate is off by about a quarter of its
 standard error, downward where the candidates differ, because a half chooses worse than the whole; 95 % to all of the
 intervals contain the score on new images. On 30 halves of 472 images of VOC 2009, with 50 probes as candidates, they
 contained the other half's score in 87 % (mAP) and 93 % (row Dice): tests/benchmarks/honest_number.py. The mAP is 0.03
