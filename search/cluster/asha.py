@@ -11,6 +11,7 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from search.cluster.pickling import NotPickled
 from search.cluster.searcher import finish
+from search.study.rungs import agreements, runs_whole
 from search.study.trials import asha_rungs, started_trials
 
 
@@ -19,9 +20,11 @@ class StudyASHA(NotPickled, ASHAScheduler):
 
     The rungs are `asha_rungs`; a third of the trials continues after each. `refill` restores them from the study.
 
+    Some trials run whole, see `runs_whole`. While they show that the scores at a rung do not tell those at the end, no
+    trial is pruned there.
+
     protected: numbers of trials whose configurations are known to be good. One is pruned only at the last rung, and
-    only if at both rungs it lies behind the best of them that has finished by more than `noise`, the uncertainty of a
-    score.
+    only if at both rungs it lies behind the best whole trial by more than `noise`, the uncertainty of a score.
     """
 
     def __init__(
@@ -41,7 +44,7 @@ class StudyASHA(NotPickled, ASHAScheduler):
             reduction_factor=3,
         )
         self.epochs, self.protected, self.noise = epochs, protected, noise
-        self.curves: dict[int, dict[int, float]] = {}  # scores of protected trials, by epoch
+        self.curves: dict[int, dict[int, float]] = {}  # scores of the trials that run whole, by epoch
 
     def refill(self, study: optuna.Study) -> None:
         """Restore the rungs, and end the running trials whose last epoch already decided that."""
@@ -61,10 +64,15 @@ class StudyASHA(NotPickled, ASHAScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict) -> str:
         decision = super().on_trial_result(tune_controller, _by_number(trial), result)
         number, epoch = trial.config["training"], result[self._time_attr]
-        if number not in self.protected:
-            return decision
-        self.curves.setdefault(number, {})[epoch] = result[self._metric]
-        return TrialScheduler.STOP if epoch >= self.epochs or self._beaten(number, epoch) else TrialScheduler.CONTINUE
+        if runs_whole(number, self.protected):
+            self.curves.setdefault(number, {})[epoch] = result[self._metric]
+            stops = number in self.protected and self._beaten(number, epoch)
+        else:
+            stops = decision == TrialScheduler.STOP and not self._misleads(epoch)
+        return TrialScheduler.STOP if stops or epoch >= self.epochs else TrialScheduler.CONTINUE
+
+    def _misleads(self, epoch: int) -> bool:
+        return any(found.misleads for found in agreements(self.curves.values(), self.epochs) if found.rung == epoch)
 
     def _beaten(self, number: int, epoch: int) -> bool:
         rungs = asha_rungs(self.epochs)

@@ -3,6 +3,7 @@
 import dataclasses
 import shlex
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -34,8 +35,9 @@ from search.run_folder.records import Configuration, Expectation, RunRecord, rep
 from search.run_folder.store import join
 from search.session.settings import parse_settings
 from search.study.bootstrap import estimated
+from search.study.rungs import AGREEMENT, LEAST_WHOLE, Agreement, agreements, runs_whole
 from search.study.sampler import PRUNING_SAMPLERS
-from search.study.trials import Attr, asha_rungs, best_epoch, state_name, trial_score
+from search.study.trials import Attr, asha_rungs, best_epoch, is_of_portfolio, state_name, trial_score
 from search.text import assignments, duration, shell_path, with_error
 from voctrain.data import Data
 
@@ -139,6 +141,7 @@ def _search(source: Source) -> list[Block]:
             figures.history(frame_of(source.trials, source.sampler), source.metric),
             figures.over_budget(source.trials, source.sampler, source.metric),
             figures.learning_curves(source.trials, rungs, source.metric),
+            *_rungs(source, rungs),
             figures.budget(source.trials, source.unfinished_seconds()),
         ]
     failed = [t for t in source.trials if state_name(t) == "failed"]
@@ -146,6 +149,23 @@ def _search(source: Source) -> list[Block]:
         return [*blocks, Text("No trial failed.")]
     rows = [(t.number, t.user_attrs.get(Attr.ERROR), _log(t)) for t in failed]
     return [*blocks, Table(("trial", "reason", "log"), rows, "Failures")]
+
+
+def _rungs(source: Source, rungs: Sequence[int]) -> Iterator[Block]:
+    """Whether the rungs tell the end."""
+    protected = {t.number for t in source.trials if is_of_portfolio(t)}
+    whole = [t.intermediate_values for t in source.trials if runs_whole(t.number, protected)]
+    found = agreements(whole, source.record.epochs)
+    if found and rungs:
+        rows = [(a.rung, f"{a.correlation:.2f}", f"{a.low:.2f} to {a.high:.2f}", _verdict(a)) for a in found]
+        heads = ("epoch", "rank correlation with the end", "± a standard error", "trials are pruned there")
+        yield Table(heads, rows, f"Do the rungs tell the end? By {found[0].trials} trials that ran whole")
+    elif rungs:
+        yield Text(f"Whether the rungs tell the end is not known yet: it takes {LEAST_WHOLE} trials that ran whole.")
+
+
+def _verdict(agreement: Agreement) -> str:
+    return f"no: below {AGREEMENT}" if agreement.misleads else "yes"
 
 
 def _parameters(source: Source) -> list[Block]:

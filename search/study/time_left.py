@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from optuna.trial import FrozenTrial
 
 from search.run_folder.records import RunRecord
+from search.study.rungs import runs_whole
 from search.study.sampler import PRUNING_SAMPLERS, is_learned
 from search.study.trials import Attr, asha_rungs
 
@@ -41,7 +42,7 @@ class Workload:
 
     def kind(self, number: int) -> str:
         """full, random or learned: trials of one kind cost about the same."""
-        if number in self.protected or not self.prunes:
+        if not self.prunes or runs_whole(number, self.protected):
             return "full"
         return "learned" if is_learned(self.sampler, number) else "random"
 

@@ -54,11 +54,11 @@ def started_trials(study: optuna.Study) -> list[FrozenTrial]:
 
 def portfolio_numbers(study: optuna.Study) -> set[int]:
     """The numbers of the trials from the space's PORTFOLIO, including waiting ones."""
-    return {
-        t.number
-        for t in study.get_trials(deepcopy=False)
-        if re.fullmatch(rf"{PORTFOLIO} \d+", t.user_attrs.get(Attr.ORIGIN, ""))
-    }
+    return {t.number for t in study.get_trials(deepcopy=False) if is_of_portfolio(t)}
+
+
+def is_of_portfolio(trial: FrozenTrial) -> bool:
+    return re.fullmatch(rf"{PORTFOLIO} \d+", trial.user_attrs.get(Attr.ORIGIN, "")) is not None
 
 
 def trial_score(trial: FrozenTrial) -> float | None:

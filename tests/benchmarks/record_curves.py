@@ -69,12 +69,13 @@ GRID: Grid = {
     "width": (16, 32),
 }
 WARMING: Grid = {**GRID, "label_smoothing": (0,), "schedule": tuple(SCHEDULES)}
+SLOW: Grid = {**WARMING, "lr": (1e-4, 4e-4, 1.6e-3, 6.4e-3, 2.6e-2)}
 
 
-def digits(grid: Grid, wrong: float) -> Problem:
+def digits(grid: Grid, train: int) -> Problem:
     images, classes = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(images))
-    return Problem(images[order] / 16, np.eye(10)[classes[order]], test=1413, train=256, wrong=wrong, grid=grid)
+    return Problem(images[order] / 16, np.eye(10)[classes[order]], test=1300, train=train, wrong=0.25, grid=grid)
 
 
 def voc(root: str) -> Problem:
@@ -223,12 +224,12 @@ def agreement(table: Table) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tables", nargs="*", default=["digits", "crossing", "voc"])
-    parser.add_argument("--data", default=os.environ.get("VOC_ROOT", ""), help="of the table voc")
+    parser.add_argument("--data", metavar="DIR", help="of the table voc, instead of VOC_ROOT")
     arguments = parser.parse_args()
     makers = {
-        "digits": lambda: digits(GRID, wrong=0.25),
-        "crossing": lambda: digits(WARMING, wrong=0.4),
-        "voc": lambda: voc(arguments.data),
+        "digits": lambda: digits(GRID, train=256),
+        "crossing": lambda: digits(SLOW, train=400),
+        "voc": lambda: voc(arguments.data or os.environ["VOC_ROOT"]),
     }
     for name in arguments.tables:
         begin = time.monotonic()

@@ -7,10 +7,11 @@ split and one training seed of its table, and goes on until it has spent the epo
 
 What it hands over, the configuration with the best score so far, is judged by its true quality. Its `regret` is how far
 that is below the table's best configuration, and is the sum of three parts: `drawing`, up to the best configuration
-that the search started; `pruning`, from there to the best one that it trained to the end; and `choosing`. Each is a
-mean over the search seeds with its standard error, after 5, 20 and 60 full trainings. `lead` is that over random search
-without pruning, seed by seed. `speedup` is how many times fewer epochs it takes to random search's regret after 20 and
-60; null if it never gets there.
+that the search started; `pruning`, from there to the best one that it trained to the end; and `choosing`. With the same
+trials, it is `smoothed` if the choice is by the best mean of three epochs, and `raced` if the last 81 epochs of the
+budget train the best three again, with another seed. Each is a mean over the search seeds with its standard error,
+after 5, 20 and 60 full trainings. `lead` is the lead over random search without pruning, seed by seed. `speedup` is how
+many times fewer epochs it takes to random search's regret after 20 and 60; null if it never gets there.
 """
 
 import argparse
@@ -22,11 +23,12 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
 import optuna
-from ray.tune.schedulers import TrialScheduler
+from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from record_curves import EPOCHS, SEEDS, SPLITS, Table, configurations, read_table
 
@@ -35,16 +37,39 @@ from search.cluster.searcher import StudySearcher
 from search.cluster.worker import Job
 from search.run_folder.paths import RunPaths
 from search.study.sampler import SeededSampler
-from search.study.trials import Attr
+from search.study.trials import Attr, asha_rungs
 
 WORKERS = 4
 BUDGETS = (5, 20, 60)  # full trainings
 METRIC = "score"
-VARIANTS = {  # sampler, and whether trials are pruned
-    "random": ("random", False),
-    "random, pruned": ("random", True),
-    "tpe, not pruned": ("tpe", False),
-    "tpe, pruned": ("tpe", True),  # a search by default
+MEAN, RACE = 3, 3  # epochs that a smoothed score is the mean of, and configurations in a race
+
+
+class Unguarded(StudyASHA):
+    """Prunes whatever the trials that run whole say, of which there are none."""
+
+    def on_trial_result(self, tune_controller: object, trial: object, result: dict) -> str:
+        by_number = SimpleNamespace(trial_id=trial.config["training"])
+        return ASHAScheduler.on_trial_result(self, tune_controller, by_number, result)
+
+
+class Late(Unguarded):
+    """Prunes only after a third of the epochs."""
+
+    def on_trial_result(self, tune_controller: object, trial: object, result: dict) -> str:
+        stops = super().on_trial_result(tune_controller, trial, result)
+        return TrialScheduler.CONTINUE if result["epoch"] == asha_rungs(EPOCHS)[0] else stops
+
+
+VARIANTS: dict[str, tuple[str, type[StudyASHA] | None]] = {  # sampler and scheduler
+    "random": ("random", None),
+    "search": ("tpe", StudyASHA),  # by default
+    "tpe, unguarded": ("tpe", Unguarded),
+    "tpe, late": ("tpe", Late),
+    "tpe, unpruned": ("tpe", None),
+    "random, guarded": ("random", StudyASHA),
+    "random, unguarded": ("random", Unguarded),
+    "random, late": ("random", Late),
 }
 
 
@@ -63,7 +88,7 @@ class Tried(NamedTuple):
     config: dict
 
 
-def search(table: Table, seed: int, sampler: str, pruned: bool, epochs: int) -> Log:
+def search(table: Table, seed: int, sampler: str, kind: type[StudyASHA] | None, epochs: int) -> Log:
     """A search that spends so many epochs."""
     scores = table.curves[:, seed % SPLITS, seed // SPLITS % SEEDS]
     rows = {tuple(config.values()): row for row, config in enumerate(configurations(table.grid))}
@@ -84,7 +109,7 @@ def search(table: Table, seed: int, sampler: str, pruned: bool, epochs: int) -> 
         worst=0.0,
         on_change=lambda trial: None,
     )
-    scheduler = StudyASHA(metric=METRIC, epochs=EPOCHS) if pruned else None
+    scheduler = kind and kind(metric=METRIC, epochs=EPOCHS)
     log: list[tuple[int, int, float]] = []
     now, running = 0.0, []  # (when its epoch ends, order, trial, epoch)
 
@@ -121,13 +146,25 @@ def suggest(trial: optuna.Trial, name: str, values: Sequence[float]) -> float:
     return values[trial.suggest_int(name, 0, len(values) - 1)]
 
 
-def parts(log: Log, quality: np.ndarray, epochs: int) -> list[float]:
-    """Regret, drawing, pruning and choosing after so many epochs."""
+def parts(log: Log, table: Table, seed: int, epochs: int) -> dict[str, float]:
+    """The regret after so many epochs, its parts, and what it would be with other choices."""
+    quality = table.quality
     config, epoch, score = (column[:epochs] for column in log)
-    handed, best = quality[config[score.argmax()]], quality.max()
-    drawn = quality[config].max()
+    handed, best, drawn = quality[config[score.argmax()]], quality.max(), quality[config].max()
     whole = max(handed, *quality[config[epoch == EPOCHS]])
-    return [best - handed, best - drawn, drawn - whole, whole - handed]
+    found = {"regret": best - handed, "drawing": best - drawn, "pruning": drawn - whole, "choosing": whole - handed}
+    means = {row: np.convolve(score[config == row], np.ones(MEAN) / MEAN, "valid") for row in np.unique(config)}
+    smooth = max(means, key=lambda row: means[row].max(initial=0) if len(means[row]) >= MEAN else 0)
+    return found | {"smoothed": best - quality[smooth], "raced": best - quality[raced(log, table, seed, epochs)]}
+
+
+def raced(log: Log, table: Table, seed: int, epochs: int) -> int:
+    """The best of RACE configurations by the mean of two training seeds; the last epochs pay for the second."""
+    config, _, score = (column[: epochs - RACE * EPOCHS] for column in log)
+    reached = {row: score[config == row].max() for row in np.unique(config)}
+    few = sorted(reached, key=reached.__getitem__)[-RACE:]
+    again = table.curves[few, seed % SPLITS, (seed // SPLITS + 1) % SEEDS].max(1)
+    return max(zip(few, again, strict=True), key=lambda pair: reached[pair[0]] + pair[1])[0]
 
 
 def regret_by_epoch(log: Log, quality: np.ndarray) -> np.ndarray:
@@ -139,13 +176,13 @@ def regret_by_epoch(log: Log, quality: np.ndarray) -> np.ndarray:
     return np.pad(regret, (0, EPOCHS * BUDGETS[-1] - len(regret)), mode="edge")
 
 
-def run(table: str, variant: str, seed: int) -> tuple[list[list[float]], np.ndarray]:
-    """The parts of the regret at each budget (BUDGETS, 4), and the regret by epoch."""
+def run(table: str, variant: str, seed: int) -> tuple[list[dict[str, float]], np.ndarray]:
+    """The parts of the regret at each budget, and the regret by epoch."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     found = cache(read_table)(table)
     log = search(found, seed, *VARIANTS[variant], epochs=EPOCHS * BUDGETS[-1])
-    return [parts(log, found.quality, EPOCHS * b) for b in BUDGETS], regret_by_epoch(log, found.quality)
+    return [parts(log, found, seed, EPOCHS * b) for b in BUDGETS], regret_by_epoch(log, found.quality)
 
 
 def with_error(values: np.ndarray) -> list[float]:
@@ -156,26 +193,24 @@ def with_error(values: np.ndarray) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tables", nargs="+", default=["digits", "crossing", "voc"])
-    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
+    parser.add_argument("--variants", nargs="+", help="all by default")
     parser.add_argument("--seeds", type=int, default=40)
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
     with ProcessPoolExecutor(arguments.processes) as pool:
         for table in arguments.tables:
-            baseline: tuple[np.ndarray, np.ndarray] | None = None
-            for variant in dict.fromkeys(["random", *arguments.variants]):
+            random: tuple[list[list[dict[str, float]]], np.ndarray] | None = None
+            for variant in dict.fromkeys(["random", *(arguments.variants or VARIANTS)]):
                 begin = time.monotonic()
-                ended = list(pool.map(partial(run, table, variant), range(arguments.seeds)))
-                split, by_epoch = np.array([e[0] for e in ended]), np.array([e[1] for e in ended])
-                baseline = baseline or (split, by_epoch)
+                found, curves = zip(*pool.map(partial(run, table, variant), range(arguments.seeds)), strict=True)
+                by_epoch = np.array(curves)
+                random = random or (found, by_epoch)
                 line: dict[str, object] = {"table": table, "variant": variant}
                 for i, budget in enumerate(BUDGETS):
-                    names = ("regret", "drawing", "pruning", "choosing")
-                    line[f"after {budget}"] = {
-                        **{name: with_error(split[:, i, j]) for j, name in enumerate(names)},
-                        "lead": with_error(baseline[0][:, i, 0] - split[:, i, 0]),
-                    }
-                line["speedup"] = {b: speedup(by_epoch, baseline[1], EPOCHS * b) for b in BUDGETS[1:]}
+                    each = {name: np.array([f[i][name] for f in found]) for name in found[0][i]}
+                    each["lead"] = np.array([f[i]["regret"] for f in random[0]]) - each["regret"]
+                    line[f"after {budget}"] = {name: with_error(values) for name, values in each.items()}
+                line["speedup"] = {b: speedup(by_epoch, random[1], EPOCHS * b) for b in BUDGETS[1:]}
                 print(json.dumps(line | {"seconds": round(time.monotonic() - begin)}), flush=True)
 
 

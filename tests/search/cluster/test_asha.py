@@ -107,3 +107,50 @@ class TestBestKnownRecipes:
         scheduler = StudyASHA(metric="score", epochs=EPOCHS, protected={0, 1}, noise=lambda: 0.1)
         scheduler.refill(study)
         assert scheduler.on_trial_result(None, tune_trial(1), {"epoch": 3, "score": 0.4}) == TrialScheduler.STOP
+
+
+class TestMisleadingRungs:
+    """Trials 0 to 4 and every twelfth run whole; of nine epochs the rungs are after 1 and 3."""
+
+    def study(self, first_scores):
+        """The whole trials end with 0.5 to 0.9, in this order; the second rung has the scores of the end."""
+        study = optuna.create_study(direction="maximize")
+        for number, score in enumerate(first_scores):
+            end = 0.5 + 0.1 * number
+            study.add_trial(create_trial(value=end, intermediate_values={1: score, 3: end, EPOCHS: end}))
+        return study
+
+    def scheduler(self, study):
+        scheduler = StudyASHA(metric="score", epochs=EPOCHS, protected=range(5))
+        scheduler.refill(study)
+        return scheduler
+
+    def decide(self, scheduler, number, epoch, score):
+        scheduler.on_trial_add(None, tune_trial(number))
+        return scheduler.on_trial_result(None, tune_trial(number), {"epoch": epoch, "score": score})
+
+    @pytest.mark.parametrize(
+        ("first_scores", "decision"),
+        [
+            ((0.1, 0.2, 0.3, 0.4, 0.5), TrialScheduler.STOP),
+            ((0.5, 0.4, 0.3, 0.2, 0.1), TrialScheduler.CONTINUE),
+            ((0.3, 0.2, 0.5, 0.1, 0.4), TrialScheduler.CONTINUE),  # no order at all
+        ],
+    )
+    def test_no_trial_is_pruned_at_a_rung_that_does_not_tell_the_end(self, first_scores, decision):
+        scheduler = self.scheduler(self.study(first_scores))
+        assert self.decide(scheduler, 5, 1, 0.01) == decision
+        assert self.decide(scheduler, 6, 3, 0.01) == TrialScheduler.STOP  # the second does
+
+    def test_a_resumed_search_ends_no_trial_that_was_spared(self):
+        study = self.study((0.5, 0.4, 0.3, 0.2, 0.1))
+        study.add_trial(create_trial(state=TrialState.RUNNING, intermediate_values={1: 0.01}))
+        self.scheduler(study)
+        assert study.trials[5].state == TrialState.RUNNING
+
+    def test_one_in_twelve_runs_whole_however_bad(self):
+        scheduler = self.scheduler(self.study((0.1, 0.2, 0.3, 0.4, 0.5)))
+        for number, decision in ((11, TrialScheduler.STOP), (12, TrialScheduler.CONTINUE)):
+            assert self.decide(scheduler, number, 1, 0.01) == decision
+        assert self.decide(scheduler, 12, 3, 0.01) == TrialScheduler.CONTINUE
+        assert self.decide(scheduler, 12, EPOCHS, 0.01) == TrialScheduler.STOP

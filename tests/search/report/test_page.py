@@ -109,6 +109,16 @@ def test_importances_have_intervals_and_tell_whether_they_are_reliable(count, tr
     assert f"{RELIABLE}" in page.text
 
 
+def test_the_agreement_of_rungs_is_reported(call, finished, tmp_path):
+    """Of three epochs the only rung is after the first, which here reverses the order of the ends."""
+    recipes = [trial(scores=(0.5 - 0.1 * i, 0.5, 0.5 + 0.1 * i), origin=f"portfolio {i}") for i in range(5)]
+    text = remade(call, replaced(finished, tmp_path / "known", recipes)).text
+    assert "By 5 trials that ran whole" in text
+    assert re.search(r"1\s*-1.00\s*-1.00 to -1.00\s*no: below 0.3", text)
+    text = remade(call, replaced(finished, tmp_path / "unknown", recipes[:4])).text
+    assert "it takes 5 trials that ran whole" in text
+
+
 def test_500_trials_take_less_than_five_megabytes(call, finished, tmp_path):
     trials = [trial(scores=[0.3 + 0.001 * ((i * e) % 97) for e in range(27)]) for i in range(500)]
     run = replaced(finished, tmp_path / "run", trials)
