@@ -128,7 +128,8 @@ def search(table: Table, seed: int, sampler: str, kind: type[StudyASHA] | None, 
         score = float(scores[row, epoch - 1])
         log.append((row, epoch, score))
         result = {"epoch": epoch, METRIC: score, "hostname": "simulated", "pid": 0}
-        if epoch == EPOCHS or (scheduler and scheduler.on_trial_result(None, tried, result) == TrialScheduler.STOP):
+        goes_on = scheduler is None or scheduler.on_trial_result(None, tried, result) == TrialScheduler.CONTINUE
+        if epoch == EPOCHS or not goes_on:
             searcher.on_trial_complete(tried.trial_id, result)
             order += WORKERS
             start(order)

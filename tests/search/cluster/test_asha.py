@@ -110,7 +110,7 @@ class TestBestKnownRecipes:
 
 
 class TestMisleadingRungs:
-    """Trials 0 to 4 and every twelfth run whole; of nine epochs the rungs are after 1 and 3."""
+    """Trials 0 to 4 and every eleventh run whole; of nine epochs the rungs are after 1 and 3."""
 
     def study(self, first_scores):
         """The whole trials end with 0.5 to 0.9, in this order; the second rung has the scores of the end."""
@@ -148,9 +148,9 @@ class TestMisleadingRungs:
         self.scheduler(study)
         assert study.trials[5].state == TrialState.RUNNING
 
-    def test_one_in_twelve_runs_whole_however_bad(self):
+    def test_one_in_eleven_runs_whole_however_bad(self):
         scheduler = self.scheduler(self.study((0.1, 0.2, 0.3, 0.4, 0.5)))
-        for number, decision in ((11, TrialScheduler.STOP), (12, TrialScheduler.CONTINUE)):
+        for number, decision in ((10, TrialScheduler.STOP), (11, TrialScheduler.CONTINUE)):
             assert self.decide(scheduler, number, 1, 0.01) == decision
-        assert self.decide(scheduler, 12, 3, 0.01) == TrialScheduler.CONTINUE
-        assert self.decide(scheduler, 12, EPOCHS, 0.01) == TrialScheduler.STOP
+        assert self.decide(scheduler, 11, 3, 0.01) == TrialScheduler.CONTINUE
+        assert self.decide(scheduler, 11, EPOCHS, 0.01) == TrialScheduler.STOP

@@ -114,7 +114,7 @@ def test_the_agreement_of_rungs_is_reported(call, finished, tmp_path):
     recipes = [trial(scores=(0.5 - 0.1 * i, 0.5, 0.5 + 0.1 * i), origin=f"portfolio {i}") for i in range(5)]
     text = remade(call, replaced(finished, tmp_path / "known", recipes)).text
     assert "By 5 trials that ran whole" in text
-    assert re.search(r"1\s*-1.00\s*-1.00 to -1.00\s*no: below 0.3", text)
+    assert re.search(r"1\s*-1.00\s*-1.00 to -1.00\s*no: below 0.5", text)
     text = remade(call, replaced(finished, tmp_path / "unknown", recipes[:4])).text
     assert "it takes 5 trials that ran whole" in text
 

@@ -37,6 +37,6 @@ def test_nothing_is_said_of_few_trials_and_unfinished_ones_do_not_count():
     assert agreements([*some[:4], {1: 4, 3: 4}], EPOCHS) == []
 
 
-def test_protected_trials_and_one_in_twelve_run_whole():
-    assert CONTROL == 12
-    assert [number for number in range(30) if runs_whole(number, {1, 2})] == [0, 1, 2, 12, 24]
+def test_protected_trials_and_one_in_eleven_run_whole():
+    assert CONTROL == 11
+    assert [number for number in range(30) if runs_whole(number, {1, 2})] == [0, 1, 2, 11, 22]
