@@ -202,7 +202,7 @@ class Expectation:
     lead: float | None  # of the best configuration over the portfolio's first; None without that, or if it is that
     lead_low: float | None
     lead_high: float | None
-    is_overtuned: bool  # whether that lead is below one standard error
+    is_overtuned: bool  # whether that lead is not clear, at 95 % confidence
 
     def describe(self, metric: str) -> str:
         images = "unseen images" if self.unseen is None else f"{self.unseen} unseen images"
