@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from voctrain.label_audit import Doubts
     from voctrain.self_training import Unlabeled
 
-GRID = 48  # rows and columns of the pixels that models are weighed by
 SHEETS = {
     "best": "Best masks, by Dice",
     "worst": "Worst masks, by Dice",
@@ -84,34 +83,9 @@ class Segment(PretrainedTask):
         return lambda rows: self.metrics({name: each[rows] for name, each in predictions.items()})[self.metric]
 
     def held_out(self, saved: Checkpoint, data: Data) -> Predictions:
-        """For a grid of pixels, (n, 1 + C, P) in steps of 1/255: what matters here are differences between models."""
-        import numpy as np
+        from search.tasks.segment_grid import held_out
 
-        from search.trial.device import pick_device
-        from voctrain import segment
-
-        device = pick_device()
-        model, config = segment.restore(saved, device=device)
-        data = segment.with_masks(data)
-        assert data.masks is not None
-        images, masks = data.images[data.val], data.masks[data.val]
-        side = min(GRID, masks.shape[1])
-        places = ((np.arange(side) + 0.5) * masks.shape[1] / side).astype(int)
-        grid = np.s_[..., places[:, None], places]
-
-        def said(images: np.ndarray, *flips: int) -> np.ndarray:
-            maps = segment.predict_logits(model, images, config, device=device)
-            pixels = [
-                (each.flip(flips).softmax(0)[grid] * 255).round().byte().flatten(1).cpu().numpy() for each in maps
-            ]
-            return np.stack(pixels)
-
-        return {
-            "ids": np.array(data.ids)[data.val],
-            "truth": masks[grid].reshape(len(masks), -1),
-            "plain": said(images),
-            "mirrored": said(images[:, :, ::-1].copy(), -1),
-        }
+        return held_out(saved, data)
 
     def at_original_size(self, saved: Checkpoint, data: Data) -> Predictions:
         from search.trial.device import pick_device
