@@ -80,7 +80,9 @@ class Segment(PretrainedTask):
         return doubtful_masks(out_of_fold["confusion"])
 
     def rescore(self, predictions: Predictions, config: Configuration) -> Score:
-        return lambda rows: self.metrics({name: each[rows] for name, each in predictions.items()})[self.metric]
+        from voctrain.metrics.segmentation import mask_metrics
+
+        return lambda rows: mask_metrics(predictions["confusion"][rows])[self.metric]
 
     def held_out(self, saved: Checkpoint, data: Data) -> Predictions:
         from search.tasks.segment_grid import held_out
