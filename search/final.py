@@ -12,7 +12,7 @@ from search.text import one_line
 def parser() -> Parser:
     return make_parser(
         "python -m search.final",
-        "Retrain the best configurations of a run with several seeds, then the winner on all labeled images.",
+        "Retrain the best configurations of a run in folds or with several seeds, and train the winner on all images.",
         "  python -m search.final runs/classify-…\n  python -m search.final --config best.json --data DIR --seeds 5",
         FinalOptions,
     )

@@ -48,7 +48,7 @@ SCHEDULES = {0: "constant", 1: "cosine", 2: "peak after a third", 3: "peak after
 class Problem(NamedTuple):
     inputs: np.ndarray  # (N, F)
     labels: np.ndarray  # (N, C), 0 or 1
-    test: int  # the last so many rows are test images
+    test: int  # number of test images, which are the last rows
     train: int  # of each split; the others are validation images
     wrong: float  # part of the training labels that are drawn at random
     grid: Grid

@@ -89,7 +89,7 @@ class Tried(NamedTuple):
 
 
 def search(table: Table, seed: int, sampler: str, kind: type[StudyASHA] | None, epochs: int) -> Log:
-    """A search that spends so many epochs."""
+    """A search with a budget of epochs."""
     scores = table.curves[:, seed % SPLITS, seed // SPLITS % SEEDS]
     rows = {tuple(config.values()): row for row, config in enumerate(configurations(table.grid))}
     study = optuna.create_study(direction="maximize", sampler=SeededSampler(sampler, seed, {}))
@@ -148,7 +148,7 @@ def suggest(trial: optuna.Trial, name: str, values: Sequence[float]) -> float:
 
 
 def parts(log: Log, table: Table, seed: int, epochs: int) -> dict[str, float]:
-    """The regret after so many epochs, its parts, and what it would be with other choices."""
+    """The regret after that many epochs, its parts, and what it would be with other choices."""
     quality = table.quality
     config, epoch, score = (column[:epochs] for column in log)
     handed, best, drawn = quality[config[score.argmax()]], quality.max(), quality[config].max()
@@ -216,7 +216,7 @@ def main() -> None:
 
 
 def speedup(regret: np.ndarray, random: np.ndarray, epochs: int) -> float | None:
-    """How many times fewer epochs are needed to the mean regret that random search has after so many."""
+    """How many times fewer epochs are needed to the mean regret that random search has after that many."""
     reached = np.flatnonzero(regret.mean(0) <= random[:, epochs - 1].mean())
     return round(epochs / (int(reached[0]) + 1), 2) if len(reached) else None
 
