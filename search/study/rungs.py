@@ -10,7 +10,7 @@ from scipy.stats import rankdata
 from search.study.trials import asha_rungs
 
 # Chosen with tests/benchmarks/search_efficiency.py, see .github/ARCHITECTURE.md.
-CONTROL = 11  # one trial in this many runs whole; odd, since in small spaces every other proposal repeats an earlier one
+CONTROL = 11  # one trial in this many runs whole; odd, because in small spaces every other proposal is a duplicate
 LEAST_WHOLE = 5  # trials that ran whole, from which on rungs are judged
 AGREEMENT = 0.5  # a rung's correlation must reach this, less its standard error
 
