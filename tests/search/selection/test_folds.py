@@ -120,6 +120,7 @@ def test_the_ensemble_is_the_weighted_mean_of_its_networks(done, dataset):
     np.testing.assert_allclose(classify.predict(model, images, config), expected, atol=1e-5)
     assert f"{RunPaths(run).ensemble}: greedy {record['mixtures'][2]['score']:.4f} (" in outcome.out
     assert "ms per image" in outcome.out
+    assert "`ensemble.pt` averages them" in (run / "final" / "card.md").read_text()
 
 
 def test_commands_take_the_ensemble(done, dataset, call, tmp_path):
